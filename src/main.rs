@@ -1,0 +1,3 @@
+//! Arguments → window or a subcommand; exit codes.
+
+fn main() {}

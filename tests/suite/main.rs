@@ -1,0 +1,2 @@
+//! One test binary, a module per capability.
+#![allow(missing_docs)]
