@@ -65,8 +65,8 @@ impl ImagePlane {
     /// The plane of the grid itself nearest to `plane`, through `through_lps`.
     ///
     /// The image axes follow the grid's own axes (so that stored pixels are shown straight in
-    /// oblique stacks), turned to the radiological convention. `k` of the result of
-    /// [`ImagePlane::normal_axis`] is the axis that scrolling follows.
+    /// oblique stacks), turned to the radiological convention. Scrolling follows the axis
+    /// of [`ImagePlane::normal_axis`].
     pub fn of_grid(geometry: &VolumeGeometry, plane: ViewPlane, through_lps: DVec3) -> Self {
         let nearest = geometry.nearest_axes();
         let along = |target: DVec3| {
@@ -82,11 +82,24 @@ impl ImagePlane {
             if d.dot(target) < 0.0 { -d } else { d }
         };
         let [right, down, _] = plane.axes_lps();
+        let (right, down) = (along(right), along(down));
+        // Sheared grids (gantry tilt): the screen has right angles, so the image must have them too.
+        let down = (down - right * right.dot(down)).normalize();
         Self {
             center_lps: through_lps,
-            right: along(right),
-            down: along(down),
+            right,
+            down,
         }
+    }
+
+    /// One step of scrolling in mm along [`ImagePlane::normal`], positive towards the head, the
+    /// back or the patient's left: the distance between neighboring planes of the grid.
+    pub fn scroll_step(&self, geometry: &VolumeGeometry, plane: ViewPlane) -> DVec3 {
+        let axis = Self::normal_axis(geometry, plane);
+        let normal = self.normal();
+        let step = normal * geometry.lps_from_ijk().matrix3.col(axis).dot(normal);
+        let [.., into] = plane.axes_lps();
+        if step.dot(into) < 0.0 { -step } else { step }
     }
 
     /// The grid axis (0, 1, 2) that leaves a plane of [`ImagePlane::of_grid`].
@@ -160,6 +173,22 @@ mod tests {
         .unwrap();
         let plane = ImagePlane::of_grid(&g, ViewPlane::Axial, g.center_lps());
         assert_eq!(plane.edge_letters(), ["R", "L", "A", "P"]);
+    }
+
+    #[test]
+    fn scrolling_crosses_one_slice_of_a_tilted_stack() {
+        let tilt = 18.5_f64.to_radians();
+        let j = DVec3::new(0.0, tilt.cos(), -tilt.sin());
+        let g = VolumeGeometry::from_axes([8, 8, 8], DVec3::ZERO, [DVec3::X, j, DVec3::Z], [1.0, 1.0, 4.0])
+            .unwrap();
+        let center = g.center_lps();
+        for view in ViewPlane::ALL {
+            let plane = ImagePlane::of_grid(&g, view, center);
+            assert!(plane.right.dot(plane.down).abs() < 1e-12);
+            let axis = ImagePlane::normal_axis(&g, view);
+            let moved = g.ijk_at(center + plane.scroll_step(&g, view)) - g.ijk_at(center);
+            assert!((moved[axis].abs() - 1.0).abs() < 1e-9, "{view:?} {moved}");
+        }
     }
 
     #[test]

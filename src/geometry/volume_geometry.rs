@@ -36,7 +36,7 @@ impl VolumeGeometry {
         let lengths = m.x_axis.length() * m.y_axis.length() * m.z_axis.length();
         let volume = m.determinant().abs();
         // 1e-4 of the box: axes within about 0.006° of one plane are an error in the data.
-        if !lps_from_ijk.is_finite() || !(lengths > 0.0) || volume < 1e-4 * lengths {
+        if !lps_from_ijk.is_finite() || lengths <= 0.0 || volume < 1e-4 * lengths {
             return Err(Error::Singular);
         }
         Ok(Self {
