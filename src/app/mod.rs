@@ -1,1 +1,26 @@
-//! (room being furnished)
+//! What the program knows and can do: state, commands, actions, events.
+//!
+//! Comes in: [`Command`]s of a person, [`Event`]s of finished work. Goes out: [`Action`]s that
+//! `runtime` carries out. Absent on purpose: egui, wgpu, threads, files.
+
+mod action;
+mod browser;
+mod command;
+mod event;
+mod jobs;
+mod loading;
+mod review;
+mod running;
+mod settings;
+mod state;
+mod workspace;
+
+pub use action::{Action, AskFor};
+pub use browser::{Browser, SeriesKey, VolumeFile};
+pub use command::{Command, Shortcut, command_table};
+pub use event::{BatchRow, Event, ModelSummary, RunEstimate, Traffic};
+pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};
+pub use review::{Overlay, Results};
+pub use settings::{CornerText, Settings};
+pub use state::{App, BatchState, Dialog, bytes_words};
+pub use workspace::{OpenVolume, PlaneView, VolumeId, Workspace};

@@ -179,8 +179,13 @@ mod tests {
     fn scrolling_crosses_one_slice_of_a_tilted_stack() {
         let tilt = 18.5_f64.to_radians();
         let j = DVec3::new(0.0, tilt.cos(), -tilt.sin());
-        let g = VolumeGeometry::from_axes([8, 8, 8], DVec3::ZERO, [DVec3::X, j, DVec3::Z], [1.0, 1.0, 4.0])
-            .unwrap();
+        let g = VolumeGeometry::from_axes(
+            [8, 8, 8],
+            DVec3::ZERO,
+            [DVec3::X, j, DVec3::Z],
+            [1.0, 1.0, 4.0],
+        )
+        .unwrap();
         let center = g.center_lps();
         for view in ViewPlane::ALL {
             let plane = ImagePlane::of_grid(&g, view, center);

@@ -1,1 +1,20 @@
-//! (room being furnished)
+//! The window: reads the app, returns commands.
+//!
+//! Comes in: `&App`. Goes out: `Command`s. egui's memory holds only what nobody would miss.
+//! Absent on purpose: files, models, decisions.
+
+mod browser_panel;
+mod corner_text;
+mod dialogs;
+mod empty;
+mod icons;
+mod menu;
+mod results_panel;
+mod slice_painter;
+mod status_bar;
+mod theme;
+mod viewport;
+mod widgets;
+mod window;
+
+pub use window::{Window, open_window, wgpu_options};

@@ -1,0 +1,179 @@
+//! What the app asks `runtime` to do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{JobId, SeriesKey, Settings, VolumeId};
+use crate::audit::EventId;
+use crate::findings::Segmentation;
+use crate::study::{Patient, Series, Study};
+use crate::task::Task;
+use crate::volume::Volume;
+
+/// Why a file dialog is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskFor {
+    /// Files to open.
+    OpenFiles,
+    /// A folder to open.
+    OpenFolder,
+    /// Where results go.
+    ExportFolder,
+    /// Studies for the batch.
+    BatchInput,
+    /// Where the batch writes.
+    BatchOutput,
+    /// A model folder or file to import.
+    ModelImport,
+}
+
+/// Work outside of the app's own state.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Show a file dialog; the answer comes as `Event::Chosen`.
+    Ask(AskFor),
+    /// Read headers.
+    Index {
+        /// The job.
+        job: JobId,
+        /// Files, folders, archives.
+        paths: Vec<PathBuf>,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Read one slice at once, then the whole stack.
+    Load {
+        /// The job.
+        job: JobId,
+        /// Which.
+        key: SeriesKey,
+        /// Headers needed to load (`None` for files).
+        series: Option<Box<(Patient, Study, Series)>>,
+        /// The id that the volume will have.
+        volume: VolumeId,
+        /// Slice to show first.
+        first: usize,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Read one slice of a stack that is still loading.
+    LoadSlice {
+        /// Which.
+        key: SeriesKey,
+        /// Headers.
+        series: Box<(Patient, Study, Series)>,
+        /// The volume that is loading.
+        volume: VolumeId,
+        /// Index of the slice.
+        slice: usize,
+    },
+    /// Make small pictures of stacks.
+    Thumbnails(Vec<(SeriesKey, Patient, Study, Series)>),
+    /// List the installed models.
+    ListModels,
+    /// Import a model.
+    ImportModel(PathBuf),
+    /// Say what a run would need.
+    Estimate {
+        /// Model `id@version`.
+        model: String,
+        /// The input.
+        volume: VolumeId,
+        /// Its voxels.
+        data: Arc<Volume>,
+    },
+    /// Run a model.
+    RunModel {
+        /// The job.
+        job: JobId,
+        /// Model `id@version`.
+        model: String,
+        /// The input.
+        volume: VolumeId,
+        /// Its voxels.
+        data: Arc<Volume>,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Write results.
+    Export {
+        /// The job.
+        job: JobId,
+        /// The result.
+        segmentation: Arc<Segmentation>,
+        /// Its input.
+        data: Arc<Volume>,
+        /// Folder.
+        folder: PathBuf,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Analyze a folder of studies.
+    Batch {
+        /// The job.
+        job: JobId,
+        /// Folder of studies.
+        input: PathBuf,
+        /// Folder of results.
+        output: PathBuf,
+        /// Model `id@version`.
+        model: String,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Read results of a batch back for showing.
+    OpenResult {
+        /// The job.
+        job: JobId,
+        /// The study's files.
+        inputs: Vec<PathBuf>,
+        /// Folder with `segmentation.dcm` or `.nii.gz`.
+        results: PathBuf,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Read a DICOM SEG onto the open volume.
+    LoadSegmentation {
+        /// The job.
+        job: JobId,
+        /// Files of the SEG series.
+        path: PathBuf,
+        /// The volume to show it on.
+        volume: VolumeId,
+        /// Its voxels.
+        data: Arc<Volume>,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Keep settings.
+    SaveSettings(Settings),
+    /// Open a folder in the desktop's file manager.
+    Reveal(PathBuf),
+    /// Close the window.
+    Quit,
+}
+
+impl Action {
+    /// The event that goes on record before the work starts; `None` when no patient data is
+    /// touched. Batches record each study on their own.
+    pub fn audit(&self) -> Option<EventId> {
+        match self {
+            Self::Load { .. } | Self::LoadSegmentation { .. } | Self::OpenResult { .. } => {
+                Some(EventId::DicomInstancesAccessed)
+            }
+            Self::RunModel { .. } => Some(EventId::ModelRun),
+            Self::Export { .. } => Some(EventId::Export),
+            Self::Ask(_)
+            | Self::Index { .. }
+            | Self::LoadSlice { .. }
+            | Self::Thumbnails(_)
+            | Self::ListModels
+            | Self::ImportModel(_)
+            | Self::Estimate { .. }
+            | Self::Batch { .. }
+            | Self::SaveSettings(_)
+            | Self::Reveal(_)
+            | Self::Quit => None,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What a person can ask for. One table feeds menus, shortcuts and the list in the help.
+
+use std::path::PathBuf;
+
+use super::{Dialog, JobId, SeriesKey};
+use crate::geometry::{DVec2, DVec3, ViewPlane};
+use crate::volume::VoiWindow;
+
+/// A person's wish, as data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// File ▸ Open…
+    OpenFiles,
+    /// File ▸ Open folder…
+    OpenFolder,
+    /// Open these (drag and drop, command line).
+    Open(Vec<PathBuf>),
+    /// Show a series.
+    OpenSeries(SeriesKey),
+    /// Show the next (1) or previous (-1) series.
+    StepSeries(i32),
+    /// Gray window by hand.
+    SetVoiWindow(VoiWindow),
+    /// Window preset by its key.
+    Preset(u8),
+    /// Scroll a view.
+    Scroll {
+        /// Which view.
+        view: ViewPlane,
+        /// Slices, positive onwards.
+        steps: i64,
+    },
+    /// Jump to a slice index from 0.
+    ScrollTo {
+        /// Which view.
+        view: ViewPlane,
+        /// Index from 0.
+        index: usize,
+    },
+    /// Move the crosshair.
+    SetCrosshair(DVec3),
+    /// Zoom a view, keeping a point of the plane where it is on screen.
+    Zoom {
+        /// Which view.
+        view: ViewPlane,
+        /// Above 1 enlarges.
+        factor: f64,
+        /// Offset of the fixed point from the middle of the tile, in mm.
+        at_mm: DVec2,
+    },
+    /// Move a view's content.
+    Pan {
+        /// Which view.
+        view: ViewPlane,
+        /// Movement of the image in mm.
+        by_mm: DVec2,
+    },
+    /// Fit all views.
+    Fit,
+    /// Let a view fill the window, or restore.
+    Maximize(ViewPlane),
+    /// Make a view the one that keys act on.
+    Activate(ViewPlane),
+    /// Activate the next view.
+    NextView(i32),
+    /// Swap black and white.
+    Invert,
+    /// Smooth or plain pixels.
+    ToggleInterpolation,
+    /// Show or hide the crosshair.
+    ToggleCrosshair,
+    /// Full, minimal or no corner text.
+    CycleCornerText,
+    /// Show or hide the segmentation.
+    ToggleOverlay,
+    /// Show or hide a segment.
+    SetSegmentVisible {
+        /// Label.
+        label: u8,
+        /// Shown.
+        visible: bool,
+    },
+    /// Show or hide all segments.
+    SetAllSegmentsVisible(bool),
+    /// Move the crosshair to a segment.
+    GoToSegment(u8),
+    /// Fill opacity, 0 to 1.
+    SetOverlayFill(f32),
+    /// Outline opacity, 0 to 1.
+    SetOverlayOutline(f32),
+    /// Choose a model by `id@version`.
+    SelectModel(String),
+    /// Run the chosen model on the open volume.
+    RunModel,
+    /// Stop a job.
+    CancelJob(JobId),
+    /// Esc: stop the youngest job, else close a dialog, else fit.
+    Escape,
+    /// The person agrees with the result.
+    AcceptResult,
+    /// The person does not.
+    RejectResult,
+    /// Save results…
+    Export,
+    /// Import a model…
+    ImportModel,
+    /// Analysis ▸ Analyze folder…
+    AnalyzeFolder,
+    /// Choose the input folder of a batch.
+    ChooseBatchInput,
+    /// Choose the output folder of a batch.
+    ChooseBatchOutput,
+    /// Start the batch.
+    StartBatch,
+    /// Open a study of the batch's table.
+    OpenBatchRow(usize),
+    /// Show a dialog.
+    ShowDialog(Dialog),
+    /// Close the dialog.
+    CloseDialog,
+    /// Take a notice away.
+    DismissNotice(usize),
+    /// Up or down brightens.
+    ToggleDragDirection,
+    /// Show a folder in the file manager.
+    Reveal(PathBuf),
+    /// Leave.
+    Quit,
+}
+
+/// A key with its modifiers, named as in egui.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcut {
+    /// Ctrl (Cmd on a Mac).
+    pub ctrl: bool,
+    /// Shift.
+    pub shift: bool,
+    /// Key name: `O`, `F1`, `Space`, `Tab`, `ArrowUp`, `Home`, `Num0` ….
+    pub key: &'static str,
+}
+
+const fn key(key: &'static str) -> Option<Shortcut> {
+    Some(Shortcut {
+        ctrl: false,
+        shift: false,
+        key,
+    })
+}
+
+const fn ctrl(key: &'static str) -> Option<Shortcut> {
+    Some(Shortcut {
+        ctrl: true,
+        shift: false,
+        key,
+    })
+}
+
+const fn ctrl_shift(key: &'static str) -> Option<Shortcut> {
+    Some(Shortcut {
+        ctrl: true,
+        shift: true,
+        key,
+    })
+}
+
+/// Menu, label, command, shortcut: of every command that stands in a menu.
+pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Shortcut>)> {
+    vec![
+        ("File", "Open…", Command::OpenFiles, ctrl("O")),
+        ("File", "Open folder…", Command::OpenFolder, ctrl_shift("O")),
+        ("File", "Save results…", Command::Export, ctrl("S")),
+        (
+            "File",
+            "Skipped files…",
+            Command::ShowDialog(Dialog::Skipped),
+            None,
+        ),
+        ("File", "Quit", Command::Quit, ctrl("Q")),
+        ("View", "Fit", Command::Fit, key("Equals")),
+        ("View", "Invert", Command::Invert, key("I")),
+        (
+            "View",
+            "Smooth pixels",
+            Command::ToggleInterpolation,
+            key("P"),
+        ),
+        ("View", "Crosshair", Command::ToggleCrosshair, key("X")),
+        (
+            "View",
+            "Corner text",
+            Command::CycleCornerText,
+            key("Space"),
+        ),
+        ("View", "Segmentation", Command::ToggleOverlay, key("G")),
+        ("View", "Next view", Command::NextView(1), key("Tab")),
+        (
+            "View",
+            "Next series",
+            Command::StepSeries(1),
+            key("ArrowRight"),
+        ),
+        (
+            "View",
+            "Previous series",
+            Command::StepSeries(-1),
+            key("ArrowLeft"),
+        ),
+        (
+            "View",
+            "Drag down brightens",
+            Command::ToggleDragDirection,
+            None,
+        ),
+        ("Analysis", "Run model", Command::RunModel, key("F5")),
+        (
+            "Analysis",
+            "Accept result",
+            Command::AcceptResult,
+            ctrl("Enter"),
+        ),
+        (
+            "Analysis",
+            "Reject result",
+            Command::RejectResult,
+            ctrl("Backspace"),
+        ),
+        (
+            "Analysis",
+            "Analyze folder…",
+            Command::AnalyzeFolder,
+            ctrl("B"),
+        ),
+        ("Analysis", "Import model…", Command::ImportModel, None),
+        (
+            "Help",
+            "Keys and gestures",
+            Command::ShowDialog(Dialog::Keys),
+            key("F1"),
+        ),
+        (
+            "Help",
+            "About Negatoscope",
+            Command::ShowDialog(Dialog::About),
+            None,
+        ),
+    ]
+}
+
+impl Shortcut {
+    /// As menus write it: "Ctrl+Shift+O".
+    pub fn text(&self) -> String {
+        let name = match self.key {
+            "Equals" => "=",
+            "ArrowRight" => "→",
+            "ArrowLeft" => "←",
+            other => other,
+        };
+        let ctrl = if self.ctrl { "Ctrl+" } else { "" };
+        let shift = if self.shift { "Shift+" } else { "" };
+        format!("{ctrl}{shift}{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_commands_share_a_shortcut() {
+        let table = command_table();
+        for (n, (.., a)) in table.iter().enumerate() {
+            for (.., b) in &table[n + 1..] {
+                assert!(a.is_none() || a != b, "{a:?}");
+            }
+        }
+    }
+}

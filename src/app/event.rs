@@ -1,0 +1,203 @@
+//! What finished work reports.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{AskFor, JobId, Notice, SeriesKey, VolumeId};
+use crate::findings::Segmentation;
+use crate::study::Worklist;
+use crate::volume::{LabelStatistics, VoiWindow, Volume};
+
+/// Whether a run is inside of what a model is meant for. Never shown as a color alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Fits.
+    Green,
+    /// Doubtful; the result carries the reason.
+    Amber,
+    /// Refused.
+    Red,
+}
+
+/// What a run would need, before it starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunEstimate {
+    /// Inside the envelope?
+    pub traffic: Traffic,
+    /// Reasons, in words.
+    pub reasons: Vec<String>,
+    /// Peak memory beyond what is open now.
+    pub needed_bytes: u64,
+    /// Memory that the system can give.
+    pub available_bytes: u64,
+    /// Expected time; `None` when nothing is known yet.
+    pub seconds: Option<f64>,
+    /// "CPU, AVX2+FMA, 2 threads".
+    pub device: String,
+}
+
+/// A model as the window lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSummary {
+    /// `id@version`.
+    pub key: String,
+    /// Name for people.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// What it is for.
+    pub intended_use: String,
+    /// Known limits.
+    pub limits: Vec<String>,
+    /// License.
+    pub license: String,
+    /// Modality, e.g. `MR`.
+    pub modality: String,
+    /// Number of segments.
+    pub segments: usize,
+    /// Comes with the program.
+    pub bundled: bool,
+}
+
+/// One study of a batch, for the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchRow {
+    /// Name on screen (series description or file name).
+    pub title: String,
+    /// "done", "failed", "skipped", "running".
+    pub status: String,
+    /// Why it failed or was skipped.
+    pub reason: String,
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// Segments and mL, "Hippocampus 3.1, …".
+    pub summary: String,
+    /// Files of the study.
+    pub inputs: Vec<PathBuf>,
+    /// Folder of its results.
+    pub results: PathBuf,
+}
+
+/// Finished work.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Answer of a file dialog; empty when closed.
+    Chosen(AskFor, Vec<PathBuf>),
+    /// Headers were read.
+    Indexed {
+        /// The job.
+        job: JobId,
+        /// DICOM.
+        worklist: Worklist,
+        /// NIfTI.
+        files: Vec<PathBuf>,
+    },
+    /// One slice, while the rest loads.
+    Slice {
+        /// The volume that loads.
+        volume: VolumeId,
+        /// Index of the slice.
+        slice: usize,
+        /// A volume of one slice.
+        data: Arc<Volume>,
+        /// Window from its data.
+        auto_window: VoiWindow,
+    },
+    /// All voxels.
+    Loaded {
+        /// The job.
+        job: JobId,
+        /// The volume.
+        volume: VolumeId,
+        /// Its voxels.
+        data: Arc<Volume>,
+        /// Window from the data.
+        auto_window: VoiWindow,
+    },
+    /// A small picture.
+    Thumbnail {
+        /// Of which stack.
+        key: SeriesKey,
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// RGBA, row by row.
+        rgba: Arc<Vec<u8>>,
+    },
+    /// The installed models.
+    Models(Vec<ModelSummary>),
+    /// What a run would need.
+    Estimated {
+        /// Model.
+        model: String,
+        /// Input.
+        volume: VolumeId,
+        /// Answer.
+        estimate: Result<RunEstimate, String>,
+    },
+    /// A model has finished, or a SEG was read.
+    Segmented {
+        /// The job.
+        job: JobId,
+        /// Input.
+        volume: VolumeId,
+        /// Result.
+        segmentation: Arc<Segmentation>,
+        /// Numbers by label.
+        statistics: Vec<LabelStatistics>,
+    },
+    /// Results were written.
+    Exported {
+        /// The job.
+        job: JobId,
+        /// Folder.
+        folder: PathBuf,
+        /// File names.
+        files: Vec<String>,
+    },
+    /// A study of a batch has changed its state; same index replaces.
+    BatchRow {
+        /// Position in the table.
+        index: usize,
+        /// The row.
+        row: BatchRow,
+    },
+    /// A batch has ended.
+    BatchDone {
+        /// The job.
+        job: JobId,
+        /// "12 done, 1 failed, 3 skipped".
+        summary: String,
+    },
+    /// A result of a batch is open: its study's worklist, its volume and its segmentation.
+    ResultOpened {
+        /// The job.
+        job: JobId,
+        /// Headers.
+        worklist: Worklist,
+        /// NIfTI input.
+        files: Vec<PathBuf>,
+        /// The stack that was analyzed.
+        key: SeriesKey,
+        /// Voxels.
+        data: Arc<Volume>,
+        /// Window from the data.
+        auto_window: VoiWindow,
+        /// Result.
+        segmentation: Arc<Segmentation>,
+        /// Numbers by label.
+        statistics: Vec<LabelStatistics>,
+    },
+    /// A job could not be done.
+    Failed {
+        /// The job, if one was running.
+        job: Option<JobId>,
+        /// What happened.
+        notice: Notice,
+    },
+    /// A job has stopped as asked.
+    Cancelled(JobId),
+    /// Something to say.
+    Notice(Notice),
+}

@@ -1,0 +1,190 @@
+//! From a model to results on disk, for one study or a folder.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::state::file_name;
+use super::{Action, App, Dialog, JobKind, Notice, Overlay, Results, SeriesKey, VolumeId};
+use crate::findings::{ReviewState, Segmentation};
+use crate::volume::LabelStatistics;
+
+impl App {
+    /// Asks what a run of the chosen model on the open volume would need.
+    pub(super) fn ask_estimate(&mut self) {
+        self.estimate = None;
+        let Some(model) = self.selected_model.clone() else {
+            return;
+        };
+        let Some(open) = self.workspace.open.as_ref().filter(|o| o.loading.is_none()) else {
+            return;
+        };
+        let data = Arc::clone(&open.data);
+        self.actions.push(Action::Estimate {
+            model,
+            volume: open.id,
+            data,
+        });
+    }
+
+    pub(super) fn run_model(&mut self) {
+        if let Err(reason) = self.can_run() {
+            self.notices
+                .push(Notice::info("The model was not started", &reason));
+            return;
+        }
+        let (Some(model), Some(open)) = (self.selected_model.clone(), &self.workspace.open) else {
+            return;
+        };
+        let (volume, data) = (open.id, Arc::clone(&open.data));
+        let name = self
+            .models
+            .iter()
+            .find(|m| m.key == model)
+            .map_or(&model, |m| &m.name);
+        let title = format!("Running {name}");
+        let (job, task) = self.start(JobKind::Model, title);
+        self.actions.push(Action::RunModel {
+            job,
+            model,
+            volume,
+            data,
+            task,
+        });
+    }
+
+    pub(super) fn show_results(
+        &mut self,
+        volume: VolumeId,
+        segmentation: Arc<Segmentation>,
+        statistics: Vec<LabelStatistics>,
+    ) {
+        let revision = self.fresh_id();
+        let review = segmentation.review;
+        let largest = statistics
+            .iter()
+            .max_by(|a, b| a.volume_ml.total_cmp(&b.volume_ml))
+            .map(|s| s.centroid_lps);
+        self.results = Some(Results {
+            volume,
+            revision,
+            segmentation,
+            statistics,
+            overlay: Overlay::default(),
+            review,
+            exported: false,
+        });
+        if let Some(lps) = largest {
+            self.workspace.set_crosshair(lps);
+        }
+    }
+
+    pub(super) fn review(&mut self, state: ReviewState) {
+        let Some(results) = &mut self.results else {
+            return;
+        };
+        results.review = if results.review == state {
+            ReviewState::NotReviewed
+        } else {
+            state
+        };
+        results.exported = false;
+    }
+
+    pub(super) fn export_to(&mut self, folder: PathBuf) {
+        let (Some(results), Some(open)) = (&self.results, &self.workspace.open) else {
+            return;
+        };
+        let mut segmentation = (*results.segmentation).clone();
+        segmentation.review = results.review;
+        let segmentation = Arc::new(segmentation);
+        let data = Arc::clone(&open.data);
+        let (job, task) = self.start(JobKind::Export, "Saving results".to_owned());
+        self.actions.push(Action::Export {
+            job,
+            segmentation,
+            data,
+            folder,
+            task,
+        });
+    }
+
+    pub(super) fn start_batch(&mut self) {
+        let missing = match (&self.batch.input, &self.batch.output, &self.selected_model) {
+            (Some(input), Some(output), Some(model)) => {
+                let (input, output, model) = (input.clone(), output.clone(), model.clone());
+                let title = format!("Analyzing {}", file_name(&input));
+                let (job, task) = self.start(JobKind::Batch, title);
+                self.batch.job = Some(job);
+                self.batch.rows.clear();
+                self.batch.summary = None;
+                self.actions.push(Action::Batch {
+                    job,
+                    input,
+                    output,
+                    model,
+                    task,
+                });
+                return;
+            }
+            (None, ..) => "Choose the folder of studies.",
+            (_, None, _) => "Choose where results go.",
+            _ => "Choose a model.",
+        };
+        self.notices
+            .push(Notice::info("The batch was not started", missing));
+        self.dialog = Some(Dialog::Batch);
+    }
+
+    pub(super) fn open_batch_row(&mut self, index: usize) {
+        let Some(row) = self.batch.rows.get(index) else {
+            return;
+        };
+        if row.status != "done" {
+            return;
+        }
+        let (inputs, results) = (row.inputs.clone(), row.results.clone());
+        let title = format!("Opening {}", row.title);
+        let (job, task) = self.start(JobKind::Load, title);
+        self.actions.push(Action::OpenResult {
+            job,
+            inputs,
+            results,
+            task,
+        });
+    }
+
+    /// Shows a DICOM SEG of the browser on the open volume.
+    pub fn open_segmentation(&mut self, path: PathBuf) {
+        let Some(open) = self.workspace.open.as_ref().filter(|o| o.loading.is_none()) else {
+            self.notices.push(Notice::info(
+                "Open the images first",
+                "A segmentation is drawn on the series that it was made from.",
+            ));
+            return;
+        };
+        let (volume, data) = (open.id, Arc::clone(&open.data));
+        let (job, task) = self.start(JobKind::Load, format!("Reading {}", file_name(&path)));
+        self.actions.push(Action::LoadSegmentation {
+            job,
+            path,
+            volume,
+            data,
+            task,
+        });
+    }
+
+    /// Whether a key is the stack on screen.
+    pub fn is_open(&self, key: &SeriesKey) -> bool {
+        self.workspace
+            .open
+            .as_ref()
+            .is_some_and(|open| open.key == *key)
+    }
+
+    /// Whether a key is the stack that loads.
+    pub fn is_loading(&self, key: &SeriesKey) -> bool {
+        self.pending
+            .as_ref()
+            .is_some_and(|pending| pending.key == *key)
+    }
+}

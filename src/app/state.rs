@@ -1,0 +1,464 @@
+//! The application's state, and how commands and events change it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::loading::Pending;
+use super::workspace::OpenVolume;
+use super::{
+    Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
+    ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, Traffic, VolumeId, Workspace,
+};
+use crate::findings::ReviewState;
+use crate::task::Task;
+
+/// A dialog over the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialog {
+    /// Keys and gestures.
+    Keys,
+    /// Version, licenses, research use.
+    About,
+    /// Files that were left out.
+    Skipped,
+    /// The batch: input, model, output, table.
+    Batch,
+}
+
+/// The batch as the window shows it.
+#[derive(Clone, Debug, Default)]
+pub struct BatchState {
+    /// Folder of studies.
+    pub input: Option<PathBuf>,
+    /// Folder of results.
+    pub output: Option<PathBuf>,
+    /// The job while it runs.
+    pub job: Option<JobId>,
+    /// One row per series.
+    pub rows: Vec<BatchRow>,
+    /// Closing line.
+    pub summary: Option<String>,
+}
+
+/// The truth about everything on screen. Belongs to the window's thread.
+#[derive(Debug, Default)]
+pub struct App {
+    /// What was opened.
+    pub browser: Browser,
+    /// What is shown.
+    pub workspace: Workspace,
+    /// The segmentation of the open volume.
+    pub results: Option<Results>,
+    /// Small pictures of stacks: width, height, RGBA.
+    pub thumbnails: HashMap<SeriesKey, (usize, usize, Arc<Vec<u8>>)>,
+    /// Installed models.
+    pub models: Vec<ModelSummary>,
+    /// The chosen model.
+    pub selected_model: Option<String>,
+    /// What a run of the chosen model on the open volume would need.
+    pub estimate: Option<Result<RunEstimate, String>>,
+    /// Background work.
+    pub jobs: Vec<Job>,
+    /// Messages.
+    pub notices: Vec<Notice>,
+    /// The open dialog.
+    pub dialog: Option<Dialog>,
+    /// The batch.
+    pub batch: BatchState,
+    /// Settings.
+    pub settings: Settings,
+    /// The stack that loads, until its last voxel is there.
+    pub(super) pending: Option<Pending>,
+    pub(super) next_id: u64,
+    pub(super) actions: Vec<Action>,
+}
+
+impl App {
+    /// The state at the start; asks for the list of models.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            actions: vec![Action::ListModels],
+            ..Self::default()
+        }
+    }
+
+    /// Takes the actions that commands and events have asked for.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The job of a kind that runs now.
+    pub fn running(&self, kind: JobKind) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.kind == kind)
+    }
+
+    /// Whether the chosen model may run on the open volume; else the reason.
+    pub fn can_run(&self) -> Result<(), String> {
+        let Some(open) = &self.workspace.open else {
+            return Err("Open a study first".to_owned());
+        };
+        if open.loading.is_some() {
+            return Err("The series is still loading".to_owned());
+        }
+        if self.running(JobKind::Model).is_some() {
+            return Err("A model is running".to_owned());
+        }
+        if self.selected_model.is_none() {
+            return Err("Choose a model".to_owned());
+        }
+        match &self.estimate {
+            Some(Ok(e)) if e.traffic == Traffic::Red => Err(e.reasons.join("; ")),
+            Some(Ok(e)) if e.needed_bytes > e.available_bytes => Err(format!(
+                "Needs {}, {} are free",
+                bytes_words(e.needed_bytes),
+                bytes_words(e.available_bytes)
+            )),
+            Some(Err(reason)) => Err(reason.clone()),
+            Some(Ok(_)) => Ok(()),
+            None => Err("Checking what the run needs…".to_owned()),
+        }
+    }
+
+    /// Carries out a command.
+    pub fn apply(&mut self, command: Command) {
+        match command {
+            Command::OpenFiles => self.ask(AskFor::OpenFiles),
+            Command::OpenFolder => self.ask(AskFor::OpenFolder),
+            Command::Open(paths) => self.open_paths(paths),
+            Command::OpenSeries(key) => self.open_series(key),
+            Command::StepSeries(step) => self.step_series(step),
+            Command::SetVoiWindow(window) => {
+                self.workspace.window = window;
+                self.workspace.window_name = None;
+            }
+            Command::Preset(key) => self.preset(key),
+            Command::Scroll { view, steps } => self.scroll(view, steps),
+            Command::ScrollTo { view, index } => self.scroll_to(view, index),
+            Command::SetCrosshair(lps) => self.workspace.set_crosshair(lps),
+            Command::Zoom {
+                view,
+                factor,
+                at_mm,
+            } => {
+                let state = &mut self.workspace.views[view as usize];
+                let zoom = (state.zoom * factor).clamp(0.2, 40.0);
+                // The point under the cursor stays: its offset from the middle shrinks by the factor.
+                state.pan_mm += at_mm * (1.0 - state.zoom / zoom);
+                state.zoom = zoom;
+            }
+            Command::Pan { view, by_mm } => self.workspace.views[view as usize].pan_mm -= by_mm,
+            Command::Fit => self.workspace.views = Default::default(),
+            Command::Maximize(view) => {
+                self.workspace.active = view;
+                let now = self.workspace.maximized;
+                self.workspace.maximized = if now == Some(view) { None } else { Some(view) };
+            }
+            Command::Activate(view) => self.workspace.active = view,
+            Command::NextView(step) => self.next_view(step),
+            Command::Invert => self.workspace.invert = !self.workspace.invert,
+            Command::ToggleInterpolation => {
+                self.settings.interpolate = !self.settings.interpolate;
+                self.save_settings();
+            }
+            Command::ToggleCrosshair => {
+                self.workspace.show_crosshair = !self.workspace.show_crosshair;
+            }
+            Command::CycleCornerText => {
+                self.settings.corner_text = CornerText::next(self.settings.corner_text);
+                self.save_settings();
+            }
+            Command::ToggleOverlay => {
+                if let Some(results) = &mut self.results {
+                    results.overlay.visible = !results.overlay.visible;
+                }
+            }
+            Command::SetSegmentVisible { label, visible } => {
+                if let Some(results) = &mut self.results {
+                    results.overlay.hidden[usize::from(label)] = !visible;
+                }
+            }
+            Command::SetAllSegmentsVisible(visible) => {
+                if let Some(results) = &mut self.results {
+                    results.overlay.hidden.fill(!visible);
+                }
+            }
+            Command::GoToSegment(label) => {
+                let centroid = self
+                    .results
+                    .as_ref()
+                    .and_then(|r| r.of(label))
+                    .map(|s| s.centroid_lps);
+                if let Some(lps) = centroid {
+                    self.workspace.set_crosshair(lps);
+                }
+            }
+            Command::SetOverlayFill(fill) => {
+                self.settings.overlay_fill = fill.clamp(0.0, 1.0);
+                self.save_settings();
+            }
+            Command::SetOverlayOutline(outline) => {
+                self.settings.overlay_outline = outline.clamp(0.0, 1.0);
+                self.save_settings();
+            }
+            Command::SelectModel(model) => {
+                self.selected_model = Some(model);
+                self.ask_estimate();
+            }
+            Command::RunModel => self.run_model(),
+            Command::CancelJob(id) => self.cancel(id),
+            Command::Escape => self.escape(),
+            Command::AcceptResult => self.review(ReviewState::Accepted),
+            Command::RejectResult => self.review(ReviewState::Rejected),
+            Command::Export => {
+                if self.results.is_some() {
+                    self.ask(AskFor::ExportFolder);
+                } else {
+                    self.notices
+                        .push(Notice::info("Nothing to save yet", "Run a model first."));
+                }
+            }
+            Command::ImportModel => self.ask(AskFor::ModelImport),
+            Command::AnalyzeFolder => self.dialog = Some(Dialog::Batch),
+            Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
+            Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
+            Command::StartBatch => self.start_batch(),
+            Command::OpenBatchRow(index) => self.open_batch_row(index),
+            Command::ShowDialog(dialog) => self.dialog = Some(dialog),
+            Command::CloseDialog => self.dialog = None,
+            Command::DismissNotice(index) => {
+                if index < self.notices.len() {
+                    self.notices.remove(index);
+                }
+            }
+            Command::ToggleDragDirection => {
+                self.settings.drag_down_brightens = !self.settings.drag_down_brightens;
+                self.save_settings();
+            }
+            Command::Reveal(path) => self.actions.push(Action::Reveal(path)),
+            Command::Quit => {
+                for job in &self.jobs {
+                    job.task.cancel();
+                }
+                self.actions.push(Action::Quit);
+            }
+        }
+    }
+
+    /// Takes in what finished work reports.
+    pub fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Chosen(what, paths) => self.chosen(what, paths),
+            Event::Indexed {
+                job,
+                worklist,
+                files,
+            } => self.indexed(job, worklist, files),
+            Event::Slice {
+                volume,
+                slice,
+                data,
+                auto_window,
+            } => {
+                self.slice_arrived(volume, slice, data, auto_window);
+            }
+            Event::Loaded {
+                job,
+                volume,
+                data,
+                auto_window,
+            } => {
+                self.finish(job);
+                self.loaded(volume, data, auto_window);
+            }
+            Event::Thumbnail {
+                key,
+                width,
+                height,
+                rgba,
+            } => {
+                self.thumbnails.insert(key, (width, height, rgba));
+            }
+            Event::Models(models) => {
+                self.models = models;
+                let known = |key: &String| self.models.iter().any(|m| m.key == *key);
+                if !self.selected_model.as_ref().is_some_and(known) {
+                    self.selected_model = self.models.first().map(|m| m.key.clone());
+                }
+                self.ask_estimate();
+            }
+            Event::Estimated {
+                model,
+                volume,
+                estimate,
+            } => {
+                let current = self.workspace.open.as_ref().map(|o| o.id) == Some(volume);
+                if current && self.selected_model.as_ref() == Some(&model) {
+                    self.estimate = Some(estimate);
+                }
+            }
+            Event::Segmented {
+                job,
+                volume,
+                segmentation,
+                statistics,
+            } => {
+                self.finish(job);
+                // Results of a series that is no longer open are dropped, not drawn on another.
+                if self.workspace.open.as_ref().is_some_and(|o| o.id == volume) {
+                    self.show_results(volume, segmentation, statistics);
+                } else {
+                    self.notices.push(Notice::info(
+                        "Result dropped",
+                        "Another series was opened while the model ran. Open the series and run it again.",
+                    ));
+                }
+                self.ask_estimate();
+            }
+            Event::Exported { job, folder, files } => {
+                self.finish(job);
+                if let Some(results) = &mut self.results {
+                    results.exported = true;
+                }
+                let text = format!("{} in {}", files.join(", "), folder.display());
+                self.notices.push(Notice::info("Results saved", &text));
+            }
+            Event::BatchRow { index, row } => {
+                if index < self.batch.rows.len() {
+                    self.batch.rows[index] = row;
+                } else {
+                    self.batch.rows.push(row);
+                }
+            }
+            Event::BatchDone { job, summary } => {
+                self.finish(job);
+                self.batch.job = None;
+                self.batch.summary = Some(summary);
+            }
+            Event::ResultOpened {
+                job,
+                worklist,
+                files,
+                key,
+                data,
+                auto_window,
+                segmentation,
+                statistics,
+            } => {
+                self.finish(job);
+                self.browser.add(worklist);
+                for file in files {
+                    self.browser.add_file(file);
+                }
+                self.ask_thumbnails();
+                let id = VolumeId(self.fresh_id());
+                self.show_volume(OpenVolume {
+                    id,
+                    key,
+                    data,
+                    loading: None,
+                    revision: 0,
+                    auto_window,
+                });
+                self.show_results(id, segmentation, statistics);
+                self.dialog = None;
+            }
+            Event::Failed { job, notice } => {
+                if let Some(job) = job {
+                    self.drop_loading(job);
+                    self.finish(job);
+                }
+                self.notices.push(notice);
+            }
+            Event::Cancelled(job) => {
+                self.drop_loading(job);
+                self.finish(job);
+            }
+            Event::Notice(notice) => self.notices.push(notice),
+        }
+    }
+
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(super) fn start(&mut self, kind: JobKind, title: String) -> (JobId, Arc<Task>) {
+        let id = JobId(self.fresh_id());
+        let task = Arc::new(Task::new());
+        self.jobs.push(Job {
+            id,
+            kind,
+            title,
+            task: Arc::clone(&task),
+        });
+        (id, task)
+    }
+
+    pub(super) fn finish(&mut self, id: JobId) {
+        self.jobs.retain(|job| job.id != id);
+        if self.batch.job == Some(id) {
+            self.batch.job = None;
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.iter().find(|job| job.id == id) {
+            job.task.cancel();
+        }
+    }
+
+    fn escape(&mut self) {
+        if self.dialog.is_some() {
+            self.dialog = None;
+        } else if let Some(job) = self.jobs.last() {
+            job.task.cancel();
+        } else {
+            self.workspace.views = Default::default();
+            self.workspace.maximized = None;
+        }
+    }
+
+    pub(super) fn ask(&mut self, what: AskFor) {
+        self.actions.push(Action::Ask(what));
+    }
+
+    pub(super) fn save_settings(&mut self) {
+        // Sliders change settings every frame; the last one counts.
+        self.actions
+            .retain(|a| !matches!(a, Action::SaveSettings(_)));
+        self.actions
+            .push(Action::SaveSettings(self.settings.clone()));
+    }
+
+    fn chosen(&mut self, what: AskFor, mut paths: Vec<PathBuf>) {
+        if paths.is_empty() {
+            return;
+        }
+        match what {
+            AskFor::OpenFiles | AskFor::OpenFolder => self.open_paths(paths),
+            AskFor::ExportFolder => self.export_to(paths.remove(0)),
+            AskFor::BatchInput => self.batch.input = paths.pop(),
+            AskFor::BatchOutput => self.batch.output = paths.pop(),
+            AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
+        }
+    }
+}
+
+pub(super) fn file_name(path: &std::path::Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// "1.5 GB", "230 MB".
+pub fn bytes_words(bytes: u64) -> String {
+    let mb = bytes as f64 / 1e6;
+    if mb >= 1000.0 {
+        format!("{:.1} GB", mb / 1000.0)
+    } else {
+        format!("{mb:.0} MB")
+    }
+}

@@ -1,0 +1,336 @@
+//! The panel on the right: the model and its run, segments with volumes, doubts.
+
+use eframe::egui::{self, ProgressBar, RichText, ScrollArea, Slider, Ui};
+
+use super::widgets::{
+    card, icon_button_ui, icon_line_ui, primary_button_ui, section_ui, swatch_ui,
+};
+use super::{icons, theme};
+use crate::app::{App, Command, Job, JobKind, Results, Traffic, bytes_words};
+use crate::findings::ReviewState;
+
+/// Draws the panel.
+pub fn results_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
+    ScrollArea::vertical()
+        .auto_shrink([false, false])
+        .show(ui, |ui| {
+            model_ui(ui, app, commands);
+            if let Some(results) = &app.results {
+                segments_ui(ui, app, results, commands);
+            }
+            doubts_ui(ui, app);
+        });
+}
+
+fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
+    section_ui(ui, "Model");
+    let Some(selected) = app
+        .selected_model
+        .as_ref()
+        .and_then(|key| app.models.iter().find(|m| m.key == *key))
+    else {
+        icon_line_ui(
+            ui,
+            icons::INFO,
+            theme::TEXT_WEAK,
+            "No model is installed. Import one:",
+        );
+        if ui.button("Import model…").clicked() {
+            commands.push(Command::ImportModel);
+        }
+        return;
+    };
+    let mut chosen = selected.key.clone();
+    egui::ComboBox::from_id_salt("model")
+        .width(ui.available_width())
+        .selected_text(&selected.name)
+        .truncate()
+        .show_ui(ui, |ui| {
+            for model in &app.models {
+                let text = format!("{}  {}", model.name, model.version);
+                ui.selectable_value(&mut chosen, model.key.clone(), text)
+                    .on_hover_text(&model.intended_use);
+            }
+        })
+        .response
+        .widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, "Model"));
+    if chosen != selected.key {
+        commands.push(Command::SelectModel(chosen));
+    }
+    card(ui, theme::RAISED, |ui| {
+        ui.spacing_mut().item_spacing.y = 4.0;
+        ui.add(egui::Label::new(RichText::new(&selected.intended_use).small()).wrap());
+        let origin = if selected.bundled {
+            "bundled"
+        } else {
+            "imported"
+        };
+        let facts = format!(
+            "{}  ·  version {}  ·  {} segments  ·  {origin}  ·  {}",
+            selected.modality, selected.version, selected.segments, selected.license
+        );
+        ui.add(egui::Label::new(RichText::new(facts).small().color(theme::TEXT_WEAK)).wrap());
+        if let Some(Ok(estimate)) = &app.estimate {
+            let (icon, color) = match estimate.traffic {
+                Traffic::Green => (icons::CHECK_CIRCLE, theme::ACCENT),
+                Traffic::Amber => (icons::WARNING, theme::DOUBT),
+                Traffic::Red => (icons::X_CIRCLE, theme::FAILURE),
+            };
+            let reasons = match (estimate.traffic, estimate.reasons.is_empty()) {
+                (Traffic::Green, true) => "Fits this series".to_owned(),
+                _ => estimate.reasons.join("; "),
+            };
+            icon_line_ui(ui, icon, color, &reasons);
+            let time = estimate
+                .seconds
+                .map(|s| format!("about {}  ·  ", seconds_words(s)));
+            let needs = format!(
+                "Needs {}{} of {} free memory  ·  {}",
+                time.unwrap_or_default(),
+                bytes_words(estimate.needed_bytes),
+                bytes_words(estimate.available_bytes),
+                estimate.device
+            );
+            ui.add(egui::Label::new(RichText::new(needs).small().color(theme::TEXT_WEAK)).wrap());
+        }
+        if !selected.limits.is_empty() {
+            ui.collapsing(RichText::new("Known limits").small(), |ui| {
+                for limit in &selected.limits {
+                    ui.add(egui::Label::new(RichText::new(limit).small()).wrap());
+                }
+            });
+        }
+    });
+    if let Some(job) = app.running(JobKind::Model) {
+        progress_ui(ui, job, commands);
+    } else {
+        let can = app.can_run();
+        let response = primary_button_ui(ui, icons::PLAY, "Run model", can.is_ok());
+        let response = match &can {
+            Err(reason) => response.on_disabled_hover_text(reason),
+            Ok(()) => response.on_hover_text("F5"),
+        };
+        if response.clicked() {
+            commands.push(Command::RunModel);
+        }
+        if let (Err(reason), true) = (&can, app.workspace.open.is_some()) {
+            ui.label(RichText::new(reason).small().color(theme::TEXT_WEAK));
+        }
+    }
+}
+
+/// Progress of a job with its cancel button.
+pub fn progress_ui(ui: &mut Ui, job: &Job, commands: &mut Vec<Command>) {
+    let progress = job.task.progress();
+    card(ui, theme::RAISED, |ui| {
+        ui.horizontal(|ui| {
+            let width = ui.available_width() - 34.0;
+            ui.vertical(|ui| {
+                ui.set_width(width);
+                let text = if progress.phase.is_empty() {
+                    &job.title
+                } else {
+                    &progress.phase
+                };
+                ui.add(egui::Label::new(RichText::new(text).small()).truncate());
+                let bar = ProgressBar::new(progress.fraction().unwrap_or(0.0))
+                    .desired_height(5.0)
+                    .desired_width(width)
+                    .fill(theme::ACCENT);
+                ui.add(bar);
+            });
+            let stopping = job.task.is_cancelled();
+            ui.add_enabled_ui(!stopping, |ui| {
+                let label = if stopping { "Stopping…" } else { "Cancel" };
+                if icon_button_ui(ui, icons::X, label).clicked() {
+                    commands.push(Command::CancelJob(job.id));
+                }
+            });
+        });
+    });
+}
+
+fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Command>) {
+    ui.horizontal(|ui| {
+        section_ui(ui, "Segments");
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            let (icon, label) = if results.overlay.visible {
+                (icons::EYE, "Hide segmentation (G)")
+            } else {
+                (icons::EYE_SLASH, "Show segmentation (G)")
+            };
+            if icon_button_ui(ui, icon, label).clicked() {
+                commands.push(Command::ToggleOverlay);
+            }
+        });
+    });
+    let (icon, color) = match results.review {
+        ReviewState::NotReviewed => (icons::WARNING_CIRCLE, theme::DOUBT),
+        ReviewState::Accepted => (icons::CHECK_CIRCLE, theme::ACCENT),
+        ReviewState::Rejected => (icons::PROHIBIT, theme::FAILURE),
+    };
+    let made = &results.segmentation.provenance;
+    icon_line_ui(
+        ui,
+        icon,
+        color,
+        &format!(
+            "{}  ·  {} {}",
+            results.badge(),
+            made.model_name,
+            made.model_version
+        ),
+    );
+    let present: Vec<_> = results
+        .segmentation
+        .segments
+        .iter()
+        .filter_map(|segment| Some((segment, results.of(segment.label)?)))
+        .collect();
+    if present.is_empty() {
+        icon_line_ui(
+            ui,
+            icons::INFO,
+            theme::TEXT_WEAK,
+            "The model found none of its structures here.",
+        );
+    }
+    let unit = app
+        .workspace
+        .open
+        .as_ref()
+        .map(|o| o.data.quantity.unit().to_owned())
+        .unwrap_or_default();
+    for (segment, numbers) in present {
+        let visible = !results.overlay.hidden[usize::from(segment.label)];
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 6.0;
+            let (icon, verb) = if visible { (icons::EYE, "Hide") } else { (icons::EYE_SLASH, "Show") };
+            if icon_button_ui(ui, icon, &format!("{verb} {}", segment.name)).clicked() {
+                commands.push(Command::SetSegmentVisible { label: segment.label, visible: !visible });
+            }
+            swatch_ui(ui, segment.color, visible);
+            let width = (ui.available_width() - 76.0).max(40.0);
+            let name = ui
+                .scope(|ui| {
+                    ui.set_width(width);
+                    let text = RichText::new(&segment.name);
+                    ui.add(egui::Label::new(text).truncate().sense(egui::Sense::click()))
+                })
+                .inner;
+            let details = format!(
+                "{}: {} voxels\nMean {:.1} ± {:.1} {unit}, {:.1} to {:.1} {unit}\nCenter {}\nClick: go there",
+                segment.name, numbers.voxels, numbers.mean, numbers.sd, numbers.min, numbers.max,
+                crate::geometry::position_words(numbers.centroid_lps),
+            );
+            if name.on_hover_text(details).clicked() {
+                commands.push(Command::GoToSegment(segment.label));
+            }
+            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                ui.label(RichText::new(ml_words(numbers.volume_ml)).color(theme::TEXT));
+            });
+        });
+    }
+    egui::Grid::new("overlay")
+        .num_columns(2)
+        .spacing([10.0, 4.0])
+        .show(ui, |ui| {
+            for (label, value, command) in [
+                (
+                    "Fill",
+                    app.settings.overlay_fill,
+                    Command::SetOverlayFill as fn(f32) -> Command,
+                ),
+                (
+                    "Outline",
+                    app.settings.overlay_outline,
+                    Command::SetOverlayOutline,
+                ),
+            ] {
+                let name = ui.label(RichText::new(label).small().color(theme::TEXT_WEAK));
+                let mut percent = value * 100.0;
+                let slider = Slider::new(&mut percent, 0.0..=100.0)
+                    .suffix(" %")
+                    .fixed_decimals(0);
+                if ui.add(slider).labelled_by(name.id).changed() {
+                    commands.push(command(percent / 100.0));
+                }
+                ui.end_row();
+            }
+        });
+    ui.add_space(2.0);
+    ui.horizontal(|ui| {
+        let accepted = results.review == ReviewState::Accepted;
+        let rejected = results.review == ReviewState::Rejected;
+        let text = format!("{}  Accept", icons::CHECK);
+        if ui
+            .selectable_label(accepted, text)
+            .on_hover_text("Ctrl+Enter")
+            .clicked()
+        {
+            commands.push(Command::AcceptResult);
+        }
+        let text = format!("{}  Reject", icons::X);
+        if ui
+            .selectable_label(rejected, text)
+            .on_hover_text("Ctrl+Backspace")
+            .clicked()
+        {
+            commands.push(Command::RejectResult);
+        }
+    });
+    if let Some(job) = app.running(JobKind::Export) {
+        progress_ui(ui, job, commands);
+    } else {
+        let label = if results.exported {
+            "Save again…"
+        } else {
+            "Save results…"
+        };
+        let response = primary_button_ui(ui, icons::FLOPPY_DISK, label, true);
+        if response
+            .on_hover_text("DICOM SEG, NIfTI, CSV and JSON (Ctrl+S)")
+            .clicked()
+        {
+            commands.push(Command::Export);
+        }
+    }
+}
+
+fn doubts_ui(ui: &mut Ui, app: &App) {
+    let volume = app.workspace.open.iter().flat_map(|open| &open.data.issues);
+    let run = app.results.iter().flat_map(|r| &r.segmentation.issues);
+    let mut seen: Vec<String> = Vec::new();
+    for issue in volume.chain(run) {
+        let text = issue.to_string();
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    }
+    if seen.is_empty() {
+        return;
+    }
+    section_ui(ui, "Doubts about this data");
+    for text in seen {
+        icon_line_ui(ui, icons::WARNING, theme::DOUBT, &text);
+    }
+}
+
+/// "3.21 mL", "1240 mL".
+pub fn ml_words(ml: f64) -> String {
+    if ml < 100.0 {
+        format!("{ml:.2} mL")
+    } else {
+        format!("{ml:.0} mL")
+    }
+}
+
+/// "8 s", "2 min 10 s".
+pub fn seconds_words(seconds: f64) -> String {
+    let s = seconds.round().max(1.0) as u64;
+    if s < 60 {
+        format!("{s} s")
+    } else {
+        format!("{} min {} s", s / 60, s % 60)
+    }
+}
