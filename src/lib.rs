@@ -10,6 +10,9 @@ pub mod study;
 pub mod task;
 pub mod volume;
 
+// The one way in which files are written.
+pub mod whole_file;
+
 // Doors and engines: each is the only one to know one outside technology.
 pub mod audit;
 pub mod dicom;

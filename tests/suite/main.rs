@@ -1,2 +1,3 @@
 //! One test binary, a module per capability.
 #![allow(missing_docs)]
+mod nifti;
