@@ -1,3 +1,5 @@
 //! One test binary, a module per capability.
 #![allow(missing_docs)]
+
+mod app;
 mod nifti;
