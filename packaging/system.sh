@@ -1,0 +1,49 @@
+# What the system must have beyond rustup's toolchain and git: sourced by demo.sh and test.sh.
+# Only what is missing is installed, each with its reason; on other systems than Debian/Ubuntu
+# the names are printed and the caller goes on.
+
+need() { # package, reason
+    if ! dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; then
+        missing+=("$1")
+        printf '  %-24s %s\n' "$1" "$2"
+    fi
+}
+
+install_system_packages() { # "window" adds what shows and tests a window
+    local missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        echo "Not Debian or Ubuntu: please see packaging/system.sh for what is needed." >&2
+        return 0
+    fi
+    echo "Checking system packages:"
+    need gcc                  "compiles the C parts of dependencies (ring, codecs)"
+    need g++                  "compiles CharLS, the JPEG-LS decoder"
+    need cmake                "configures CharLS and OpenJPEG"
+    if [[ "${1:-}" == window ]]; then
+        need libvulkan1           "Vulkan loader"
+        need mesa-vulkan-drivers  "software Vulkan (lavapipe) where there is no GPU"
+        need libxkbcommon0        "keyboard, opened at run time"
+        need libxkbcommon-x11-0   "keyboard under X11, opened at run time"
+        need libx11-xcb1          "X11 window, opened at run time"
+        need libxcursor1          "X11 cursors, opened at run time"
+        need libxi6               "X11 pointer input, opened at run time"
+        need libxrandr2           "X11 screens, opened at run time"
+        need xvfb                 "a display for machines without one"
+        need xdotool              "finds the window in the test that starts the real program"
+        need imagemagick          "takes the screenshot of the window"
+    fi
+    if ((${#missing[@]} == 0)); then
+        echo "  nothing is missing"
+        return 0
+    fi
+    local run=()
+    if [[ $(id -u) != 0 ]]; then
+        if ! command -v sudo >/dev/null; then
+            echo "Please install as root: apt-get install ${missing[*]}" >&2
+            return 1
+        fi
+        run=(sudo)
+    fi
+    "${run[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
