@@ -1,1 +1,142 @@
-//! (room being furnished)
+//! Subcommands: parse, call, print. No logic of their own.
+//!
+//! JSON goes to standard output alone; messages and progress go to standard error.
+
+mod analyze;
+mod audit;
+mod convert;
+mod demo;
+mod info;
+mod models;
+mod progress;
+mod render;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::geometry::ViewPlane;
+use crate::runtime::{Home, Runtime};
+
+/// How a command ended; the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All done.
+    Done = 0,
+    /// Nothing could be done.
+    Nothing = 1,
+    /// Partly done.
+    Partly = 3,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "negatoscope",
+    version,
+    about = "Opens DICOM studies, runs segmentation models on this machine, keeps the result.",
+    after_help = "Research use – not for diagnostic use.\nExit codes: 0 all done, 1 nothing could be done, 2 usage, 3 partly done.",
+    args_conflicts_with_subcommands = true,
+    subcommand_precedence_over_arg = true
+)]
+struct Arguments {
+    /// Folder of all state: models, audit log, settings (else NEGATOSCOPE_HOME, else the system's place).
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    /// Files, folders or ZIP archives to open in the window.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Subcommands {
+    /// Write a synthetic study, segment it with the bundled model, save the results, open the window.
+    Demo(demo::Arguments),
+    /// Write the synthetic phantom: NIfTI image and labels, or a DICOM series.
+    Phantom(demo::PhantomArguments),
+    /// List studies, series, geometry, issues and skipped files.
+    Info(info::Arguments),
+    /// Draw one slice into a PNG.
+    Render(render::Arguments),
+    /// Write a series as NIfTI, in modality values.
+    Convert(convert::Arguments),
+    /// Run a model on every suited series and save the results.
+    Analyze(analyze::Arguments),
+    /// List, show, import, verify and remove models.
+    Models(models::Arguments),
+    /// Show or verify the audit log.
+    Audit(audit::Arguments),
+}
+
+/// A standard plane, as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PlaneArgument {
+    Axial,
+    Coronal,
+    Sagittal,
+}
+
+impl From<PlaneArgument> for ViewPlane {
+    fn from(plane: PlaneArgument) -> Self {
+        match plane {
+            PlaneArgument::Axial => Self::Axial,
+            PlaneArgument::Coronal => Self::Coronal,
+            PlaneArgument::Sagittal => Self::Sagittal,
+        }
+    }
+}
+
+/// Parses the process's arguments and carries them out.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    let home = Home::resolve(arguments.home);
+    let ended = match arguments.command {
+        None => open_window(home, arguments.paths),
+        Some(Subcommands::Demo(a)) => demo::run(&home, &a),
+        Some(Subcommands::Phantom(a)) => demo::phantom(&a),
+        Some(Subcommands::Info(a)) => info::run(&a),
+        Some(Subcommands::Render(a)) => render::run(&a),
+        Some(Subcommands::Convert(a)) => convert::run(&home, &a),
+        Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
+        Some(Subcommands::Models(a)) => models::run(&home, &a),
+        Some(Subcommands::Audit(a)) => audit::run(&home, &a),
+    };
+    match ended {
+        Ok(ending) => ending.into(),
+        Err(error) => {
+            eprintln!("negatoscope: {error:#}");
+            Ending::Nothing.into()
+        }
+    }
+}
+
+fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
+    let runtime = Runtime::new(home)?;
+    crate::ui::open_window(runtime, paths).map_err(|error| {
+        anyhow::anyhow!("the window could not be opened: {error} (is a display there? try a subcommand, see --help)")
+    })?;
+    Ok(Ending::Done)
+}
+
+/// Warnings and errors on standard error; more with `RUST_LOG`.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,wgpu_hal=error,wgpu_core=error,naga=error"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .finish();
+    // Only the first caller sets it; tests may come second.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}

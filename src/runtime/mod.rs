@@ -1,18 +1,23 @@
 //! Carries out actions: jobs on threads, files, models, the clock, settings, the audit log.
-use crate::app::*;
-/// x
-pub struct Runtime;
-impl Runtime {
-    /// x
-    pub fn poll(&mut self) -> Vec<Event> {
-        vec![]
-    }
-    /// x
-    pub fn carry_out(&mut self, _a: Action) {}
-    /// x
-    pub fn set_wake(&mut self, _w: std::sync::Arc<dyn Fn() + Send + Sync>) {}
-    /// x
-    pub fn settings(&self) -> Settings {
-        Settings::default()
-    }
-}
+//!
+//! Comes in: [`Action`](crate::app::Action)s. Goes out: [`Event`](crate::app::Event)s, through a
+//! bounded channel that the window empties each frame. A person's wish is on record before the
+//! work starts. Absent on purpose: decisions, drawing.
+
+mod carry_out;
+mod clock;
+mod dialogs;
+mod home;
+mod jobs;
+mod models;
+mod open;
+mod results;
+
+pub use carry_out::{Runtime, about_volume};
+pub use clock::{RandomUids, now_utc};
+pub use home::Home;
+pub use models::{LoadedModel, RunError, summary_of};
+pub use open::{
+    LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
+};
+pub use results::{ExportError, export_to};

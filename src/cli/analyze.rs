@@ -1,0 +1,76 @@
+//! `negatoscope analyze`: a model over one study or a folder of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Ending;
+use super::progress::ProgressLine;
+use crate::batch::{self, Plan, Status};
+use crate::runtime::Home;
+use crate::task::Task;
+
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    /// Files, folders or ZIP archives; DICOM or NIfTI.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Model `ID` or `ID@VERSION` (see `models list`).
+    #[arg(long, value_name = "ID[@VERSION]")]
+    model: String,
+    /// Folder for results.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where it runs.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    device: String,
+    /// Result forms.
+    #[arg(long, value_delimiter = ',', default_value = "seg,nifti,csv,json",
+          value_parser = ["seg", "nifti", "csv", "json"])]
+    format: Vec<String>,
+    /// Leave out series that are finished already with this model.
+    #[arg(long)]
+    resume: bool,
+    /// Print the table as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    // "auto" and "cpu" are the same as long as the CPU is the only device.
+    tracing::debug!(device = arguments.device, "device");
+    let plan = Plan {
+        inputs: arguments.paths.clone(),
+        output: arguments.out.clone(),
+        model: arguments.model.clone(),
+        formats: arguments.format.clone(),
+        resume: arguments.resume,
+    };
+    let task = Arc::new(Task::new());
+    let line = ProgressLine::start(&task);
+    let (summary, rows) = batch::run(home, &plan, &task, |_, row| match row.status {
+        Status::Done => eprintln!("done     {}  {}", row.key, row.reason),
+        Status::Failed => eprintln!("failed   {}: {}", row.key, row.reason),
+        Status::Skipped => eprintln!("skipped  {}: {}", row.key, row.reason),
+        Status::Waiting | Status::Running => {}
+    })?;
+    drop(line);
+    if arguments.json {
+        let table = std::fs::read_to_string(arguments.out.join("batch.json"))?;
+        println!("{table}");
+    } else {
+        for row in &rows {
+            for (name, ml) in &row.volumes_ml {
+                println!("{}\t{name}\t{ml:.3} mL", row.key);
+            }
+        }
+    }
+    eprintln!("{}; results in {}", summary.words(), arguments.out.display());
+    if rows.is_empty() {
+        eprintln!("negatoscope: no images found ({} files skipped; see `negatoscope info`)", summary.unreadable);
+    }
+    Ok(match (summary.done, summary.failed, summary.cancelled) {
+        (0, ..) => Ending::Nothing,
+        (_, 0, false) => Ending::Done,
+        _ => Ending::Partly,
+    })
+}

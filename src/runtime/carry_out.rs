@@ -1,0 +1,251 @@
+//! Each action and the work behind it.
+
+use std::sync::Arc;
+
+use super::home::Home;
+use super::jobs::{Jobs, Stop, Wake};
+use super::open::{LoadError, index_paths, load_key, load_slice};
+use super::{clock, dialogs, models, results};
+use crate::app::{Action, Event, Notice, NoticeLevel, SeriesKey, Settings};
+use crate::audit::{self, AuditEvent, ParticipantObject};
+use crate::dicom;
+use crate::volume::Volume;
+
+/// The working side of the window.
+pub struct Runtime {
+    home: Home,
+    jobs: Jobs,
+    log: Arc<audit::Log>,
+}
+
+impl Runtime {
+    /// Opens the audit log; without it nothing that touches patients can be done.
+    ///
+    /// # Errors
+    /// When the log cannot be opened.
+    pub fn new(home: Home) -> Result<Self, audit::Error> {
+        let log = Arc::new(audit::Log::open(home.root())?);
+        Ok(Self { home, jobs: Jobs::new(), log })
+    }
+
+    /// Called after each event.
+    pub fn set_wake(&mut self, wake: Wake) {
+        self.jobs.set_wake(wake);
+    }
+
+    /// Settings as they were saved.
+    pub fn settings(&self) -> Settings {
+        self.home.load_settings()
+    }
+
+    /// What has finished since the last call.
+    pub fn poll(&mut self) -> Vec<Event> {
+        self.jobs.poll()
+    }
+
+    /// Starts an action's work. What touches patient data goes on record first; if that cannot
+    /// be written, the work is refused.
+    pub fn carry_out(&mut self, action: Action) {
+        let receipt = match action.audit() {
+            None => None,
+            Some(event) => {
+                let event = audit_event(event, &action);
+                match self.log.append(&event) {
+                    Ok(receipt) => Some(receipt),
+                    Err(error) => return self.refuse(&action, &error),
+                }
+            }
+        };
+        self.start(action, receipt);
+    }
+
+    fn refuse(&self, action: &Action, error: &audit::Error) {
+        let job = match action {
+            Action::Load { job, .. }
+            | Action::RunModel { job, .. }
+            | Action::Export { job, .. }
+            | Action::LoadSegmentation { job, .. }
+            | Action::OpenResult { job, .. } => Some(*job),
+            _ => None,
+        };
+        let notice = Notice::from_error(
+            "Not done: the audit log cannot be written",
+            "Access to patient data is kept on record. Free some space or check the rights of the folder, then try again.",
+            error,
+        );
+        self.jobs.outbox().send(Event::Failed { job, notice });
+    }
+
+    fn start(&self, action: Action, receipt: Option<audit::Receipt>) {
+        match action {
+            Action::Ask(what) => self.jobs.spawn("dialog", None, move |_| {
+                Ok(Some(Event::Chosen(what, dialogs::ask(what))))
+            }),
+            Action::Index { job, paths, task } => self.jobs.spawn("index", Some(job), move |_| {
+                let opened = index_paths(&paths, &task)?;
+                Ok(Some(Event::Indexed { job, worklist: opened.worklist, files: opened.files }))
+            }),
+            Action::Load { job, key, series, volume, first, task } => {
+                self.jobs.spawn("load", Some(job), move |outbox| {
+                    if let (SeriesKey::Stack { stack, .. }, Some(headers)) = (&key, &series)
+                        && let Ok((data, auto_window)) = load_slice(headers, *stack, first)
+                    {
+                        let slice = first;
+                        outbox.send(Event::Slice { volume, slice, data, auto_window });
+                    }
+                    let (data, auto_window) =
+                        load_key(&key, series.as_deref(), &task).map_err(load_failed)?;
+                    Ok(Some(Event::Loaded { job, volume, data, auto_window }))
+                });
+            }
+            Action::LoadSlice { key, series, volume, slice } => {
+                self.jobs.spawn("slice", None, move |_| {
+                    let SeriesKey::Stack { stack, .. } = key else { return Ok(None) };
+                    // A slice that fails is not told: the load of the whole stack tells it.
+                    let loaded = load_slice(&series, stack, slice).ok();
+                    Ok(loaded.map(|(data, auto_window)| Event::Slice { volume, slice, data, auto_window }))
+                });
+            }
+            Action::Thumbnails(wanted) => self.jobs.spawn("thumbnails", None, move |outbox| {
+                for (key, patient, study, series) in wanted {
+                    let SeriesKey::Stack { stack, .. } = &key else { continue };
+                    let context = dicom::SeriesContext { patient: &patient, study: &study, series: &series };
+                    if let Ok(picture) = dicom::thumbnail(context, *stack) {
+                        outbox.send(Event::Thumbnail {
+                            key,
+                            width: picture.width,
+                            height: picture.height,
+                            rgba: Arc::new(picture.rgba),
+                        });
+                    }
+                }
+                Ok(None)
+            }),
+            Action::ListModels => {
+                let home = self.home.clone();
+                self.jobs.spawn("models", None, move |_| Ok(Some(models::list(&home))));
+            }
+            Action::ImportModel(path) => {
+                let home = self.home.clone();
+                self.jobs.spawn("import", None, move |outbox| {
+                    outbox.send(Event::Notice(models::import(&home, &path)?));
+                    Ok(Some(models::list(&home)))
+                });
+            }
+            Action::Estimate { model, volume, data } => {
+                let home = self.home.clone();
+                self.jobs.spawn("estimate", None, move |_| {
+                    let estimate = models::estimate(&home, &model, &data);
+                    Ok(Some(Event::Estimated { model, volume, estimate }))
+                });
+            }
+            Action::RunModel { job, model, volume, data, task } => {
+                let home = self.home.clone();
+                self.jobs.spawn("model", Some(job), move |_| {
+                    let (segmentation, statistics) = models::run(&home, &model, &data, &task)?;
+                    let segmentation = Arc::new(segmentation);
+                    Ok(Some(Event::Segmented { job, volume, segmentation, statistics }))
+                });
+            }
+            Action::Export { job, segmentation, data, folder, task } => {
+                let Some(receipt) = receipt else { return };
+                self.jobs.spawn("export", Some(job), move |_| {
+                    task.check()?;
+                    let files = results::export_to(&segmentation, &data, &folder, &receipt)?;
+                    Ok(Some(Event::Exported { job, folder, files }))
+                });
+            }
+            Action::Batch { job, input, output, model, task } => {
+                let home = self.home.clone();
+                let log = Arc::clone(&self.log);
+                self.jobs.spawn("batch", Some(job), move |outbox| {
+                    let summary = results::batch(&home, &log, &input, &output, &model, &task, outbox)?;
+                    Ok(Some(Event::BatchDone { job, summary }))
+                });
+            }
+            Action::OpenResult { job, inputs, results: folder, task } => {
+                self.jobs.spawn("result", Some(job), move |_| {
+                    results::open_result(job, &inputs, &folder, &task).map(Some)
+                });
+            }
+            Action::LoadSegmentation { job, path, volume, data, task } => {
+                self.jobs.spawn("segmentation", Some(job), move |_| {
+                    let (segmentation, statistics) = results::read_onto(&path, &data, &task)?;
+                    let segmentation = Arc::new(segmentation);
+                    Ok(Some(Event::Segmented { job, volume, segmentation, statistics }))
+                });
+            }
+            Action::SaveSettings(settings) => {
+                if let Err(error) = self.home.save_settings(&settings) {
+                    tracing::warn!(%error, "settings were not saved");
+                }
+            }
+            Action::Reveal(path) => reveal(&path),
+            Action::Quit => {}
+        }
+    }
+}
+
+/// The event of an action: which study, how much, with what. No names.
+fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
+    let event = AuditEvent::new(kind, clock::now_utc());
+    match action {
+        Action::Load { key, series, .. } => match (series, key) {
+            (Some(headers), SeriesKey::Stack { stack, .. }) => {
+                let images = headers.2.stacks.get(*stack).map_or(0, |s| s.images.len());
+                event
+                    .about(ParticipantObject::study(&headers.1.study_instance_uid, images))
+                    .about(ParticipantObject::series(&headers.2.series_instance_uid))
+            }
+            (_, SeriesKey::File(path)) => event.about(ParticipantObject::file(path)),
+            _ => event,
+        },
+        Action::RunModel { model, data, .. } => about_volume(event, data)
+            .about(ParticipantObject::new(audit::ObjectKind::Model, model.as_str())),
+        Action::Export { data, folder, .. } => {
+            about_volume(event, data).about(ParticipantObject::file(folder))
+        }
+        Action::LoadSegmentation { data, path, .. } => {
+            about_volume(event, data).about(ParticipantObject::file(path))
+        }
+        Action::OpenResult { results, .. } => event.about(ParticipantObject::file(results)),
+        _ => event,
+    }
+}
+
+/// Adds the study that a volume came from.
+pub fn about_volume(event: AuditEvent, volume: &Volume) -> AuditEvent {
+    match &volume.source.study_instance_uid {
+        Some(uid) => event.about(ParticipantObject::study(uid, volume.source.images.len())),
+        None => event,
+    }
+}
+
+fn load_failed(error: LoadError) -> Stop {
+    if let LoadError::Cancelled(_) = error {
+        return Stop::Cancelled;
+    }
+    Stop::Failed(Notice::from_error(
+        "The series could not be opened",
+        "The files are damaged or of a kind that is not read yet. Other series are not affected.",
+        &error,
+    ))
+}
+
+fn reveal(path: &std::path::Path) {
+    let program = if cfg!(windows) {
+        "explorer"
+    } else if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
+    if let Err(error) = std::process::Command::new(program).arg(path).spawn() {
+        tracing::warn!(%error, "the file manager could not be started");
+    }
+}
+
+/// A failed job as a notice.
+pub fn failed(title: &str, advice: &str, error: &dyn std::error::Error) -> Stop {
+    Stop::Failed(Notice { level: NoticeLevel::Error, ..Notice::from_error(title, advice, error) })
+}

@@ -1,0 +1,26 @@
+//! File dialogs of the desktop, on a thread of their own.
+
+use std::path::PathBuf;
+
+use crate::app::AskFor;
+
+/// Shows a dialog and waits; an empty list when it was closed or could not be shown.
+pub fn ask(what: AskFor) -> Vec<PathBuf> {
+    let dialog = rfd::AsyncFileDialog::new();
+    let chosen = match what {
+        AskFor::OpenFiles => {
+            let files = dialog.set_title("Open DICOM, ZIP or NIfTI").pick_files();
+            pollster::block_on(files).unwrap_or_default()
+        }
+        AskFor::OpenFolder => one(dialog.set_title("Open folder of studies").pick_folder()),
+        AskFor::ExportFolder => one(dialog.set_title("Save results in folder").pick_folder()),
+        AskFor::BatchInput => one(dialog.set_title("Folder of studies").pick_folder()),
+        AskFor::BatchOutput => one(dialog.set_title("Folder for results").pick_folder()),
+        AskFor::ModelImport => one(dialog.set_title("Model folder to import").pick_folder()),
+    };
+    chosen.iter().map(|file| file.path().to_owned()).collect()
+}
+
+fn one(answer: impl Future<Output = Option<rfd::FileHandle>>) -> Vec<rfd::FileHandle> {
+    pollster::block_on(answer).into_iter().collect()
+}
