@@ -1,7 +1,7 @@
 //! A volume: geometry, stored values, their meaning, where they came from, and doubts.
 
 use super::{ModalityLut, NamedWindow, Quantity};
-use crate::geometry::VolumeGeometry;
+use crate::geometry::{DVec3, VolumeGeometry};
 use crate::redact::Sensitive;
 use crate::study::{Issue, Uid};
 
@@ -89,6 +89,9 @@ pub struct SourceImage {
     pub frame: Option<u32>,
     /// Instance Number.
     pub number: Option<i32>,
+    /// Image Position (Patient), LPS mm. Where slices are uneven it differs from the grid, and
+    /// exports that refer to this image repeat it.
+    pub position_lps: Option<DVec3>,
 }
 
 /// The series a volume was made from, with what an export of the same study must repeat.
