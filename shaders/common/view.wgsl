@@ -1,0 +1,34 @@
+// One view of a volume. Mirrored by `render::uniforms::ViewUniforms` (asserted size).
+//
+// Pixels are counted from the middle of the view, x right, y down. `origin + x·dx + y·dy` is the
+// voxel index (i, j, k), whole numbers at voxel centers; computed in f64 on the CPU.
+struct View {
+    origin: vec4<f32>,       // ijk of the middle of the view
+    dx: vec4<f32>,           // ijk per pixel to the right
+    dy: vec4<f32>,           // ijk per pixel down
+    label_origin: vec4<f32>, // the same for the label map's grid
+    label_dx: vec4<f32>,
+    label_dy: vec4<f32>,
+    background: vec4<f32>,   // outside of the volume, gamma-encoded
+    size: vec2<f32>,         // of the view in pixels
+    viewport_origin: vec2<f32>, // its left upper corner in the target, in pixels
+    slope: f32,              // modality value = slope · stored + intercept
+    intercept: f32,
+    center: f32,             // window, in modality values
+    width: f32,
+    voi_function: u32,       // 0 linear, 1 linear exact, 2 sigmoid
+    flags: u32,              // see the constants
+    padding_low: f32,        // stored values that are no image
+    padding_high: f32,
+    fill: f32,               // overlay opacity, 0 to 1
+    outline: f32,
+};
+
+const FLAG_INVERT: u32 = 1u;
+const FLAG_LINEAR: u32 = 2u;      // trilinear; else nearest
+const FLAG_COLOR: u32 = 4u;       // voxels are colors
+const FLAG_LABELS: u32 = 8u;      // draw the overlay
+const FLAG_DASHED: u32 = 16u;     // outline of results that nobody has reviewed
+const FLAG_PADDING: u32 = 32u;    // the padding range counts
+const FLAG_PER_SLICE: u32 = 64u;  // slope and intercept from the table, by slice
+const FLAG_TABLE: u32 = 128u;     // modality LUT from the table
