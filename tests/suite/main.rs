@@ -3,3 +3,4 @@
 
 mod app;
 mod nifti;
+mod seg_export;
