@@ -17,7 +17,8 @@ use crate::study::{CodedConcept, Uid};
 
 /// This program as a writer of files (PS3.10 section 7.1); a UUID-derived UID of its own.
 const IMPLEMENTATION_CLASS_UID: &str = "2.25.251826450287106735318217438526104213719";
-const IMPLEMENTATION_VERSION_NAME: &str = concat!("NEGATOSCOPE ", env!("CARGO_PKG_VERSION"));
+/// At most 16 characters.
+const IMPLEMENTATION_VERSION_NAME: &str = concat!("NSCOPE_", env!("CARGO_PKG_VERSION"));
 
 /// Why an object cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -344,20 +345,18 @@ pub(super) fn decimal_string(value: f64) -> String {
             shortest
         };
     }
-    for digits in (0..=15).rev() {
-        let fixed = format!("{value:.digits$}");
-        if fixed.len() <= 16 && (value.abs() >= 1e-4 || value.abs() < 1e-14) {
-            return fixed;
-        }
-        let scientific = format!("{value:.digits$e}");
-        if scientific.len() <= 16 && value.abs() < 1e-4 {
-            return scientific;
-        }
-        if scientific.len() <= 16 && value.abs() >= 1e15 {
-            return scientific;
-        }
-    }
-    "0".to_owned()
+    let scientific = value.abs() < 1e-4 || value.abs() >= 1e15;
+    (0..=15)
+        .rev()
+        .map(|digits| {
+            if scientific {
+                format!("{value:.digits$e}")
+            } else {
+                format!("{value:.digits$}")
+            }
+        })
+        .find(|text| text.len() <= 16)
+        .unwrap_or_else(|| "0".to_owned())
 }
 
 /// Row and column directions of the grid as Image Orientation (Patient).

@@ -208,9 +208,13 @@ impl Reader<'_> {
         let columns = whole(d, tags::COLUMNS).filter(|&n| n > 0);
         let rows = rows.ok_or_else(|| self.missing("Rows"))?;
         let columns = columns.ok_or_else(|| self.missing("Columns"))?;
-        let count = whole(d, tags::NUMBER_OF_FRAMES)
-            .filter(|&n| n > 0)
-            .ok_or_else(|| self.missing("Number of Frames"))?;
+        // Absent where a frame was cut out of an object: then there is one.
+        let count = match d.get(tags::NUMBER_OF_FRAMES) {
+            None => 1,
+            Some(_) => whole(d, tags::NUMBER_OF_FRAMES)
+                .filter(|&n| n > 0)
+                .ok_or_else(|| self.missing("Number of Frames"))?,
+        };
 
         let shared = first_item(d, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         let per_frame = items(d, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);

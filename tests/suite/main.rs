@@ -4,3 +4,4 @@
 mod app;
 mod nifti;
 mod render;
+mod seg_export;
