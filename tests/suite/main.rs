@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod app;
+mod audit;
 mod nifti;
 mod render;
