@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod app;
+mod audit;
 mod nifti;
 mod render;
 mod seg_export;
