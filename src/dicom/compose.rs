@@ -480,7 +480,7 @@ mod tests {
             -1e-20 / 3.0,
             1e300 / 3.0,
             -65535.1,
-            99999.999_999_999_99,
+            99_999.999_999_999_99,
         ] {
             let text = decimal_string(value);
             assert!(text.len() <= 16, "{text}");

@@ -11,7 +11,6 @@ use super::header::{self, Datatype, Description};
 use crate::findings::Segment;
 use crate::geometry::VolumeGeometry;
 use crate::study::Issue;
-use crate::task::Task;
 use crate::volume::{LabelMap, Volume, Voxels};
 use crate::whole_file;
 
@@ -24,12 +23,11 @@ const INTENT_LABEL: i16 = 1002;
 /// `.nii`, or `.nii.gz` for a compressed file. The file appears whole or not at all.
 ///
 /// # Errors
-/// Another ending, dims beyond 32767, a full disk, [`crate::task::Cancelled`].
-pub fn write_volume(path: &Path, volume: &Volume, task: &Task) -> Result<(), Error> {
+/// Another ending, dims beyond 32767, a full disk.
+pub fn write_volume(path: &Path, volume: &Volume) -> Result<(), Error> {
     check_name(path)?;
     let gzip = is_gzip(path);
-    whole_file::write(path, |w| write_volume_to(w, volume, gzip, task))
-        .map_err(|e| at_path(e, path))
+    whole_file::write(path, |w| write_volume_to(w, volume, gzip)).map_err(|e| at_path(e, path))
 }
 
 /// Writes labels as `uint8`, intent "label"; names of the segments go into the description as
@@ -48,12 +46,7 @@ pub fn write_label_map(path: &Path, map: &LabelMap, segments: &[Segment]) -> Res
 ///
 /// # Errors
 /// As [`write_volume`]; paths in errors are empty.
-pub fn write_volume_to(
-    w: &mut dyn Write,
-    volume: &Volume,
-    gzip: bool,
-    task: &Task,
-) -> Result<(), Error> {
+pub fn write_volume_to(w: &mut dyn Write, volume: &Volume, gzip: bool) -> Result<(), Error> {
     let color = match &volume.voxels {
         Voxels::Rgb8(colors) => Some(colors),
         _ => None,
@@ -65,7 +58,6 @@ pub fn write_volume_to(
             .modality_lut
             .apply(volume.voxels.stored(k * slice + n), k)
     };
-    task.begin("Writing NIfTI", nk);
     let datatype = if color.is_some() {
         Datatype::Rgb24
     } else if (0..nk).into_par_iter().all(|k| {
@@ -88,7 +80,6 @@ pub fn write_volume_to(
     write(w, &volume.geometry, &about, gzip, |w| {
         let mut bytes = Vec::with_capacity(slice * datatype.bytes());
         for k in 0..nk {
-            task.check()?;
             bytes.clear();
             match (datatype, color) {
                 (Datatype::Rgb24, Some(colors)) => {
@@ -100,7 +91,6 @@ pub fn write_volume_to(
                 _ => bytes.extend((0..slice).flat_map(|n| value(k, n).to_le_bytes())),
             }
             w.write_all(&bytes)?;
-            task.report(k + 1, nk);
         }
         Ok(())
     })

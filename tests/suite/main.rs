@@ -3,6 +3,7 @@
 
 mod app;
 mod audit;
+mod export;
 mod nifti;
 mod render;
 mod seg_export;

@@ -146,7 +146,7 @@ fn colors_are_read_and_written() {
     assert_eq!(v.quantity, Quantity::Color);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.nii.gz");
-    nifti::write_volume(&path, &v, &Task::new()).unwrap();
+    nifti::write_volume(&path, &v).unwrap();
     assert_eq!(nifti::read(&path, &Task::new()).unwrap().voxels, v.voxels);
 }
 
@@ -317,7 +317,7 @@ fn modality_values_are_written_as_int16_when_whole() {
         let v = volume(g.clone(), voxels, lut);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.nii");
-        nifti::write_volume(&path, &v, &Task::new()).unwrap();
+        nifti::write_volume(&path, &v).unwrap();
         let bytes = fs::read(&path).unwrap();
         assert_eq!(i16::from_le_bytes([bytes[70], bytes[71]]), code);
         assert_eq!(
@@ -475,7 +475,7 @@ fn every_real_nifti_file_reads_and_survives_a_round_trip() {
     for file in files {
         let v = nifti::read(&file, &Task::new()).unwrap_or_else(|e| panic!("{e}"));
         let path = folder.path().join("back.nii");
-        nifti::write_volume(&path, &v, &Task::new()).unwrap();
+        nifti::write_volume(&path, &v).unwrap();
         let back = nifti::read(&path, &Task::new()).unwrap();
         assert!(
             back.geometry.same_grid(&v.geometry, 1e-3),

@@ -204,7 +204,7 @@ pub fn segmentation(volume: &Volume) -> Segmentation {
     }
 }
 
-fn seq<'a>(d: &'a InMemDicomObject, tag: dicom_core::Tag) -> &'a [InMemDicomObject] {
+fn seq(d: &InMemDicomObject, tag: dicom_core::Tag) -> &[InMemDicomObject] {
     d.element(tag).unwrap().items().unwrap()
 }
 fn floats(d: &InMemDicomObject, tag: dicom_core::Tag) -> Vec<f64> {
@@ -605,7 +605,7 @@ fn write_cases(folder: &Path) {
         let images = case.join("images");
         fs::create_dir_all(&images).unwrap();
         let mut o = options();
-        o.patient_study = volume.source.patient_study.clone();
+        o.patient_study.clone_from(&volume.source.patient_study);
         o.synthetic = false;
         write_image_series(&volume, &images, &o, &mut uids(1_000_000), now()).unwrap();
         volume.issues.clear();
@@ -718,11 +718,11 @@ fn altered_segs_never_panic() {
     let other = folder.path().join("t.dcm");
     for n in 0..40_usize {
         let mut changed = bytes.clone();
-        if n % 3 != 1 {
-            changed.truncate(n * 7919 % bytes.len());
-        } else {
+        if n % 3 == 0 {
             let at = 132 + n * 104_729 % (bytes.len() - 132);
             changed[at] = changed[at].wrapping_add((n % 255) as u8 + 1);
+        } else {
+            changed.truncate(n * 7919 % bytes.len());
         }
         fs::write(&other, &changed).unwrap();
         if let Ok(read) = read_segmentation(&other) {
