@@ -4,6 +4,7 @@
 
 mod label_map;
 mod modality;
+pub mod phantom;
 mod resample;
 mod statistics;
 mod voi;
