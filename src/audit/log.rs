@@ -175,14 +175,15 @@ impl Log {
     }
 
     fn free_name(&self, seq: u64) -> (String, PathBuf) {
-        (0_u32..)
-            .map(|n| format!("torn-{seq}-{n}.part"))
-            .map(|name| {
-                let path = self.folder.join(&name);
-                (name, path)
-            })
-            .find(|(_, path)| !path.exists())
-            .expect("a folder holds fewer than 2^32 files")
+        let mut n = 0_u32;
+        loop {
+            let name = format!("torn-{seq}-{n}.part");
+            let path = self.folder.join(&name);
+            if !path.exists() {
+                return (name, path);
+            }
+            n += 1;
+        }
     }
 
     fn write(&self, file: &mut File, after: &Head, event: &AuditEvent) -> Result<Head, Error> {
