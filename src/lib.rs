@@ -26,10 +26,10 @@ pub mod render;
 
 // The application.
 pub mod app;
-// pub mod batch; // wired when the doors below have landed
-// pub mod cli; // wired when the doors below have landed
-// pub mod runtime; // wired when the doors below have landed
-// pub mod ui; // wired when the doors below have landed
+pub mod batch;
+pub mod cli;
+pub mod runtime;
+pub mod ui;
 
 /// The version in every provenance, log and file that the program writes.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,3 +1,5 @@
 //! Arguments → window or a subcommand; exit codes.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    negatoscope::cli::run()
+}

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::export::Format;
 use crate::runtime::Opened;
 use crate::study::{FileSource, Issue, Patient, Series, Stack, Study};
 
@@ -17,8 +18,8 @@ pub struct Plan {
     pub output: PathBuf,
     /// Model `id` or `id@version`.
     pub model: String,
-    /// Result forms: `seg`, `nifti`, `csv`, `json`.
-    pub formats: Vec<String>,
+    /// Result forms.
+    pub formats: Vec<Format>,
     /// Leave out what the journal says is done.
     pub resume: bool,
 }

@@ -9,6 +9,7 @@ use super::journal::{Entry, Journal};
 use super::plan::{Item, ItemSource, Plan, items};
 use super::report;
 use crate::audit::{self, AuditEvent, EventId, ParticipantObject};
+use crate::export::Format;
 use crate::runtime::{
     ExportError, Home, LoadError, LoadedModel, RunError, about_volume, export_to, index_paths,
     load_stack, now_utc,
@@ -184,10 +185,10 @@ pub fn run(
             on_row(index, &rows[index]);
             let left = time_left(started, position, waiting.len());
             let step = Arc::new(Task::new());
+            let over = std::sync::atomic::AtomicBool::new(false);
             let outcome = std::thread::scope(|inner| {
                 // The batch's task is what is cancelled and watched; the model reports to its own.
                 let watched = Arc::clone(&step);
-                let over = std::sync::atomic::AtomicBool::new(false);
                 let (over, title) = (&over, rows[index].title.clone());
                 let total = waiting.len();
                 inner.spawn(move || {
@@ -324,7 +325,7 @@ fn entry_of(row: &Row, model: &LoadedModel, plan: &Plan) -> Entry {
         key: row.key.clone(),
         model: model.key(),
         model_sha256: model.sha256().to_owned(),
-        formats: plan.formats.clone(),
+        formats: plan.formats.iter().map(|f| f.name().to_owned()).collect(),
         status: row.status.word().to_owned(),
         reason: row.reason.clone(),
         seconds: row.seconds,
@@ -343,9 +344,9 @@ fn earlier<'a>(
     let same = entry.status == "done"
         && entry.model == model.key()
         && entry.model_sha256 == model.sha256()
-        && plan.formats.iter().all(|f| entry.formats.contains(f));
+        && plan.formats.iter().all(|f| entry.formats.iter().any(|e| e == f.name()));
     let folder = plan.output.join(&item.key);
-    let there = !plan.formats.iter().any(|f| f == "json") || folder.join("result.json").is_file();
+    let there = !plan.formats.contains(&Format::Json) || folder.join("result.json").is_file();
     (same && there && folder.is_dir()).then_some(entry)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Ending;
 use super::progress::ProgressLine;
 use crate::batch::{self, Plan, Status};
+use crate::export::Format;
 use crate::runtime::Home;
 use crate::task::Task;
 
@@ -42,7 +43,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         inputs: arguments.paths.clone(),
         output: arguments.out.clone(),
         model: arguments.model.clone(),
-        formats: arguments.format.clone(),
+        formats: arguments.format.iter().map(|name| name.parse()).collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
     };
     let task = Arc::new(Task::new());

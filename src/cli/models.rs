@@ -2,12 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
-
 use super::Ending;
-use crate::import;
-use crate::model::Registry;
-use crate::runtime::{Home, summary_of};
+use crate::runtime::Home;
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -53,4 +49,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+}
+
+pub fn run(_home: &Home, _arguments: &Arguments) -> anyhow::Result<Ending> {
+    anyhow::bail!("not wired yet")
 }

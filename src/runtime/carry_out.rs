@@ -151,15 +151,14 @@ impl Runtime {
                 let Some(receipt) = receipt else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
                     task.check()?;
-                    let files = results::export_to(&segmentation, &data, &folder, &receipt)?;
+                    let files = results::export_all(&segmentation, &data, &folder, &receipt)?;
                     Ok(Some(Event::Exported { job, folder, files }))
                 });
             }
             Action::Batch { job, input, output, model, task } => {
                 let home = self.home.clone();
-                let log = Arc::clone(&self.log);
                 self.jobs.spawn("batch", Some(job), move |outbox| {
-                    let summary = results::batch(&home, &log, &input, &output, &model, &task, outbox)?;
+                    let summary = results::run_batch(&home, &input, &output, &model, &task, outbox)?;
                     Ok(Some(Event::BatchDone { job, summary }))
                 });
             }

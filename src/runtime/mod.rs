@@ -16,7 +16,7 @@ mod results;
 pub use carry_out::{Runtime, about_volume};
 pub use clock::{RandomUids, now_utc};
 pub use home::Home;
-pub use models::{LoadedModel, RunError, summary_of};
+pub use models::{LoadedModel, RunError};
 pub use open::{
     LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
 };

@@ -79,6 +79,14 @@ pub fn load_stack(
     dicom::load_volume(context, stack, task).map_err(dicom_error)
 }
 
+/// All voxels of a volume file.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_file(path: &Path, task: &Task) -> Result<Volume, LoadError> {
+    nifti::read(path, task).map_err(nifti_error)
+}
+
 /// All voxels of what a key names.
 ///
 /// # Errors

@@ -1,0 +1,227 @@
+//! Results: to files, back from files, and many at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::carry_out::failed;
+use super::clock::{RandomUids, now_utc};
+use super::home::Home;
+use super::jobs::{Outbox, Stop};
+use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
+use crate::app::{BatchRow, Browser, Event, JobId, Notice, SeriesKey};
+use crate::audit::Receipt;
+use crate::export::{self, Format};
+use crate::findings::Segmentation;
+use crate::task::Task;
+use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
+use crate::{batch, dicom};
+
+pub use crate::export::Error as ExportError;
+
+/// Writes results into `folder` in the forms named (those that suit the volume), all or none.
+/// File names come back.
+///
+/// # Errors
+/// [`ExportError`].
+pub fn export_to(
+    segmentation: &Segmentation,
+    volume: &Volume,
+    formats: &[Format],
+    folder: &Path,
+    receipt: &Receipt,
+) -> Result<Vec<String>, ExportError> {
+    let suited: Vec<Format> = formats.iter().copied().filter(|f| f.suits(volume)).collect();
+    let written = export::write_results(
+        segmentation,
+        volume,
+        &suited,
+        folder,
+        &mut RandomUids::fresh,
+        now_utc(),
+        receipt,
+    )?;
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    Ok(written.iter().filter_map(|w| name(&w.path)).collect())
+}
+
+/// The window's export: every form into a folder of its own below the chosen one.
+pub(super) fn export_all(
+    segmentation: &Segmentation,
+    volume: &Volume,
+    folder: &Path,
+    receipt: &Receipt,
+) -> Result<Vec<String>, Stop> {
+    export_to(segmentation, volume, &Format::ALL, folder, receipt).map_err(|error| {
+        failed(
+            "The results were not saved",
+            "Nothing was left half-written. Check that the folder can be written and the disk has room, then save again.",
+            &error,
+        )
+    })
+}
+
+/// Reads a DICOM SEG onto a volume.
+pub(super) fn read_onto(
+    path: &Path,
+    volume: &Volume,
+    task: &Task,
+) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
+    task.check()?;
+    let advice = "Open the series that it was made from, then the segmentation again.";
+    let read = dicom::read_segmentation(path)
+        .map_err(|error| failed("The segmentation could not be read", advice, &error))?;
+    let segmentation = read
+        .into_segmentation(volume)
+        .map_err(|error| failed("The segmentation does not fit this series", advice, &error))?;
+    let statistics = label_statistics(volume, &segmentation.map);
+    Ok((segmentation, statistics))
+}
+
+/// Runs a batch and reports its rows.
+pub(super) fn run_batch(
+    home: &Home,
+    input: &Path,
+    output: &Path,
+    model: &str,
+    task: &Arc<Task>,
+    outbox: &Outbox,
+) -> Result<String, Stop> {
+    let plan = batch::Plan {
+        inputs: vec![input.to_owned()],
+        output: output.to_owned(),
+        model: model.to_owned(),
+        formats: Format::ALL.to_vec(),
+        resume: true,
+    };
+    let ended = batch::run(home, &plan, task, |index, row| {
+        let volumes: Vec<String> =
+            row.volumes_ml.iter().take(4).map(|(name, ml)| format!("{name} {ml:.2} mL")).collect();
+        outbox.send(Event::BatchRow {
+            index,
+            row: BatchRow {
+                title: row.title.clone(),
+                status: row.status.word().to_owned(),
+                reason: row.reason.clone(),
+                seconds: row.seconds,
+                summary: volumes.join(", "),
+                inputs: row.inputs.clone(),
+                results: row.results.clone(),
+            },
+        });
+    });
+    match ended {
+        Ok((summary, _)) => Ok(summary.words()),
+        Err(batch::Error::Cancelled(_)) => Err(Stop::Cancelled),
+        Err(error) => Err(failed(
+            "The batch could not run",
+            "Check the model and that the results folder can be written.",
+            &error,
+        )),
+    }
+}
+
+/// Opens a study of a batch with its result.
+pub(super) fn open_result(
+    job: JobId,
+    inputs: &[PathBuf],
+    folder: &Path,
+    task: &Task,
+) -> Result<Event, Stop> {
+    let Opened { worklist, files } = index_paths(inputs, task)?;
+    let advice = "The study or its results were moved or removed since the batch.";
+    let load = |error: LoadError| match error {
+        LoadError::Cancelled(_) => Stop::Cancelled,
+        error => failed("The study could not be opened", advice, &error),
+    };
+    let mut browser = Browser::default();
+    browser.add(worklist.clone());
+    for file in &files {
+        browser.add_file(file.clone());
+    }
+    let seg = folder.join("segmentation.dcm");
+    let read = if seg.is_file() { dicom::read_segmentation(&seg).ok() } else { None };
+    // The series that the SEG was made from, else the only candidate.
+    let referenced = read.as_ref().and_then(|r| r.referenced_series.first().cloned());
+    let of_reference = browser.keys().into_iter().find(
+        |key| matches!((key, &referenced), (SeriesKey::Stack { series, .. }, Some(uid)) if series == uid),
+    );
+    let key = of_reference.or_else(|| browser.first_choice());
+    let Some(key) = key else {
+        return Err(Stop::Failed(Notice::info("The study is not there any more", advice)));
+    };
+    let volume = match &key {
+        SeriesKey::File(path) => load_file(path, task).map_err(load)?,
+        SeriesKey::Stack { series, stack } => {
+            let Some((patient, study, series)) = browser.find(series) else {
+                return Err(load(LoadError::Unknown));
+            };
+            load_stack(patient, study, series, *stack, task).map_err(load)?
+        }
+    };
+    let segmentation = match read {
+        Some(read) => read
+            .into_segmentation(&volume)
+            .map_err(|error| failed("The result does not fit the study", advice, &error))?,
+        None => from_label_map(folder, &volume, task)?,
+    };
+    let statistics = label_statistics(&volume, &segmentation.map);
+    let auto_window = auto_window(&volume);
+    Ok(Event::ResultOpened {
+        job,
+        worklist,
+        files,
+        key,
+        data: Arc::new(volume),
+        auto_window,
+        segmentation: Arc::new(segmentation),
+        statistics,
+    })
+}
+
+/// A result without DICOM: the NIfTI label map, with the segments of `result.json`.
+fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segmentation, Stop> {
+    use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment};
+    use crate::study::CodedConcept;
+    let advice = "The study or its results were moved or removed since the batch.";
+    let map = crate::nifti::read_label_map(&folder.join("segmentation.nii.gz"), task)
+        .map_err(|error| failed("The result could not be read", advice, &error))?;
+    let record = std::fs::read(folder.join("result.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+        .unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let code = |value: &serde_json::Value| {
+        CodedConcept::new(&text(&value["value"]), &text(&value["scheme"]), &text(&value["meaning"]))
+    };
+    let segments = record["segments"].as_array().cloned().unwrap_or_default();
+    let segments = segments
+        .iter()
+        .filter_map(|s| {
+            let label = u8::try_from(s["label"].as_u64()?).ok()?;
+            let color: Vec<u8> = s["color"]
+                .as_array()
+                .map(|c| c.iter().filter_map(|x| x.as_u64().map(|x| x as u8)).collect())
+                .unwrap_or_default();
+            Some(Segment {
+                label,
+                name: text(&s["name"]),
+                category: code(&s["category"]),
+                property: code(&s["property"]),
+                color: <[u8; 3]>::try_from(color).unwrap_or([230, 120, 90]),
+            })
+        })
+        .collect();
+    Ok(Segmentation {
+        map,
+        segments,
+        algorithm: AlgorithmType::Automatic,
+        source: volume.source.clone(),
+        provenance: Provenance {
+            model_name: text(&record["model"]["name"]),
+            model_version: text(&record["model"]["version"]),
+            ..Provenance::default()
+        },
+        issues: volume.issues.clone(),
+        review: ReviewState::NotReviewed,
+    })
+}
