@@ -1,1 +1,50 @@
-//! (room being furnished)
+//! Models on volumes: conform, normalize, run, clean up, and the way back to the patient's grid.
+//!
+//! Comes in: a verified package and a volume. Goes out: a segmentation with its record.
+//! Executors: [`Executor::Native`] (the project's kernels) and [`Executor::Candle`] (the plain
+//! reference). Absent on purpose: files, threads of its own, windows.
+
+mod candle_executor;
+mod components;
+mod conform;
+mod envelope;
+mod network;
+mod normalize;
+mod plan;
+mod run;
+
+pub use components::largest_component;
+pub use envelope::envelope_issues;
+pub use network::Network;
+pub use plan::RunPlan;
+pub use run::{Executor, Found, Model, Settings};
+
+/// Why a model cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// As asked.
+    #[error(transparent)]
+    Cancelled(#[from] crate::task::Cancelled),
+    /// Refused before anything was computed.
+    #[error("the run needs {} of memory, {} are free: close other programs or use a smaller model", gb(*needed_bytes), gb(*available_bytes))]
+    Memory {
+        /// Needed.
+        needed_bytes: u64,
+        /// Free.
+        available_bytes: u64,
+    },
+    /// The volume is nothing that the model can take.
+    #[error("the model cannot run on this series: {0}")]
+    Input(String),
+    /// A package that passed its checks but not these.
+    #[error("the model cannot be built: {0}")]
+    Network(String),
+    /// The reference executor failed.
+    #[error("the reference executor failed")]
+    Candle(#[from] candle_core::Error),
+}
+
+fn gb(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}

@@ -1,1 +1,16 @@
-//! (room being furnished)
+//! Model packages: what a model is, what it is for, and proof that its weights are the stated ones.
+//!
+//! A package is a folder (or one `.negmodel` file, a ZIP of it) with `manifest.json`,
+//! `weights.safetensors` and a `MODEL_CARD.md`. Absent on purpose: tensors, running.
+
+mod builtin;
+mod manifest;
+mod package;
+mod registry;
+
+pub use manifest::{
+    Conform, Crop, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
+    OutputKind,
+};
+pub use package::{Error, PackageFiles, VerifiedPackage};
+pub use registry::{Entry, Registry};

@@ -1,0 +1,105 @@
+//! A package's layers with their weights, ready to run.
+
+use super::Error;
+use crate::kernels::{Activation, Conv3d};
+use crate::model::{Layer, VerifiedPackage};
+
+/// One convolution with what follows it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Weights; its activation is applied at once when no norm comes between.
+    pub conv: Conv3d,
+    /// Weights and bias as in the package, for the reference executor.
+    pub raw: (Vec<f32>, Vec<f32>),
+    /// Instance norm (epsilon) and the activation after it.
+    pub norm: Option<(f32, Activation)>,
+}
+
+/// A network of convolutions one after another; the last is followed by the argmax.
+#[derive(Clone, Debug)]
+pub struct Network {
+    steps: Vec<Step>,
+}
+
+impl Network {
+    /// Builds the network from the package's layers, not from a table of known names.
+    ///
+    /// # Errors
+    /// A layer that stands where it cannot, or a tensor that is not there.
+    pub fn new(package: &VerifiedPackage) -> Result<Self, Error> {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut taken = false; // the last step has its activation
+        for layer in &package.manifest().network.layers {
+            match layer {
+                Layer::Conv3d { weight, bias, input, output, kernel, dilation } => {
+                    let tensor = |name: &String| {
+                        package
+                            .tensor(name)
+                            .ok_or_else(|| Error::Network(format!("tensor {name:?} is missing")))
+                    };
+                    let weights = tensor(weight)?;
+                    let bias = bias.as_ref().map(tensor).transpose()?.unwrap_or_default();
+                    let shape = [*output, *input];
+                    let conv =
+                        Conv3d::new(&weights, &bias, shape, *kernel, *dilation, Activation::Linear);
+                    steps.push(Step { conv, raw: (weights, bias), norm: None });
+                    taken = false;
+                }
+                Layer::InstanceNorm { epsilon } => {
+                    let step = steps.last_mut().filter(|s| s.norm.is_none() && !taken);
+                    let step = step.ok_or_else(|| misplaced("an instance norm"))?;
+                    step.norm = Some((*epsilon, Activation::Linear));
+                }
+                Layer::Relu | Layer::Elu | Layer::Gelu => {
+                    let activation = match layer {
+                        Layer::Relu => Activation::Relu,
+                        Layer::Elu => Activation::Elu,
+                        _ => Activation::Gelu,
+                    };
+                    let step = steps.last_mut().filter(|_| !taken);
+                    let step = step.ok_or_else(|| misplaced("an activation"))?;
+                    match &mut step.norm {
+                        Some((_, after)) => *after = activation,
+                        None => step.conv.activation = activation,
+                    }
+                    taken = true;
+                }
+            }
+        }
+        match steps.last() {
+            Some(last) if last.norm.is_none() && !taken => Ok(Self { steps }),
+            _ => Err(Error::Network("it does not end in a linear convolution".to_owned())),
+        }
+    }
+
+    /// In order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Zeros that rows need on each side.
+    pub fn reach(&self) -> usize {
+        self.steps.iter().map(|s| s.conv.reach()).max().unwrap_or(0)
+    }
+
+    /// Multiplications and additions on a grid `[k, j, i]`.
+    pub fn flops(&self, dims: [usize; 3]) -> f64 {
+        self.steps.iter().map(|s| s.conv.flops(dims)).sum()
+    }
+
+    /// Channels of the largest two blocks that are alive together, as their sum.
+    pub fn channels_alive(&self) -> usize {
+        let last = self.steps.len() - 1;
+        self.steps
+            .iter()
+            .enumerate()
+            // The last layer's channels are reduced row by row and never held.
+            .map(|(n, s)| s.conv.input + if n == last { 0 } else { s.conv.output })
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+fn misplaced(what: &str) -> Error {
+    Error::Network(format!("{what} stands where none can"))
+}

@@ -1,0 +1,406 @@
+//! A model on a volume, from conforming to the patient's grid.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::conform::{Conformed, conform, target};
+use super::envelope::envelope_issues;
+use super::network::Network;
+use super::normalize::{normalize, range};
+use super::plan::RunPlan;
+use super::{Error, candle_executor, largest_component};
+use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
+use crate::kernels::{Instructions, Planes, conv3d, conv3d_argmax, instance_norm};
+use crate::model::{Crop, OutputKind, VerifiedPackage};
+use crate::study::Issue;
+use crate::task::{Cancelled, Task};
+use crate::volume::{LabelMap, Volume, resample_labels};
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Executor {
+    /// The project's kernels.
+    #[default]
+    Native,
+    /// candle's tensors around the same convolution: the reference.
+    Candle,
+}
+
+/// What a caller decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What computes.
+    pub executor: Executor,
+    /// Memory that may be taken; a run that needs more is refused.
+    pub available_bytes: u64,
+    /// Start, RFC 3339, for the record.
+    pub started: String,
+}
+
+/// A model ready to run, with the model that finds its box, if it needs one.
+#[derive(Clone, Debug)]
+pub struct Model {
+    package: Arc<VerifiedPackage>,
+    network: Network,
+    pre_model: Option<Box<Model>>,
+}
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// On the volume's own grid.
+    pub segmentation: Segmentation,
+    /// What was computed.
+    pub plan: RunPlan,
+}
+
+impl Model {
+    /// Builds a model; `load` finds the package of a pre-model by id.
+    ///
+    /// # Errors
+    /// [`Error::Network`], also for a pre-model that cannot be found.
+    pub fn new(
+        package: VerifiedPackage,
+        load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    ) -> Result<Self, Error> {
+        let network = Network::new(&package)?;
+        let pre_model = match package.manifest().input.crop.as_ref().and_then(|c| c.pre_model.as_ref()) {
+            None => None,
+            Some(id) => {
+                let found = load(id).map_err(|reason| {
+                    Error::Network(format!("it needs the model {id:?} to find its region: {reason}"))
+                })?;
+                // One step only: a pre-model runs on the whole grid and needs none itself.
+                let network = Network::new(&found)?;
+                let package = Arc::new(found);
+                Some(Box::new(Self { package, network, pre_model: None }))
+            }
+        };
+        Ok(Self { package: Arc::new(package), network, pre_model })
+    }
+
+    /// The package.
+    pub fn package(&self) -> &VerifiedPackage {
+        &self.package
+    }
+
+    /// What a run on this volume would need: exact where the box can be known at once, else
+    /// for the whole grid. Takes about a second for a large volume.
+    ///
+    /// # Errors
+    /// [`Cancelled`].
+    pub fn plan(&self, volume: &Volume, task: &Task) -> Result<RunPlan, Error> {
+        let manifest = self.package.manifest();
+        let scan = volume.geometry.voxel_count();
+        let dims = if self.pre_model.is_none() && manifest.input.crop.is_some() {
+            let conformed = conform(volume, &manifest.input.conform, task)?;
+            let region = self.threshold_box(&conformed);
+            kji(region.size())
+        } else {
+            kji(target(volume, &manifest.input.conform).dims())
+        };
+        let grid = target(volume, &manifest.input.conform).voxel_count();
+        let mut plan = RunPlan::new(&self.network, dims, grid, scan);
+        if let Some(pre) = &self.pre_model {
+            let whole = kji(target(volume, &manifest.input.conform).dims());
+            let before = RunPlan::new(&pre.network, whole, grid, scan);
+            plan.needed_bytes = plan.needed_bytes.max(before.needed_bytes);
+            plan.flops += before.flops;
+        }
+        Ok(plan)
+    }
+
+    /// Runs on a volume.
+    ///
+    /// # Errors
+    /// [`Error`]; `Cancelled` comes within one row of the network after it was asked for.
+    pub fn run(&self, volume: &Volume, settings: &Settings, task: &Task) -> Result<Found, Error> {
+        let manifest = self.package.manifest();
+        let (red, amber) = envelope_issues(manifest, volume);
+        if !red.is_empty() {
+            return Err(Error::Input(red.join("; ")));
+        }
+        let mut clock = Clock::default();
+        task.begin("Preparing the volume", 0);
+        let scan = volume.geometry.voxel_count();
+        let grid = target(volume, &manifest.input.conform).voxel_count();
+        fits((3 * grid + 2 * scan) as u64 * 4, settings)?;
+        let mut conformed = conform(volume, &manifest.input.conform, task)?;
+        clock.lap("conform");
+        let region = match (&self.pre_model, &manifest.input.crop) {
+            (Some(pre), Some(crop)) => {
+                let found = self.pre_labels(pre, &conformed, settings, task)?;
+                clock.lap("region model");
+                Region::of(conformed.geometry.dims(), crop.padding, |n| found[n] != 0)
+            }
+            (None, Some(_)) => self.threshold_box(&conformed),
+            _ => Region::whole(conformed.geometry.dims()),
+        };
+        let dims = kji(region.size());
+        let plan = RunPlan::new(&self.network, dims, grid, scan);
+        fits(plan.needed_bytes, settings)?;
+        normalize(&mut conformed.values, &manifest.input.normalization);
+        let input = region.cut(&conformed.values, conformed.geometry.dims());
+        conformed.values = Vec::new();
+        clock.lap("preprocess");
+        let inner = forward(&self.network, input, dims, settings.executor, task)?;
+        clock.lap("inference");
+        task.begin("Cleaning up", 0);
+        let mut labels = region.paste(&inner, conformed.geometry.dims());
+        if manifest.output.largest_component {
+            largest_component(&mut labels, conformed.geometry.dims());
+        }
+        task.check()?;
+        if manifest.output.kind == OutputKind::Mask {
+            labels.iter_mut().for_each(|l| *l = u8::from(*l != 0));
+        }
+        clock.lap("components");
+        let map = LabelMap { geometry: conformed.geometry.clone(), labels };
+        let map = if conformed.untouched {
+            LabelMap { geometry: volume.geometry.clone(), ..map }
+        } else {
+            resample_labels(&map, &volume.geometry, task)?
+        };
+        clock.lap("way back");
+        let mut issues = volume.issues.clone();
+        for reason in amber {
+            if !issues.iter().any(|i| i.to_string() == reason) {
+                issues.push(Issue::OutsideEnvelope { reason });
+            }
+        }
+        let segmentation = Segmentation {
+            map,
+            segments: self.segments(),
+            algorithm: AlgorithmType::Automatic,
+            source: volume.source.clone(),
+            provenance: self.provenance(volume, settings, &region, clock),
+            issues,
+            review: ReviewState::NotReviewed,
+        };
+        Ok(Found { segmentation, plan })
+    }
+
+    fn threshold_box(&self, conformed: &Conformed) -> Region {
+        let dims = conformed.geometry.dims();
+        let Some(Crop { threshold, padding, .. }) = &self.package.manifest().input.crop else {
+            return Region::whole(dims);
+        };
+        let (_, max) = range(&conformed.values);
+        let above = if *threshold > 0.0 { (*threshold as f32) * max } else { 0.0 };
+        Region::of(dims, *padding, |n| conformed.values[n] > above)
+    }
+
+    fn pre_labels(
+        &self,
+        pre: &Self,
+        conformed: &Conformed,
+        settings: &Settings,
+        task: &Task,
+    ) -> Result<Vec<u8>, Error> {
+        // The region model sees the whole grid with its own normalization, without its own box
+        // and without a component filter.
+        let dims = kji(conformed.geometry.dims());
+        let voxels = conformed.geometry.voxel_count();
+        fits(RunPlan::new(&pre.network, dims, voxels, voxels).needed_bytes, settings)?;
+        let mut values = conformed.values.clone();
+        normalize(&mut values, &pre.package.manifest().input.normalization);
+        forward(&pre.network, values, dims, settings.executor, task)
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let labels = self.package.manifest().labels.iter();
+        labels
+            .map(|l| Segment {
+                label: l.label,
+                name: l.name.clone(),
+                category: l.category.clone(),
+                property: l.property.clone(),
+                color: l.color,
+            })
+            .collect()
+    }
+
+    fn provenance(&self, volume: &Volume, settings: &Settings, region: &Region, clock: Clock) -> Provenance {
+        let manifest = self.package.manifest();
+        let size = region.size();
+        let mut parameters = vec![
+            ("conform".to_owned(), format!("{:?}", manifest.input.conform)),
+            ("normalization".to_owned(), format!("{:?}", manifest.input.normalization)),
+            ("region".to_owned(), format!("{} × {} × {}", size[0], size[1], size[2])),
+            ("largest_component".to_owned(), manifest.output.largest_component.to_string()),
+        ];
+        if let Some(pre) = &self.pre_model {
+            parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
+        }
+        Provenance {
+            model_id: manifest.id.clone(),
+            model_name: manifest.name.clone(),
+            model_version: manifest.version.clone(),
+            model_sha256: manifest.weights_sha256.clone(),
+            device: device_name(settings.executor),
+            parameters,
+            inputs: volume.source.images.iter().map(|i| i.sop_instance_uid.to_string()).collect(),
+            started: settings.started.clone(),
+            elapsed_secs: clock.laps,
+            software_version: crate::VERSION.to_owned(),
+        }
+    }
+}
+
+/// "cpu (AVX2+FMA, 2 threads)".
+pub fn device_name(executor: Executor) -> String {
+    let threads = rayon::current_num_threads();
+    let name = Instructions::detect().name();
+    let plural = if threads == 1 { "" } else { "s" };
+    match executor {
+        Executor::Native => format!("cpu ({name}, {threads} thread{plural})"),
+        Executor::Candle => format!("cpu (candle, {name}, {threads} thread{plural})"),
+    }
+}
+
+fn kji([i, j, k]: [usize; 3]) -> [usize; 3] {
+    [k, j, i]
+}
+
+fn fits(needed_bytes: u64, settings: &Settings) -> Result<(), Error> {
+    if needed_bytes > settings.available_bytes {
+        let available_bytes = settings.available_bytes;
+        return Err(Error::Memory { needed_bytes, available_bytes });
+    }
+    Ok(())
+}
+
+/// Labels of a box of values, `[k][j][i]`.
+fn forward(
+    network: &Network,
+    values: Vec<f32>,
+    dims: [usize; 3],
+    executor: Executor,
+    task: &Task,
+) -> Result<Vec<u8>, Error> {
+    match executor {
+        Executor::Native => native(network, values, dims, task),
+        Executor::Candle => candle_executor::forward(network, values, dims, task),
+    }
+}
+
+fn native(network: &Network, values: Vec<f32>, dims: [usize; 3], task: &Task) -> Result<Vec<u8>, Error> {
+    let instructions = Instructions::detect();
+    let pad = network.reach();
+    let rows = dims[0] * dims[1];
+    let mut input = Planes::from_channels(&values, dims, 1, pad);
+    drop(values);
+    let mut output = Planes::zeros([0, 0, 0], 0, pad);
+    let count = network.steps().len();
+    let row_done = || {
+        task.advance(1);
+        !task.is_cancelled()
+    };
+    for (n, step) in network.steps().iter().enumerate() {
+        task.begin(&format!("Layer {} of {count}", n + 1), rows);
+        if n + 1 == count {
+            return conv3d_argmax(&step.conv, &input, instructions, &row_done)
+                .map_err(|_| Cancelled.into());
+        }
+        if output.dims() != dims || output.channels() != step.conv.output {
+            // The old block goes before the new one comes.
+            drop(output);
+            output = Planes::zeros(dims, step.conv.output, pad);
+        }
+        conv3d(&step.conv, &input, &mut output, instructions, &row_done).map_err(|_| Cancelled)?;
+        if let Some((epsilon, activation)) = step.norm {
+            instance_norm(&mut output, epsilon, activation);
+        }
+        std::mem::swap(&mut input, &mut output);
+    }
+    Err(Error::Network("it has no layers".to_owned()))
+}
+
+/// A box of a grid, half open, by axis i, j, k.
+struct Region {
+    low: [usize; 3],
+    high: [usize; 3],
+}
+
+impl Region {
+    fn whole(dims: [usize; 3]) -> Self {
+        Self { low: [0; 3], high: dims }
+    }
+
+    /// The box of what `counts`, padded and kept inside; the whole grid when nothing counts.
+    fn of(dims: [usize; 3], padding: usize, counts: impl Fn(usize) -> bool + Sync) -> Self {
+        use rayon::prelude::*;
+        let [ni, nj, nk] = dims;
+        let none = ([usize::MAX; 3], [0_usize; 3]);
+        let join = |a: ([usize; 3], [usize; 3]), b: ([usize; 3], [usize; 3])| {
+            (std::array::from_fn(|x| a.0[x].min(b.0[x])), std::array::from_fn(|x| a.1[x].max(b.1[x])))
+        };
+        let (low, high) = (0..nk)
+            .into_par_iter()
+            .map(|k| {
+                let mut found = none;
+                for j in 0..nj {
+                    for i in 0..ni {
+                        if counts((k * nj + j) * ni + i) {
+                            found = join(found, ([i, j, k], [i + 1, j + 1, k + 1]));
+                        }
+                    }
+                }
+                found
+            })
+            .reduce(|| none, join);
+        if high == [0; 3] {
+            return Self::whole(dims);
+        }
+        Self {
+            low: low.map(|x| x.saturating_sub(padding)),
+            high: std::array::from_fn(|a| (high[a] + padding).min(dims[a])),
+        }
+    }
+
+    fn size(&self) -> [usize; 3] {
+        std::array::from_fn(|a| self.high[a] - self.low[a])
+    }
+
+    fn rows(&self, dims: [usize; 3]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        (self.low[2]..self.high[2]).flat_map(move |k| {
+            (self.low[1]..self.high[1]).map(move |j| {
+                let row = (k * dims[1] + j) * dims[0];
+                row + self.low[0]..row + self.high[0]
+            })
+        })
+    }
+
+    fn cut(&self, values: &[f32], dims: [usize; 3]) -> Vec<f32> {
+        self.rows(dims).flat_map(|row| &values[row]).copied().collect()
+    }
+
+    fn paste(&self, labels: &[u8], dims: [usize; 3]) -> Vec<u8> {
+        let mut out = vec![0; dims.iter().product()];
+        let width = self.size()[0];
+        for (n, row) in self.rows(dims).enumerate() {
+            out[row].copy_from_slice(&labels[n * width..(n + 1) * width]);
+        }
+        out
+    }
+}
+
+/// Seconds by phase.
+struct Clock {
+    last: Instant,
+    laps: Vec<(String, f64)>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+}
+
+impl Clock {
+    fn lap(&mut self, name: &str) {
+        let now = Instant::now();
+        self.laps.push((name.to_owned(), (now - self.last).as_secs_f64()));
+        self.last = now;
+    }
+}

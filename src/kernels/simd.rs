@@ -1,0 +1,249 @@
+//! Vectors of f32 by instruction set, chosen at run time.
+#![expect(unsafe_code, reason = "intrinsics; each is called only after its feature was detected")]
+
+use std::time::Instant;
+
+/// What the kernels run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Instructions {
+    /// 16 lanes.
+    Avx512,
+    /// 8 lanes.
+    Avx2Fma,
+    /// 4 lanes (64-bit Arm).
+    Neon,
+    /// Plain Rust.
+    Portable,
+}
+
+impl Instructions {
+    /// The best that this machine has.
+    pub fn detect() -> Self {
+        *Self::available().first().expect("portable code runs everywhere")
+    }
+
+    /// All that this machine has, best first.
+    pub fn available() -> Vec<Self> {
+        let mut list = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                list.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                list.push(Self::Avx2Fma);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        list.push(Self::Neon);
+        list.push(Self::Portable);
+        list
+    }
+
+    /// As written in results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "AVX-512",
+            Self::Avx2Fma => "AVX2+FMA",
+            Self::Neon => "NEON",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// A vector of f32.
+pub trait Lanes: Copy {
+    /// Number of lanes.
+    const N: usize;
+    /// All lanes the same.
+    ///
+    /// # Safety
+    /// The instruction set is there.
+    unsafe fn splat(x: f32) -> Self;
+    /// # Safety
+    /// The instruction set is there; `N` floats can be read.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// The instruction set is there; `N` floats can be written.
+    unsafe fn store(self, to: *mut f32);
+    /// `self + a · b`.
+    ///
+    /// # Safety
+    /// The instruction set is there.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+impl Lanes for [f32; 8] {
+    const N: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller gives 8 readable floats.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller gives 8 writable floats.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        std::array::from_fn(|n| self[n] + a[n] * b[n])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+
+    use super::Lanes;
+
+    impl Lanes for __m256 {
+        const N: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above; 8 floats are readable.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above; 8 floats are writable.
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+
+    impl Lanes for __m512 {
+        const N: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above; 16 floats are readable.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above; 16 floats are writable.
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_fmadd_ps(a, b, self) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32};
+
+    use super::Lanes;
+
+    impl Lanes for float32x4_t {
+        const N: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: NEON belongs to every 64-bit Arm.
+            unsafe { vdupq_n_f32(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above; 4 floats are readable.
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above; 4 floats are writable.
+            unsafe { vst1q_f32(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { vfmaq_f32(self, a, b) }
+        }
+    }
+}
+
+/// Measured f32 FMA peak of one thread in GFLOP/s: what kernels are compared with.
+pub fn fma_peak_gflops(instructions: Instructions) -> f64 {
+    #[inline(always)]
+    unsafe fn spin<V: Lanes>(rounds: usize) -> f32 {
+        // SAFETY: the caller has detected the instruction set.
+        unsafe {
+            let mut sums = [V::splat(0.5); 12];
+            let (a, b) = (V::splat(0.999_9), V::splat(1e-6));
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = sum.add_product(a, b);
+                }
+            }
+            let mut out = [0.0_f32; 16];
+            let mut total = 0.0;
+            for sum in sums {
+                sum.store(out.as_mut_ptr());
+                total += out[0];
+            }
+            total
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(rounds: usize) -> f32 {
+        // SAFETY: the features are on.
+        unsafe { spin::<std::arch::x86_64::__m256>(rounds) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512(rounds: usize) -> f32 {
+        // SAFETY: the feature is on.
+        unsafe { spin::<std::arch::x86_64::__m512>(rounds) }
+    }
+    let rounds = 2_000_000;
+    let mut best = f64::INFINITY;
+    let mut lanes = 8;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let value = match instructions {
+            // SAFETY: callers pass what `available` lists.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => unsafe {
+                lanes = 16;
+                avx512(rounds)
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2Fma => unsafe { avx2(rounds) },
+            // SAFETY: NEON belongs to every 64-bit Arm.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe {
+                lanes = 4;
+                spin::<std::arch::aarch64::float32x4_t>(rounds)
+            },
+            // SAFETY: plain Rust.
+            _ => unsafe { spin::<[f32; 8]>(rounds) },
+        };
+        std::hint::black_box(value);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    (rounds * 12 * lanes * 2) as f64 / best / 1e9
+}

@@ -1,0 +1,21 @@
+//! Models that come with the program.
+
+use std::path::PathBuf;
+
+use super::package::PackageFiles;
+
+/// Packages compiled in.
+pub fn packages() -> Vec<PackageFiles> {
+    vec![
+    ]
+}
+
+#[expect(dead_code, reason = "used by the list above")]
+fn package(name: &str, manifest: &[u8], weights: &[u8], card: &[u8]) -> PackageFiles {
+    PackageFiles {
+        manifest: manifest.to_vec(),
+        weights: weights.to_vec(),
+        card: Some(card.to_vec()),
+        path: PathBuf::from(format!("bundled model {name}")),
+    }
+}

@@ -1,0 +1,284 @@
+//! `manifest.json`: everything about a model but its weights.
+
+use std::collections::BTreeMap;
+
+use crate::study::{CodedConcept, Uid};
+
+/// Version of the manifest's own shape.
+pub const SHAPE: &str = "negatoscope-model/1";
+
+/// A model.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// [`SHAPE`].
+    pub shape: String,
+    /// Lower case letters, digits and dashes.
+    pub id: String,
+    /// E.g. `1.0.0`.
+    pub version: String,
+    /// Name for people.
+    pub name: String,
+    /// SPDX expression, or words.
+    pub license: String,
+    /// Who may use it for what.
+    pub intended_use: String,
+    /// What is known not to work.
+    pub limits: Vec<String>,
+    /// What it was trained on.
+    pub training_data: String,
+    /// Modality of the input, e.g. `MR`.
+    pub modality: String,
+    /// From a scan to the network.
+    pub input: Input,
+    /// The network.
+    pub network: Network,
+    /// From the network to labels.
+    pub output: Output,
+    /// Labels 1 to 255.
+    pub labels: Vec<Label>,
+    /// SHA-256 of `weights.safetensors`, hex.
+    pub weights_sha256: String,
+    /// Where it came from (origin, commit, file hashes).
+    #[serde(default)]
+    pub origin: BTreeMap<String, String>,
+}
+
+/// From a scan to the network.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Input {
+    /// The grid that the network works on.
+    pub conform: Conform,
+    /// Of the values on that grid.
+    pub normalization: Normalization,
+    /// Box that is computed; the whole grid without one.
+    #[serde(default)]
+    pub crop: Option<Crop>,
+}
+
+/// The network's grid.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Conform {
+    /// 256³ at 1 mm, axes L, I, A, values 0 to 255 (FreeSurfer's and NiiVue's conform).
+    Freesurfer256,
+    /// The scan's own extent at a spacing and orientation.
+    Grid {
+        /// Spacing along i, j, k.
+        spacing_mm: [f64; 3],
+        /// Directions of rising i, j, k, e.g. `RAS`.
+        orientation: String,
+    },
+}
+
+/// Of values before the network. Constants are those of the whole conformed grid.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Normalization {
+    /// (v − min) / (max − min).
+    MinMax,
+    /// Sorted values s: lo = s[⌊low·n⌋], hi = s[⌈high·n⌉ − 1]; (v − lo) / (hi − lo), not clipped.
+    Quantile {
+        /// E.g. 0.05.
+        low: f64,
+        /// E.g. 0.95.
+        high: f64,
+    },
+    /// (v − mean) / SD.
+    ZScore,
+    /// Clipped to a window, then 0 to 1.
+    Window {
+        /// Maps to 0.
+        low: f64,
+        /// Maps to 1.
+        high: f64,
+    },
+}
+
+/// Box that is computed. Voxels inside are not masked.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Crop {
+    /// Voxels above this part of the maximum count (strictly).
+    pub threshold: f64,
+    /// Voxels around the box.
+    pub padding: usize,
+    /// Id of a model whose foreground counts instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_model: Option<String>,
+}
+
+/// A network: layers one after another. Tensors are `[channel][k][j][i]` on the conformed grid.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Network {
+    /// In order.
+    pub layers: Vec<Layer>,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Layer {
+    /// "Same" convolution with stride 1; weights `[out][in][k][j][i]`.
+    Conv3d {
+        /// Tensor name.
+        weight: String,
+        /// Tensor name; none for a convolution without bias.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<String>,
+        /// Input channels.
+        input: usize,
+        /// Output channels.
+        output: usize,
+        /// Edge of the cubic kernel, odd.
+        kernel: usize,
+        /// Distance of taps.
+        dilation: usize,
+    },
+    /// Per channel over the grid, without affine.
+    InstanceNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// max(x, 0).
+    Relu,
+    /// x, or exp(x) − 1 below zero.
+    Elu,
+    /// x · Φ(x).
+    Gelu,
+}
+
+/// From the network to labels.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Output {
+    /// What the labels are.
+    pub kind: OutputKind,
+    /// Keep only the largest 26-connected part of all that is not background.
+    #[serde(default)]
+    pub largest_component: bool,
+}
+
+/// What the argmax is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// The labels themselves.
+    Segmentation,
+    /// Anything that is not background becomes label 1.
+    Mask,
+}
+
+/// What a label means.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Label {
+    /// 1 to 255.
+    pub label: u8,
+    /// Name for people.
+    pub name: String,
+    /// sRGB.
+    pub color: [u8; 3],
+    /// Segmented Property Category.
+    pub category: CodedConcept,
+    /// Segmented Property Type.
+    pub property: CodedConcept,
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// No JSON of the expected shape.
+    #[error("the manifest cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// A value that makes no sense.
+    #[error("the manifest is not usable: {0}")]
+    Value(String),
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        manifest.check().map_err(ManifestError::Value)?;
+        Ok(manifest)
+    }
+
+    /// `id@version`.
+    pub fn key(&self) -> String {
+        format!("{}@{}", self.id, self.version)
+    }
+
+    /// Output channels of the last convolution.
+    pub fn classes(&self) -> usize {
+        let outputs = self.network.layers.iter().filter_map(|layer| match layer {
+            Layer::Conv3d { output, .. } => Some(*output),
+            _ => None,
+        });
+        outputs.last().unwrap_or(0)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.shape != SHAPE {
+            return Err(format!("shape {:?}, expected {SHAPE:?}", self.shape));
+        }
+        // Both become folder names.
+        let word = |text: &str, also: &str| {
+            (1..=64).contains(&text.len())
+                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c))
+                && !text.starts_with(['.', '-'])
+        };
+        if !word(&self.id, "-") || !word(&self.version, "-.") {
+            return Err("the id or version is no plain word".to_owned());
+        }
+        let mut channels = 1;
+        for (n, layer) in self.network.layers.iter().enumerate() {
+            if let Layer::Conv3d { input, output, kernel, dilation, .. } = layer {
+                if *input != channels {
+                    return Err(format!("layer {n} takes {input} channels, {channels} arrive"));
+                }
+                if !(1..=1024).contains(output) || kernel % 2 == 0 || *kernel > 15 || !(1..=128).contains(dilation) {
+                    return Err(format!("layer {n} has {output} channels, kernel {kernel}, dilation {dilation}"));
+                }
+                channels = *output;
+            }
+        }
+        let last = self.network.layers.last();
+        let classes = self.classes();
+        if !matches!(last, Some(Layer::Conv3d { .. })) || !(2..=256).contains(&classes) {
+            return Err("the network does not end in a convolution with 2 to 256 channels".to_owned());
+        }
+        let mut seen = [false; 256];
+        for label in &self.labels {
+            if label.label == 0 || usize::from(label.label) >= classes || seen[usize::from(label.label)] {
+                return Err(format!("label {} is twice there or has no class", label.label));
+            }
+            seen[usize::from(label.label)] = true;
+        }
+        if let Conform::Grid { spacing_mm, orientation } = &self.input.conform {
+            let pairs = ["LR", "AP", "SI"];
+            let axes: Vec<Option<usize>> =
+                orientation.chars().map(|c| pairs.iter().position(|p| p.contains(c))).collect();
+            let mut sorted = axes.clone();
+            sorted.sort();
+            if sorted != [Some(0), Some(1), Some(2)] {
+                return Err(format!("orientation {orientation:?}, expected three letters such as RAS"));
+            }
+            if spacing_mm.iter().any(|s| !s.is_finite() || *s < 0.05 || *s > 100.0) {
+                return Err(format!("spacing {spacing_mm:?} mm"));
+            }
+        }
+        if let Normalization::Quantile { low, high } = self.input.normalization
+            && !(0.0 <= low && low < high && high <= 1.0)
+        {
+            return Err(format!("quantiles {low} and {high}"));
+        }
+        Ok(())
+    }
+
+    /// A UID that stays the same for this model, for tracking; made from its weights' hash.
+    pub fn tracking_uid(&self) -> Option<Uid> {
+        let bits = u128::from_str_radix(self.weights_sha256.get(..32)?, 16).ok()?;
+        Some(Uid::from_u128(bits))
+    }
+}

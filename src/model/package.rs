@@ -1,0 +1,240 @@
+//! A package's files, and the proof that they belong together.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::manifest::{Layer, Manifest, ManifestError};
+
+/// Weights larger than this are not a model of this kind.
+const LARGEST_WEIGHTS: u64 = 4 << 30;
+const LARGEST_TEXT: u64 = 16 << 20;
+
+/// Why a package is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system refused.
+    #[error("could not be read or written: {path}")]
+    Io {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The manifest.
+    #[error("{path}")]
+    Manifest {
+        /// What is wrong.
+        #[source]
+        source: ManifestError,
+        /// The package.
+        path: PathBuf,
+    },
+    /// The weights are not the stated ones.
+    #[error("the weights are not those of the manifest (SHA-256 {found}, expected {expected}): import the model again: {path}")]
+    Hash {
+        /// Of the file.
+        found: String,
+        /// Of the manifest.
+        expected: String,
+        /// The package.
+        path: PathBuf,
+    },
+    /// The weights do not fit the network.
+    #[error("the weights do not fit the network, {reason}: {path}")]
+    Weights {
+        /// What is wrong.
+        reason: String,
+        /// The package.
+        path: PathBuf,
+    },
+    /// No package.
+    #[error("not a model package, {reason}: {path}")]
+    NotAPackage {
+        /// What is missing.
+        reason: String,
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// No such model.
+    #[error("no model {wanted:?}; installed are {}", list(.installed))]
+    NoSuchModel {
+        /// Asked for.
+        wanted: String,
+        /// Keys.
+        installed: Vec<String>,
+    },
+    /// Bundled models stay.
+    #[error("{0} comes with the program and cannot be removed")]
+    Bundled(String),
+}
+
+fn list(keys: &[String]) -> String {
+    if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+}
+
+/// The bytes of a package, not yet believed.
+#[derive(Clone, Debug)]
+pub struct PackageFiles {
+    /// `manifest.json`.
+    pub manifest: Vec<u8>,
+    /// `weights.safetensors`.
+    pub weights: Vec<u8>,
+    /// `MODEL_CARD.md`.
+    pub card: Option<Vec<u8>>,
+    /// Where they are, for messages.
+    pub path: PathBuf,
+}
+
+/// A package whose weights have the manifest's hash and fit its network. Made only by
+/// [`VerifiedPackage::verify`].
+#[derive(Clone, Debug)]
+pub struct VerifiedPackage {
+    manifest: Manifest,
+    files: PackageFiles,
+}
+
+impl PackageFiles {
+    /// Reads a package folder or a `.negmodel` file.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            let file = |name: &str, limit| read_limited(&path.join(name), limit);
+            if !path.join("manifest.json").is_file() {
+                let reason = "manifest.json is missing".to_owned();
+                return Err(Error::NotAPackage { reason, path: path.to_owned() });
+            }
+            return Ok(Self {
+                manifest: file("manifest.json", LARGEST_TEXT)?,
+                weights: file("weights.safetensors", LARGEST_WEIGHTS)?,
+                card: file("MODEL_CARD.md", LARGEST_TEXT).ok(),
+                path: path.to_owned(),
+            });
+        }
+        let refused = |reason: String| Error::NotAPackage { reason, path: path.to_owned() };
+        let io = |source| Error::Io { source, path: path.to_owned() };
+        let file = std::fs::File::open(path).map_err(io)?;
+        let mut zip = zip::ZipArchive::new(file).map_err(|e| refused(format!("no ZIP ({e})")))?;
+        // Members are read by their exact names into memory: no path of the archive is followed.
+        let mut member = |name: &str, limit: u64| -> Result<Vec<u8>, Error> {
+            let member = zip.by_name(name).map_err(|_| refused(format!("{name} is missing")))?;
+            let mut bytes = Vec::new();
+            member.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+            if bytes.len() as u64 > limit {
+                return Err(refused(format!("{name} is larger than {limit} bytes")));
+            }
+            Ok(bytes)
+        };
+        Ok(Self {
+            manifest: member("manifest.json", LARGEST_TEXT)?,
+            weights: member("weights.safetensors", LARGEST_WEIGHTS)?,
+            card: member("MODEL_CARD.md", LARGEST_TEXT).ok(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let io = |source| Error::Io { source, path: path.to_owned() };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    if size > limit {
+        let reason = format!("{size} bytes, at most {limit} are read");
+        return Err(Error::NotAPackage { reason, path: path.to_owned() });
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    file.take(limit).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+/// SHA-256 in hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl VerifiedPackage {
+    /// Checks manifest, hash, and that every tensor is there in its shape with finite values.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn verify(files: PackageFiles) -> Result<Self, Error> {
+        let path = files.path.clone();
+        let manifest = Manifest::parse(&files.manifest)
+            .map_err(|source| Error::Manifest { source, path: path.clone() })?;
+        let found = sha256_hex(&files.weights);
+        if !found.eq_ignore_ascii_case(&manifest.weights_sha256) {
+            let expected = manifest.weights_sha256.clone();
+            return Err(Error::Hash { found, expected, path });
+        }
+        check_weights(&manifest, &files.weights).map_err(|reason| Error::Weights { reason, path })?;
+        Ok(Self { manifest, files })
+    }
+
+    /// The manifest.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Bytes of the weights.
+    pub fn weights(&self) -> &[u8] {
+        &self.files.weights
+    }
+
+    /// The files, for installing.
+    pub const fn files(&self) -> &PackageFiles {
+        &self.files
+    }
+
+    /// A tensor's values, in memory order.
+    pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
+        let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
+        floats(&tensors.tensor(name).ok()?)
+    }
+}
+
+fn floats(tensor: &safetensors::tensor::TensorView<'_>) -> Option<Vec<f32>> {
+    (tensor.dtype() == safetensors::Dtype::F32).then(|| {
+        let words = tensor.data().chunks_exact(4);
+        words.map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
+    })
+}
+
+fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
+    let tensors = safetensors::SafeTensors::deserialize(bytes)
+        .map_err(|error| format!("no readable safetensors file ({error})"))?;
+    let check = |name: &str, shape: &[usize]| -> Result<(), String> {
+        let tensor = tensors.tensor(name).map_err(|_| format!("tensor {name:?} is missing"))?;
+        if tensor.shape() != shape {
+            return Err(format!("tensor {name:?} has shape {:?}, expected {shape:?}", tensor.shape()));
+        }
+        let values = floats(&tensor).ok_or_else(|| format!("tensor {name:?} is not f32"))?;
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(format!("tensor {name:?} holds values that are no numbers"));
+        }
+        Ok(())
+    };
+    let mut used = BTreeSet::new();
+    for layer in &manifest.network.layers {
+        if let Layer::Conv3d { weight, bias, input, output, kernel, .. } = layer {
+            check(weight, &[*output, *input, *kernel, *kernel, *kernel])?;
+            used.insert(weight.clone());
+            if let Some(bias) = bias {
+                check(bias, &[*output])?;
+                used.insert(bias.clone());
+            }
+        }
+    }
+    match tensors.names().into_iter().find(|name| !used.contains(*name)) {
+        Some(name) => Err(format!("tensor {name:?} belongs to no layer")),
+        None => Ok(()),
+    }
+}
