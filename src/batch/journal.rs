@@ -37,7 +37,12 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn open(path: &Path) -> std::io::Result<(Self, Vec<Entry>)> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1);

@@ -61,7 +61,9 @@ impl Item {
                     .images
                     .iter()
                     .map(|image| match &image.source {
-                        FileSource::Path(path) | FileSource::Zip { archive: path, .. } => path.clone(),
+                        FileSource::Path(path) | FileSource::Zip { archive: path, .. } => {
+                            path.clone()
+                        }
                     })
                     .collect();
                 paths.sort();
@@ -76,19 +78,35 @@ impl Item {
 pub fn items(opened: Opened, modality: &str) -> Vec<Item> {
     let mut items = Vec::new();
     for patient in opened.worklist.patients {
-        let lean_patient = Patient { studies: Vec::new(), ..patient.clone() };
+        let lean_patient = Patient {
+            studies: Vec::new(),
+            ..patient.clone()
+        };
         for study in patient.studies {
-            let lean_study = Study { series: Vec::new(), ..study.clone() };
+            let lean_study = Study {
+                series: Vec::new(),
+                ..study.clone()
+            };
             for series in study.series {
                 for stack in 0..series.stacks.len() {
-                    let suffix = if series.stacks.len() > 1 { format!("-stack{stack}") } else { String::new() };
-                    let key = format!("{}/{}{suffix}", study.study_instance_uid, series.series_instance_uid);
+                    let suffix = if series.stacks.len() > 1 {
+                        format!("-stack{stack}")
+                    } else {
+                        String::new()
+                    };
+                    let key = format!(
+                        "{}/{}{suffix}",
+                        study.study_instance_uid, series.series_instance_uid
+                    );
                     let unsuited = unsuited(&series, &series.stacks[stack], modality);
                     let headers = (lean_patient.clone(), lean_study.clone(), series.clone());
                     items.push(Item {
                         title: title(&series),
                         key,
-                        source: ItemSource::Stack { headers: Box::new(headers), stack },
+                        source: ItemSource::Stack {
+                            headers: Box::new(headers),
+                            stack,
+                        },
                         unsuited,
                     });
                 }
@@ -97,8 +115,16 @@ pub fn items(opened: Opened, modality: &str) -> Vec<Item> {
     }
     for path in opened.files {
         let key = unique(file_key(&path), &items);
-        let title = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        items.push(Item { title, key, source: ItemSource::File(path), unsuited: None });
+        let title = path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        items.push(Item {
+            title,
+            key,
+            source: ItemSource::File(path),
+            unsuited: None,
+        });
     }
     items
 }
@@ -113,7 +139,10 @@ fn title(series: &Series) -> String {
 
 fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
     if !modality.is_empty() && series.modality != modality {
-        return Some(format!("{} series, the model is for {modality}", series.modality));
+        return Some(format!(
+            "{} series, the model is for {modality}",
+            series.modality
+        ));
     }
     if series.issues.contains(&Issue::Localizer) || stack.issues.contains(&Issue::Localizer) {
         return Some("localizer".to_owned());
@@ -121,21 +150,38 @@ fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
     if !stack.is_volume {
         return Some("plain images, not a volume".to_owned());
     }
-    (stack.images.len() < FEWEST_SLICES)
-        .then(|| format!("{} slices, at least {FEWEST_SLICES} are needed", stack.images.len()))
+    (stack.images.len() < FEWEST_SLICES).then(|| {
+        format!(
+            "{} slices, at least {FEWEST_SLICES} are needed",
+            stack.images.len()
+        )
+    })
 }
 
 /// A folder name from a file name: letters, digits, `-`, `_`, `.`; never a path.
 fn file_key(path: &Path) -> String {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let stem = name.strip_suffix(".gz").unwrap_or(&name);
     let stem = stem.strip_suffix(".nii").unwrap_or(stem);
     let safe: String = stem
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     let safe = safe.trim_matches('.');
-    if safe.is_empty() { "volume".to_owned() } else { safe.to_owned() }
+    if safe.is_empty() {
+        "volume".to_owned()
+    } else {
+        safe.to_owned()
+    }
 }
 
 fn unique(key: String, items: &[Item]) -> String {
@@ -143,7 +189,10 @@ fn unique(key: String, items: &[Item]) -> String {
     if !taken(&key) {
         return key;
     }
-    (2..).map(|n| format!("{key}-{n}")).find(|key| !taken(key)).expect("numbers do not end")
+    (2..)
+        .map(|n| format!("{key}-{n}"))
+        .find(|key| !taken(key))
+        .expect("numbers do not end")
 }
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ pub fn write(output: &Path, model: &str, rows: &[Row], summary: &Summary) -> std
     }
     let mut table = csv::Writer::from_writer(Vec::new());
     let mut head = vec!["series", "title", "status", "reason", "seconds"];
-    let columns: Vec<String> = names.iter().map(|name| plain(&format!("{name} mL"))).collect();
+    let columns: Vec<String> = names
+        .iter()
+        .map(|name| plain(&format!("{name} mL")))
+        .collect();
     head.extend(columns.iter().map(String::as_str));
     table.write_record(&head)?;
     for row in rows {
@@ -34,7 +37,9 @@ pub fn write(output: &Path, model: &str, rows: &[Row], summary: &Summary) -> std
         }
         table.write_record(&record)?;
     }
-    let table = table.into_inner().map_err(|e| std::io::Error::other(e.to_string()))?;
+    let table = table
+        .into_inner()
+        .map_err(|e| std::io::Error::other(e.to_string()))?;
     whole_file::write(&output.join("batch.csv"), |file| -> std::io::Result<()> {
         std::io::Write::write_all(file, &table)
     })?;
@@ -71,5 +76,9 @@ pub fn write(output: &Path, model: &str, rows: &[Row], summary: &Summary) -> std
 
 /// A spreadsheet must not take a cell for a formula.
 fn plain(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
 }

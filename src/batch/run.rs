@@ -108,8 +108,15 @@ pub struct Summary {
 impl Summary {
     /// "12 done, 1 failed, 3 not suited".
     pub fn words(&self) -> String {
-        let stopped = if self.cancelled { "; stopped, resume to go on" } else { "" };
-        format!("{} done, {} failed, {} not suited{stopped}", self.done, self.failed, self.skipped)
+        let stopped = if self.cancelled {
+            "; stopped, resume to go on"
+        } else {
+            ""
+        };
+        format!(
+            "{} done, {} failed, {} not suited{stopped}",
+            self.done, self.failed, self.skipped
+        )
     }
 }
 
@@ -133,7 +140,10 @@ pub fn run(
     mut on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), Error> {
     let model = LoadedModel::open(home, &plan.model)?;
-    let output = |source| Error::Output { source, path: plan.output.clone() };
+    let output = |source| Error::Output {
+        source,
+        path: plan.output.clone(),
+    };
     std::fs::create_dir_all(&plan.output).map_err(output)?;
     let log = audit::Log::open(home.root())?;
     let (mut journal, finished) =
@@ -142,7 +152,10 @@ pub fn run(
     let opened = index_paths(&plan.inputs, task)?;
     let unreadable = opened.worklist.skipped.len();
     let items = items(opened, model.modality());
-    let mut rows: Vec<Row> = items.iter().map(|item| row_of(item, &plan.output)).collect();
+    let mut rows: Vec<Row> = items
+        .iter()
+        .map(|item| row_of(item, &plan.output))
+        .collect();
     for (item, row) in items.iter().zip(&mut rows) {
         if let Some(reason) = &item.unsuited {
             row.status = Status::Skipped;
@@ -157,8 +170,12 @@ pub fn run(
     for (index, row) in rows.iter().enumerate() {
         on_row(index, row);
     }
-    let waiting: Vec<usize> =
-        rows.iter().enumerate().filter(|(_, r)| r.status == Status::Waiting).map(|(n, _)| n).collect();
+    let waiting: Vec<usize> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| r.status == Status::Waiting)
+        .map(|(n, _)| n)
+        .collect();
     let started = Instant::now();
     let mut cancelled = false;
     // A channel without room: the reader holds one volume and waits with it until it is taken.
@@ -174,7 +191,14 @@ pub fn run(
                     Err(error) => Err(chain(&error)),
                 };
                 let seconds = start.elapsed().as_secs_f64();
-                if sender.send(Read { index, volume, seconds }).is_err() {
+                if sender
+                    .send(Read {
+                        index,
+                        volume,
+                        seconds,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -198,7 +222,8 @@ pub fn run(
                         }
                         let p = watched.progress();
                         let part = p.fraction().unwrap_or(0.0);
-                        let phase = format!("{} of {total}: {title}  {}{left}", position + 1, p.phase);
+                        let phase =
+                            format!("{} of {total}: {title}  {}{left}", position + 1, p.phase);
                         task.begin(&phase, total * 1000);
                         task.report(position * 1000 + (part * 1000.0) as usize, total * 1000);
                         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -271,8 +296,10 @@ fn one(
     let start = Instant::now();
     let event = |kind| about_volume(AuditEvent::new(kind, now_utc()), volume);
     let subject = ParticipantObject::model(&model.key(), model.sha256());
-    log.append(&event(EventId::DicomInstancesAccessed)).map_err(|e| reason(&e))?;
-    log.append(&event(EventId::ModelRun).about(subject)).map_err(|e| reason(&e))?;
+    log.append(&event(EventId::DicomInstancesAccessed))
+        .map_err(|e| reason(&e))?;
+    log.append(&event(EventId::ModelRun).about(subject))
+        .map_err(|e| reason(&e))?;
     let (segmentation, statistics) = match model.run(volume, task) {
         Ok(found) => found,
         Err(RunError::Cancelled(_)) => return Err(Failure::Cancelled),
@@ -344,7 +371,10 @@ fn earlier<'a>(
     let same = entry.status == "done"
         && entry.model == model.key()
         && entry.model_sha256 == model.sha256()
-        && plan.formats.iter().all(|f| entry.formats.iter().any(|e| e == f.name()));
+        && plan
+            .formats
+            .iter()
+            .all(|f| entry.formats.iter().any(|e| e == f.name()));
     let folder = plan.output.join(&item.key);
     let there = !plan.formats.contains(&Format::Json) || folder.join("result.json").is_file();
     (same && there && folder.is_dir()).then_some(entry)

@@ -43,7 +43,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         inputs: arguments.paths.clone(),
         output: arguments.out.clone(),
         model: arguments.model.clone(),
-        formats: arguments.format.iter().map(|name| name.parse()).collect::<Result<Vec<Format>, _>>()?,
+        formats: arguments
+            .format
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
     };
     let task = Arc::new(Task::new());
@@ -65,9 +69,16 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             }
         }
     }
-    eprintln!("{}; results in {}", summary.words(), arguments.out.display());
+    eprintln!(
+        "{}; results in {}",
+        summary.words(),
+        arguments.out.display()
+    );
     if rows.is_empty() {
-        eprintln!("negatoscope: no images found ({} files skipped; see `negatoscope info`)", summary.unreadable);
+        eprintln!(
+            "negatoscope: no images found ({} files skipped; see `negatoscope info`)",
+            summary.unreadable
+        );
     }
     Ok(match (summary.done, summary.failed, summary.cancelled) {
         (0, ..) => Ending::Nothing,

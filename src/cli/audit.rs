@@ -42,12 +42,17 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                     eprintln!("line {line} is damaged");
                 }
             })?;
-            Ok(if damaged == 0 { Ending::Done } else { Ending::Partly })
+            Ok(if damaged == 0 {
+                Ending::Done
+            } else {
+                Ending::Partly
+            })
         }
         What::Verify { json } => {
             let verdict = audit::verify(home.root())?;
             if json {
-                let problems: Vec<String> = verdict.problems.iter().map(ToString::to_string).collect();
+                let problems: Vec<String> =
+                    verdict.problems.iter().map(ToString::to_string).collect();
                 let value = serde_json::json!({
                     "ok": verdict.ok,
                     "records": verdict.records,
@@ -66,7 +71,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                     println!("{} records, the chain is whole", verdict.records);
                 }
             }
-            Ok(if verdict.ok { Ending::Done } else { Ending::Nothing })
+            Ok(if verdict.ok {
+                Ending::Done
+            } else {
+                Ending::Nothing
+            })
         }
     }
 }
@@ -74,7 +83,10 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
 /// One record on one line.
 fn line_of(record: &audit::Record) -> String {
     let event = &record.event;
-    let who = event.participants.first().map_or("", |p| p.user_id.as_str());
+    let who = event
+        .participants
+        .first()
+        .map_or("", |p| p.user_id.as_str());
     let objects: Vec<String> = event
         .objects
         .iter()
@@ -83,12 +95,18 @@ fn line_of(record: &audit::Record) -> String {
             None => o.id.clone(),
         })
         .collect();
-    let kind = event.id.type_code().unwrap_or_else(|| event.id.code()).meaning;
+    let kind = event
+        .id
+        .type_code()
+        .unwrap_or_else(|| event.id.code())
+        .meaning;
     let outcome = &event.outcome_description;
     format!(
         "{:>6}  {}  {who}  {kind}  {}  {outcome}",
         record.seq,
-        event.time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        event
+            .time
+            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         objects.join(", ")
     )
 }

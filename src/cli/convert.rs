@@ -29,8 +29,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let line = ProgressLine::start(&task);
     let picked = pick_volume(&arguments.path, arguments.series.as_deref(), &task)?;
     let log = Log::open(home.root())?;
-    let event = AuditEvent::new(EventId::Export, now_utc())
-        .about(ParticipantObject::file(&arguments.out));
+    let event =
+        AuditEvent::new(EventId::Export, now_utc()).about(ParticipantObject::file(&arguments.out));
     let _receipt = log.append(&about_volume(event, &picked.volume))?;
     nifti::write_volume(&arguments.out, &picked.volume)
         .with_context(|| format!("could not write {}", arguments.out.display()))?;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::progress::ProgressLine;
-use crate::runtime::{index_paths, load_key, load_stack};
 use crate::app::SeriesKey;
+use crate::runtime::{index_paths, load_key, load_stack};
 use crate::study::{Issue, Patient, Series, Study};
 use crate::task::Task;
 use crate::volume::{Layout, Volume};
@@ -83,7 +83,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         print_words(&all);
     }
     if nothing {
-        eprintln!("negatoscope: no studies found: {} files skipped", skipped.len());
+        eprintln!(
+            "negatoscope: no studies found: {} files skipped",
+            skipped.len()
+        );
         return Ok(Ending::Nothing);
     }
     Ok(match (read, failed) {
@@ -116,7 +119,10 @@ fn series_json(
             Err(error) => {
                 *failed += 1;
                 let message = error.to_string();
-                issues.push(Issue::Other { code: "unreadable", message });
+                issues.push(Issue::Other {
+                    code: "unreadable",
+                    message,
+                });
             }
         }
     }
@@ -132,7 +138,9 @@ fn series_json(
 }
 
 fn volume_json(volume: &Volume) -> Value {
-    let (min, max) = volume.range().map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    let (min, max) = volume
+        .range()
+        .map_or((None, None), |(a, b)| (Some(a), Some(b)));
     json!({
         "dims": volume.geometry.dims(),
         "spacing_mm": volume.geometry.spacing_mm(),
@@ -159,7 +167,11 @@ fn print_words(all: &Value) {
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for study in list(all, "studies") {
-        println!("Study {}  {}", text(&study["study_instance_uid"]), text(&study["description"]));
+        println!(
+            "Study {}  {}",
+            text(&study["study_instance_uid"]),
+            text(&study["description"])
+        );
         for series in list(&study, "series") {
             println!(
                 "  {}  {}  {} instances  {}",
@@ -175,7 +187,11 @@ fn print_words(all: &Value) {
                     .collect();
                 println!(
                     "    {} voxels, {} mm, {} to {} {}",
-                    list(&volume, "dims").iter().map(ToString::to_string).collect::<Vec<_>>().join(" × "),
+                    list(&volume, "dims")
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(" × "),
                     mm.join(" × "),
                     volume["min"],
                     volume["max"],

@@ -32,7 +32,10 @@ impl ProgressLine {
             }
             eprint!("\r\x1b[K");
         });
-        Self { over, thread: Some(thread) }
+        Self {
+            over,
+            thread: Some(thread),
+        }
     }
 }
 

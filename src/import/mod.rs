@@ -1,1 +1,56 @@
-//! (room being furnished)
+//! Foreign models → packages. Nothing of a model file is ever executed.
+//!
+//! Known: model packages themselves, and brainchop's folders (TensorFlow.js layers). What is not
+//! understood in full is refused by name. Absent on purpose: running models.
+
+mod brainchop;
+mod snomed;
+
+use std::path::{Path, PathBuf};
+
+use crate::model::{self, PackageFiles, VerifiedPackage};
+
+/// Why a model cannot be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system refused.
+    #[error("could not be read: {path}")]
+    Io {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a package nor a known foreign format.
+    #[error(
+        "no known model format (a package has manifest.json, a brainchop folder model.json): {0}"
+    )]
+    UnknownFormat(PathBuf),
+    /// Something in the file is not understood.
+    #[error("{what} is not understood: {path}")]
+    NotUnderstood {
+        /// Layer, attribute or length, with what was expected.
+        what: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The package.
+    #[error(transparent)]
+    Package(#[from] model::Error),
+}
+
+/// Reads a model: one verified package for each use that the format describes.
+///
+/// # Errors
+/// [`Error`].
+pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
+    if path.is_file() || path.join("manifest.json").is_file() {
+        return Ok(vec![VerifiedPackage::verify(PackageFiles::read(path)?)?]);
+    }
+    if path.join("model.json").is_file() {
+        return brainchop::read(path);
+    }
+    Err(Error::UnknownFormat(path.to_owned()))
+}

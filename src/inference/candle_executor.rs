@@ -36,13 +36,23 @@ impl CustomOp3 for Conv3dOp {
         let (ci, nk, nj, ni) = x_layout.shape().dims4()?;
         let (co, _, size, _, _) = w_layout.shape().dims5()?;
         let (weights, bias) = (values(w, w_layout)?, values(b, b_layout)?);
-        let conv = Conv3d::new(&weights, &bias, [co, ci], size, self.dilation, Activation::Linear);
+        let conv = Conv3d::new(
+            &weights,
+            &bias,
+            [co, ci],
+            size,
+            self.dilation,
+            Activation::Linear,
+        );
         let dims = [nk, nj, ni];
         let input = Planes::from_channels(&values(x, x_layout)?, dims, ci, conv.reach());
         let mut output = Planes::zeros(dims, co, 0);
         // Never stopped: candle has no way to say so.
         let _ = conv3d(&conv, &input, &mut output, Instructions::detect(), &|| true);
-        Ok((CpuStorage::F32(output.to_channels()), Shape::from((co, nk, nj, ni))))
+        Ok((
+            CpuStorage::F32(output.to_channels()),
+            Shape::from((co, nk, nj, ni)),
+        ))
     }
 }
 
@@ -64,9 +74,19 @@ pub fn forward(
         task.check().map_err(|Cancelled| Cancelled)?;
         let (c, s) = (&step.conv, step.conv.size);
         let weights = Tensor::from_slice(&step.raw.0, (c.output, c.input, s, s, s), &device)?;
-        let bias = if step.raw.1.is_empty() { vec![0.0; c.output] } else { step.raw.1.clone() };
+        let bias = if step.raw.1.is_empty() {
+            vec![0.0; c.output]
+        } else {
+            step.raw.1.clone()
+        };
         let bias = Tensor::from_vec(bias, c.output, &device)?;
-        x = x.contiguous()?.apply_op3(&weights, &bias, Conv3dOp { dilation: c.dilation })?;
+        x = x.contiguous()?.apply_op3(
+            &weights,
+            &bias,
+            Conv3dOp {
+                dilation: c.dilation,
+            },
+        )?;
         x = activate(&x, c.activation)?;
         if let Some((epsilon, activation)) = step.norm {
             let flat = x.reshape((c.output, ()))?;

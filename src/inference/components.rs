@@ -25,7 +25,10 @@ pub fn largest_component(labels: &mut [u8], dims: [usize; 3]) {
             while i < ni && line[i] != 0 {
                 i += 1;
             }
-            runs.push(Run { start: start as u32, end: i as u32 });
+            runs.push(Run {
+                start: start as u32,
+                end: i as u32,
+            });
         }
         rows.push(first..runs.len());
     }
@@ -129,7 +132,11 @@ mod tests {
             }
         }
         let best = (1..sizes.len()).max_by_key(|&n| (sizes[n], std::cmp::Reverse(n)));
-        labels.iter().zip(&part).map(|(l, p)| if Some(*p) == best { *l } else { 0 }).collect()
+        labels
+            .iter()
+            .zip(&part)
+            .map(|(l, p)| if Some(*p) == best { *l } else { 0 })
+            .collect()
     }
 
     proptest! {

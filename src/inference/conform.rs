@@ -21,9 +21,10 @@ pub fn target(volume: &Volume, conform: &Conform) -> VolumeGeometry {
     match conform {
         Conform::Freesurfer256 if is_freesurfer_256(volume) => volume.geometry.clone(),
         Conform::Freesurfer256 => freesurfer_256(&volume.geometry),
-        Conform::Grid { spacing_mm, orientation } => {
-            grid(&volume.geometry, *spacing_mm, orientation)
-        }
+        Conform::Grid {
+            spacing_mm,
+            orientation,
+        } => grid(&volume.geometry, *spacing_mm, orientation),
     }
 }
 
@@ -35,7 +36,11 @@ pub fn conform(volume: &Volume, how: &Conform, task: &Task) -> Result<Conformed,
     let geometry = target(volume, how);
     let untouched = geometry.same_grid(&volume.geometry, 1e-6);
     if untouched {
-        return Ok(Conformed { geometry, values: volume.values(), untouched });
+        return Ok(Conformed {
+            geometry,
+            values: volume.values(),
+            untouched,
+        });
     }
     let values = match how {
         Conform::Freesurfer256 => conform_freesurfer(volume, &geometry, task)?,
@@ -44,7 +49,11 @@ pub fn conform(volume: &Volume, how: &Conform, task: &Task) -> Result<Conformed,
             resample_volume(volume, &geometry, Interpolation::Linear, outside, task)?
         }
     };
-    Ok(Conformed { geometry, values, untouched })
+    Ok(Conformed {
+        geometry,
+        values,
+        untouched,
+    })
 }
 
 /// 256³ unsigned bytes at 1 mm with axes L, I, A.
@@ -71,8 +80,11 @@ fn freesurfer_256(source: &VolumeGeometry) -> VolumeGeometry {
     let directions = DMat3::from_cols(DVec3::X, DVec3::NEG_Z, DVec3::NEG_Y);
     let middle = source.lps_at(DVec3::from(source.dims().map(|d| d as f64 / 2.0)));
     let origin = middle - directions * DVec3::splat(128.0);
-    VolumeGeometry::new([256; 3], DAffine3::from_mat3_translation(directions, origin))
-        .expect("a 1 mm grid has a volume")
+    VolumeGeometry::new(
+        [256; 3],
+        DAffine3::from_mat3_translation(directions, origin),
+    )
+    .expect("a 1 mm grid has a volume")
 }
 
 /// Trilinear sampling, zero outside, then 0 to 255 in whole numbers.
@@ -85,20 +97,31 @@ fn conform_freesurfer(
     let source = volume.values();
     let dims = volume.geometry.dims();
     let source_from_target = volume.geometry.ijk_from_lps() * geometry.lps_from_ijk();
-    let (low, high) =
-        if is_plain_u8(volume) { (0.0, 255.0) } else { freesurfer_range(&source) };
-    let scale = if high > low { 255.0 / (f64::from(high) - f64::from(low)) } else { 1.0 };
+    let (low, high) = if is_plain_u8(volume) {
+        (0.0, 255.0)
+    } else {
+        freesurfer_range(&source)
+    };
+    let scale = if high > low {
+        255.0 / (f64::from(high) - f64::from(low))
+    } else {
+        1.0
+    };
     let mut out = vec![0.0_f32; geometry.voxel_count()];
     let [ni, nj, _] = geometry.dims();
-    out.par_chunks_mut(ni).enumerate().try_for_each(|(row, values)| {
-        task.check()?;
-        for (i, value) in values.iter_mut().enumerate() {
-            let at = DVec3::new(i as f64, (row % nj) as f64, (row / nj) as f64);
-            let sample = trilinear(&source, dims, source_from_target.transform_point3(at));
-            *value = ((f64::from(sample) - f64::from(low)) * scale).clamp(0.0, 255.0).trunc() as f32;
-        }
-        Ok::<(), Cancelled>(())
-    })?;
+    out.par_chunks_mut(ni)
+        .enumerate()
+        .try_for_each(|(row, values)| {
+            task.check()?;
+            for (i, value) in values.iter_mut().enumerate() {
+                let at = DVec3::new(i as f64, (row % nj) as f64, (row / nj) as f64);
+                let sample = trilinear(&source, dims, source_from_target.transform_point3(at));
+                *value = ((f64::from(sample) - f64::from(low)) * scale)
+                    .clamp(0.0, 255.0)
+                    .trunc() as f32;
+            }
+            Ok::<(), Cancelled>(())
+        })?;
     Ok(out)
 }
 
@@ -106,13 +129,16 @@ fn conform_freesurfer(
 fn trilinear(values: &[f32], dims: [usize; 3], p: DVec3) -> f32 {
     let lo = p.floor();
     let hi = p.ceil();
-    let inside = lo.min_element() >= 0.0
-        && hi.to_array().iter().zip(dims).all(|(&h, n)| h < n as f64);
+    let inside =
+        lo.min_element() >= 0.0 && hi.to_array().iter().zip(dims).all(|(&h, n)| h < n as f64);
     if !inside {
         return 0.0;
     }
     let f = p - lo;
-    let (lo, hi) = (lo.to_array().map(|x| x as usize), hi.to_array().map(|x| x as usize));
+    let (lo, hi) = (
+        lo.to_array().map(|x| x as usize),
+        hi.to_array().map(|x| x as usize),
+    );
     let at = |i: usize, j: usize, k: usize| f64::from(values[(k * dims[1] + j) * dims[0] + i]);
     let x = |j: usize, k: usize| at(lo[0], j, k) * (1.0 - f.x) + at(hi[0], j, k) * f.x;
     let y = |k: usize| x(lo[1], k) * (1.0 - f.y) + x(hi[1], k) * f.y;
@@ -163,7 +189,11 @@ fn grid(source: &VolumeGeometry, spacing_mm: [f64; 3], orientation: &str) -> Vol
         };
         let n = nearest[patient_axis];
         let ratio = spacing_mm[axis] / own[n];
-        let ratio = if (ratio - 1.0).abs() < 0.01 { 1.0 } else { ratio };
+        let ratio = if (ratio - 1.0).abs() < 0.01 {
+            1.0
+        } else {
+            ratio
+        };
         let extent = dims[n] as f64;
         let count = (extent / ratio).round().max(1.0);
         // Sample centers are spread evenly around the middle.
@@ -173,8 +203,10 @@ fn grid(source: &VolumeGeometry, spacing_mm: [f64; 3], orientation: &str) -> Vol
         columns[axis][n] = if forward { ratio } else { -ratio };
         origin[n] = if forward { first } else { extent - 1.0 - first };
     }
-    let source_from_new =
-        DAffine3::from_mat3_translation(DMat3::from_cols(columns[0], columns[1], columns[2]), origin);
+    let source_from_new = DAffine3::from_mat3_translation(
+        DMat3::from_cols(columns[0], columns[1], columns[2]),
+        origin,
+    );
     VolumeGeometry::new(new_dims, source.lps_from_ijk() * source_from_new)
         .expect("a turned and scaled grid keeps its volume")
 }
@@ -195,7 +227,11 @@ mod tests {
         .unwrap();
         let turned = grid(&source, [1.0; 3], "RAS");
         assert_eq!(turned.dims(), [4, 5, 6]);
-        assert!(turned.lps_at(DVec3::ZERO).abs_diff_eq(DVec3::new(3.0, 4.0, 0.0), 1e-9));
+        assert!(
+            turned
+                .lps_at(DVec3::ZERO)
+                .abs_diff_eq(DVec3::new(3.0, 4.0, 0.0), 1e-9)
+        );
         assert!(turned.direction(0).abs_diff_eq(DVec3::NEG_X, 1e-12));
     }
 
@@ -212,7 +248,10 @@ mod tests {
         assert_eq!(coarse.dims(), [5, 5, 5]);
         let (a, b) = (source.corners_lps(), coarse.corners_lps());
         let bounds = |c: &[DVec3; 8]| {
-            (c.iter().copied().reduce(DVec3::min).unwrap(), c.iter().copied().reduce(DVec3::max).unwrap())
+            (
+                c.iter().copied().reduce(DVec3::min).unwrap(),
+                c.iter().copied().reduce(DVec3::max).unwrap(),
+            )
         };
         assert!(bounds(&a).0.abs_diff_eq(bounds(&b).0, 1e-9));
         assert!(bounds(&a).1.abs_diff_eq(bounds(&b).1, 1e-9));

@@ -15,12 +15,20 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
     if volume.layout != Layout::Volumetric {
         red.push("plain images without positions, the model needs a volume".to_owned());
     } else if nk < 5 {
-        red.push(format!("{nk} slices, the model needs a volume of at least 5"));
+        red.push(format!(
+            "{nk} slices, the model needs a volume of at least 5"
+        ));
     }
     match volume.modality.as_str() {
-        "" => amber.push(format!("the file names no modality, the model is for {}", manifest.modality)),
+        "" => amber.push(format!(
+            "the file names no modality, the model is for {}",
+            manifest.modality
+        )),
         found if found != manifest.modality => {
-            red.push(format!("{found} series, the model is for {}", manifest.modality));
+            red.push(format!(
+                "{found} series, the model is for {}",
+                manifest.modality
+            ));
         }
         _ => {}
     }
@@ -31,7 +39,9 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
     };
     let coarsest = spacing.iter().copied().fold(f64::MIN, f64::max);
     if coarsest > 2.5 * wanted {
-        amber.push(format!("{coarsest:.1} mm slices, the model was trained at {wanted:.1} mm"));
+        amber.push(format!(
+            "{coarsest:.1} mm slices, the model was trained at {wanted:.1} mm"
+        ));
     }
     for issue in &volume.issues {
         if matches!(

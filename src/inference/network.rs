@@ -31,7 +31,14 @@ impl Network {
         let mut taken = false; // the last step has its activation
         for layer in &package.manifest().network.layers {
             match layer {
-                Layer::Conv3d { weight, bias, input, output, kernel, dilation } => {
+                Layer::Conv3d {
+                    weight,
+                    bias,
+                    input,
+                    output,
+                    kernel,
+                    dilation,
+                } => {
                     let tensor = |name: &String| {
                         package
                             .tensor(name)
@@ -40,9 +47,19 @@ impl Network {
                     let weights = tensor(weight)?;
                     let bias = bias.as_ref().map(tensor).transpose()?.unwrap_or_default();
                     let shape = [*output, *input];
-                    let conv =
-                        Conv3d::new(&weights, &bias, shape, *kernel, *dilation, Activation::Linear);
-                    steps.push(Step { conv, raw: (weights, bias), norm: None });
+                    let conv = Conv3d::new(
+                        &weights,
+                        &bias,
+                        shape,
+                        *kernel,
+                        *dilation,
+                        Activation::Linear,
+                    );
+                    steps.push(Step {
+                        conv,
+                        raw: (weights, bias),
+                        norm: None,
+                    });
                     taken = false;
                 }
                 Layer::InstanceNorm { epsilon } => {
@@ -68,7 +85,9 @@ impl Network {
         }
         match steps.last() {
             Some(last) if last.norm.is_none() && !taken => Ok(Self { steps }),
-            _ => Err(Error::Network("it does not end in a linear convolution".to_owned())),
+            _ => Err(Error::Network(
+                "it does not end in a linear convolution".to_owned(),
+            )),
         }
     }
 

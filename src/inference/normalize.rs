@@ -25,7 +25,10 @@ pub fn normalize(values: &mut [f32], how: &Normalization) {
         Normalization::ZScore => {
             let n = values.len() as f64;
             let mean = values.par_iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-            let squares: f64 = values.par_iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
+            let squares: f64 = values
+                .par_iter()
+                .map(|&v| (f64::from(v) - mean).powi(2))
+                .sum();
             (mean as f32, (squares / n).sqrt() as f32)
         }
         Normalization::Window { low, high } => {
@@ -36,15 +39,23 @@ pub fn normalize(values: &mut [f32], how: &Normalization) {
     };
     // A constant volume has nothing to scale.
     let scale = if scale > 0.0 { scale } else { 1.0 };
-    values.par_iter_mut().for_each(|v| *v = (*v - offset) / scale);
+    values
+        .par_iter_mut()
+        .for_each(|v| *v = (*v - offset) / scale);
 }
 
 /// Smallest and largest value.
 pub fn range(values: &[f32]) -> (f32, f32) {
     values
         .par_iter()
-        .fold(|| (f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)))
-        .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), |x, y| (x.0.min(y.0), x.1.max(y.1)))
+        .fold(
+            || (f32::INFINITY, f32::NEG_INFINITY),
+            |(a, b), &v| (a.min(v), b.max(v)),
+        )
+        .reduce(
+            || (f32::INFINITY, f32::NEG_INFINITY),
+            |x, y| (x.0.min(y.0), x.1.max(y.1)),
+        )
 }
 
 #[cfg(test)]
@@ -54,7 +65,13 @@ mod tests {
     #[test]
     fn quantiles_follow_the_indices_of_the_sorted_values() {
         let mut values: Vec<f32> = (0..40).rev().map(|n| n as f32).collect();
-        normalize(&mut values, &Normalization::Quantile { low: 0.05, high: 0.95 });
+        normalize(
+            &mut values,
+            &Normalization::Quantile {
+                low: 0.05,
+                high: 0.95,
+            },
+        );
         // lo = s[2] = 2, hi = s[37] = 37.
         assert!((values[39] - (0.0 - 2.0) / 35.0).abs() < 1e-6);
         assert!((values[0] - (39.0 - 2.0) / 35.0).abs() < 1e-6);

@@ -16,13 +16,23 @@ pub struct RunPlan {
 
 impl RunPlan {
     /// For a network on a box `[k, j, i]` of a grid of `grid_voxels`, from a scan of `scan_voxels`.
-    pub fn new(network: &Network, dims: [usize; 3], grid_voxels: usize, scan_voxels: usize) -> Self {
+    pub fn new(
+        network: &Network,
+        dims: [usize; 3],
+        grid_voxels: usize,
+        scan_voxels: usize,
+    ) -> Self {
         let pad = network.reach();
         // Two blocks of activations, the conformed values twice (with their sorted copy for
         // quantiles), the scan's values, and labels on both grids.
-        let floats = Planes::floats(dims, network.channels_alive(), pad) + 2 * grid_voxels + scan_voxels;
+        let floats =
+            Planes::floats(dims, network.channels_alive(), pad) + 2 * grid_voxels + scan_voxels;
         let needed = floats as u64 * 4 + (grid_voxels + scan_voxels) as u64;
-        Self { needed_bytes: needed, flops: network.flops(dims), dims }
+        Self {
+            needed_bytes: needed,
+            flops: network.flops(dims),
+            dims,
+        }
     }
 
     /// Expected seconds at a rate.

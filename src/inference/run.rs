@@ -64,19 +64,35 @@ impl Model {
         load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
     ) -> Result<Self, Error> {
         let network = Network::new(&package)?;
-        let pre_model = match package.manifest().input.crop.as_ref().and_then(|c| c.pre_model.as_ref()) {
+        let pre_model = match package
+            .manifest()
+            .input
+            .crop
+            .as_ref()
+            .and_then(|c| c.pre_model.as_ref())
+        {
             None => None,
             Some(id) => {
                 let found = load(id).map_err(|reason| {
-                    Error::Network(format!("it needs the model {id:?} to find its region: {reason}"))
+                    Error::Network(format!(
+                        "it needs the model {id:?} to find its region: {reason}"
+                    ))
                 })?;
                 // One step only: a pre-model runs on the whole grid and needs none itself.
                 let network = Network::new(&found)?;
                 let package = Arc::new(found);
-                Some(Box::new(Self { package, network, pre_model: None }))
+                Some(Box::new(Self {
+                    package,
+                    network,
+                    pre_model: None,
+                }))
             }
         };
-        Ok(Self { package: Arc::new(package), network, pre_model })
+        Ok(Self {
+            package: Arc::new(package),
+            network,
+            pre_model,
+        })
     }
 
     /// The package.
@@ -155,9 +171,15 @@ impl Model {
             labels.iter_mut().for_each(|l| *l = u8::from(*l != 0));
         }
         clock.lap("components");
-        let map = LabelMap { geometry: conformed.geometry.clone(), labels };
+        let map = LabelMap {
+            geometry: conformed.geometry.clone(),
+            labels,
+        };
         let map = if conformed.untouched {
-            LabelMap { geometry: volume.geometry.clone(), ..map }
+            LabelMap {
+                geometry: volume.geometry.clone(),
+                ..map
+            }
         } else {
             resample_labels(&map, &volume.geometry, task)?
         };
@@ -182,11 +204,18 @@ impl Model {
 
     fn threshold_box(&self, conformed: &Conformed) -> Region {
         let dims = conformed.geometry.dims();
-        let Some(Crop { threshold, padding, .. }) = &self.package.manifest().input.crop else {
+        let Some(Crop {
+            threshold, padding, ..
+        }) = &self.package.manifest().input.crop
+        else {
             return Region::whole(dims);
         };
         let (_, max) = range(&conformed.values);
-        let above = if *threshold > 0.0 { (*threshold as f32) * max } else { 0.0 };
+        let above = if *threshold > 0.0 {
+            (*threshold as f32) * max
+        } else {
+            0.0
+        };
         Region::of(dims, *padding, |n| conformed.values[n] > above)
     }
 
@@ -201,7 +230,10 @@ impl Model {
         // and without a component filter.
         let dims = kji(conformed.geometry.dims());
         let voxels = conformed.geometry.voxel_count();
-        fits(RunPlan::new(&pre.network, dims, voxels, voxels).needed_bytes, settings)?;
+        fits(
+            RunPlan::new(&pre.network, dims, voxels, voxels).needed_bytes,
+            settings,
+        )?;
         let mut values = conformed.values.clone();
         normalize(&mut values, &pre.package.manifest().input.normalization);
         forward(&pre.network, values, dims, settings.executor, task)
@@ -220,14 +252,32 @@ impl Model {
             .collect()
     }
 
-    fn provenance(&self, volume: &Volume, settings: &Settings, region: &Region, clock: Clock) -> Provenance {
+    fn provenance(
+        &self,
+        volume: &Volume,
+        settings: &Settings,
+        region: &Region,
+        clock: Clock,
+    ) -> Provenance {
         let manifest = self.package.manifest();
         let size = region.size();
         let mut parameters = vec![
-            ("conform".to_owned(), format!("{:?}", manifest.input.conform)),
-            ("normalization".to_owned(), format!("{:?}", manifest.input.normalization)),
-            ("region".to_owned(), format!("{} × {} × {}", size[0], size[1], size[2])),
-            ("largest_component".to_owned(), manifest.output.largest_component.to_string()),
+            (
+                "conform".to_owned(),
+                format!("{:?}", manifest.input.conform),
+            ),
+            (
+                "normalization".to_owned(),
+                format!("{:?}", manifest.input.normalization),
+            ),
+            (
+                "region".to_owned(),
+                format!("{} × {} × {}", size[0], size[1], size[2]),
+            ),
+            (
+                "largest_component".to_owned(),
+                manifest.output.largest_component.to_string(),
+            ),
         ];
         if let Some(pre) = &self.pre_model {
             parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
@@ -239,7 +289,12 @@ impl Model {
             model_sha256: manifest.weights_sha256.clone(),
             device: device_name(settings.executor),
             parameters,
-            inputs: volume.source.images.iter().map(|i| i.sop_instance_uid.to_string()).collect(),
+            inputs: volume
+                .source
+                .images
+                .iter()
+                .map(|i| i.sop_instance_uid.to_string())
+                .collect(),
             started: settings.started.clone(),
             elapsed_secs: clock.laps,
             software_version: crate::VERSION.to_owned(),
@@ -265,7 +320,10 @@ fn kji([i, j, k]: [usize; 3]) -> [usize; 3] {
 fn fits(needed_bytes: u64, settings: &Settings) -> Result<(), Error> {
     if needed_bytes > settings.available_bytes {
         let available_bytes = settings.available_bytes;
-        return Err(Error::Memory { needed_bytes, available_bytes });
+        return Err(Error::Memory {
+            needed_bytes,
+            available_bytes,
+        });
     }
     Ok(())
 }
@@ -284,7 +342,12 @@ fn forward(
     }
 }
 
-fn native(network: &Network, values: Vec<f32>, dims: [usize; 3], task: &Task) -> Result<Vec<u8>, Error> {
+fn native(
+    network: &Network,
+    values: Vec<f32>,
+    dims: [usize; 3],
+    task: &Task,
+) -> Result<Vec<u8>, Error> {
     let instructions = Instructions::detect();
     let pad = network.reach();
     let rows = dims[0] * dims[1];
@@ -324,7 +387,10 @@ struct Region {
 
 impl Region {
     fn whole(dims: [usize; 3]) -> Self {
-        Self { low: [0; 3], high: dims }
+        Self {
+            low: [0; 3],
+            high: dims,
+        }
     }
 
     /// The box of what `counts`, padded and kept inside; the whole grid when nothing counts.
@@ -333,7 +399,10 @@ impl Region {
         let [ni, nj, nk] = dims;
         let none = ([usize::MAX; 3], [0_usize; 3]);
         let join = |a: ([usize; 3], [usize; 3]), b: ([usize; 3], [usize; 3])| {
-            (std::array::from_fn(|x| a.0[x].min(b.0[x])), std::array::from_fn(|x| a.1[x].max(b.1[x])))
+            (
+                std::array::from_fn(|x| a.0[x].min(b.0[x])),
+                std::array::from_fn(|x| a.1[x].max(b.1[x])),
+            )
         };
         let (low, high) = (0..nk)
             .into_par_iter()
@@ -372,7 +441,10 @@ impl Region {
     }
 
     fn cut(&self, values: &[f32], dims: [usize; 3]) -> Vec<f32> {
-        self.rows(dims).flat_map(|row| &values[row]).copied().collect()
+        self.rows(dims)
+            .flat_map(|row| &values[row])
+            .copied()
+            .collect()
     }
 
     fn paste(&self, labels: &[u8], dims: [usize; 3]) -> Vec<u8> {
@@ -393,14 +465,18 @@ struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { last: Instant::now(), laps: Vec::new() }
+        Self {
+            last: Instant::now(),
+            laps: Vec::new(),
+        }
     }
 }
 
 impl Clock {
     fn lap(&mut self, name: &str) {
         let now = Instant::now();
-        self.laps.push((name.to_owned(), (now - self.last).as_secs_f64()));
+        self.laps
+            .push((name.to_owned(), (now - self.last).as_secs_f64()));
         self.last = now;
     }
 }

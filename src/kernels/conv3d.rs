@@ -3,13 +3,16 @@
 //! For each output row and block of output channels, a tile of the row is accumulated over all
 //! taps and input channels in registers, then bias and activation are applied and it is stored
 //! once. Rows beyond the grid in y and z are skipped; in x the rows' own zeros are read.
-#![expect(unsafe_code, reason = "raw pointers in the inner loop; bounds are proven before it")]
+#![expect(
+    unsafe_code,
+    reason = "raw pointers in the inner loop; bounds are proven before it"
+)]
 
 use rayon::prelude::*;
 
+use super::Planes;
 use super::pointwise::Activation;
 use super::simd::{Instructions, Lanes};
-use super::Planes;
 
 /// Most output channels of a register tile.
 const BLOCK: usize = 6;
@@ -53,8 +56,15 @@ impl Conv3d {
     ) -> Self {
         assert!(size % 2 == 1 && dilation > 0, "kernels have a middle");
         let taps = size * size * size;
-        assert_eq!(weights.len(), output * input * taps, "weights fill the shape");
-        assert!(bias.is_empty() || bias.len() == output, "a bias for each output channel");
+        assert_eq!(
+            weights.len(),
+            output * input * taps,
+            "weights fill the shape"
+        );
+        assert!(
+            bias.is_empty() || bias.len() == output,
+            "a bias for each output channel"
+        );
         // Blocks of nearly equal size waste no lanes: 21 channels are 6+5+5+5, not 6+6+6+3.
         let count = output.div_ceil(BLOCK);
         let mut blocks = Vec::new();
@@ -77,8 +87,20 @@ impl Conv3d {
             blocks.push((width, packed));
             first += width;
         }
-        let bias = if bias.is_empty() { vec![0.0; output] } else { bias.to_vec() };
-        Self { input, output, size, dilation, activation, bias, blocks }
+        let bias = if bias.is_empty() {
+            vec![0.0; output]
+        } else {
+            bias.to_vec()
+        };
+        Self {
+            input,
+            output,
+            size,
+            dilation,
+            activation,
+            bias,
+            blocks,
+        }
     }
 
     /// Multiplications and additions for a grid, edges counted as full.
@@ -93,8 +115,15 @@ impl Conv3d {
     }
 
     fn check(&self, input: &Planes) {
-        assert_eq!(input.channels(), self.input, "channels of the input fit the weights");
-        assert!(input.pad() >= self.reach(), "rows are padded as far as the taps reach");
+        assert_eq!(
+            input.channels(),
+            self.input,
+            "channels of the input fit the weights"
+        );
+        assert!(
+            input.pad() >= self.reach(),
+            "rows are padded as far as the taps reach"
+        );
     }
 }
 
@@ -119,16 +148,27 @@ pub fn conv3d(
     assert_eq!(output.channels(), conv.output, "channels of the output");
     let (stride, pad, line) = (output.stride(), output.pad(), output.line());
     let [_, ny, nx] = input.dims();
-    output.as_mut_lines().par_chunks_mut(line).enumerate().try_for_each(|(n, out)| {
-        row(conv, input, n / ny, n % ny, instructions, &mut |co, x, values: &[f32]| {
-            let count = values.len().min(nx - x);
-            let at = co * stride + pad + x;
-            for (to, from) in out[at..at + count].iter_mut().zip(values) {
-                *to = conv.activation.of(*from);
-            }
-        });
-        if row_done() { Ok(()) } else { Err(Stopped) }
-    })
+    output
+        .as_mut_lines()
+        .par_chunks_mut(line)
+        .enumerate()
+        .try_for_each(|(n, out)| {
+            row(
+                conv,
+                input,
+                n / ny,
+                n % ny,
+                instructions,
+                &mut |co, x, values: &[f32]| {
+                    let count = values.len().min(nx - x);
+                    let at = co * stride + pad + x;
+                    for (to, from) in out[at..at + count].iter_mut().zip(values) {
+                        *to = conv.activation.of(*from);
+                    }
+                },
+            );
+            if row_done() { Ok(()) } else { Err(Stopped) }
+        })
 }
 
 /// Convolves and keeps only the channel with the largest value (the first of equals), `[z][y][x]`.
@@ -154,17 +194,24 @@ pub fn conv3d_argmax(
         || vec![0.0_f32; nx],
         |best, (n, labels)| {
             best.fill(f32::NEG_INFINITY);
-            row(conv, input, n / ny, n % ny, instructions, &mut |co, x, values: &[f32]| {
-                let count = values.len().min(nx - x);
-                let row = best[x..x + count].iter_mut().zip(&mut labels[x..x + count]);
-                for ((best, label), value) in row.zip(values) {
-                    // Channels come in rising order, so the first of equals stays.
-                    if *value > *best {
-                        *best = *value;
-                        *label = co as u8;
+            row(
+                conv,
+                input,
+                n / ny,
+                n % ny,
+                instructions,
+                &mut |co, x, values: &[f32]| {
+                    let count = values.len().min(nx - x);
+                    let row = best[x..x + count].iter_mut().zip(&mut labels[x..x + count]);
+                    for ((best, label), value) in row.zip(values) {
+                        // Channels come in rising order, so the first of equals stays.
+                        if *value > *best {
+                            *best = *value;
+                            *label = co as u8;
+                        }
                     }
-                }
-            });
+                },
+            );
             if row_done() { Ok(()) } else { Err(Stopped) }
         },
     )?;
@@ -278,11 +325,13 @@ unsafe fn tiles<V: Lanes, const CO: usize>(
                     continue;
                 };
                 for ky in 0..size {
-                    let Some(py) = (y + ky * dilation).checked_sub(reach).filter(|p| *p < ny) else {
+                    let Some(py) = (y + ky * dilation).checked_sub(reach).filter(|p| *p < ny)
+                    else {
                         continue;
                     };
-                    let mut row =
-                        data.as_ptr().add((pz * ny + py) * line + input.pad() - reach + x);
+                    let mut row = data
+                        .as_ptr()
+                        .add((pz * ny + py) * line + input.pad() - reach + x);
                     let mut w = weights.as_ptr().add((kz * size + ky) * tap_weights);
                     for _ in 0..conv.input {
                         for kx in 0..size {

@@ -38,7 +38,8 @@ pub fn conv3d_literal(
                                         let n = ((i as i64 * nz as i64 + pz) * ny as i64 + py)
                                             * nx as i64
                                             + px;
-                                        let w = (((o * ci + i) * size + kz) * size + ky) * size + kx;
+                                        let w =
+                                            (((o * ci + i) * size + kz) * size + ky) * size + kx;
                                         sum += f64::from(input[n as usize]) * f64::from(weights[w]);
                                     }
                                 }

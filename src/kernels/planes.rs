@@ -17,7 +17,12 @@ pub struct Planes {
 impl Planes {
     /// Zeros. `dims` is `[z, y, x]`.
     pub fn zeros(dims: [usize; 3], channels: usize, pad: usize) -> Self {
-        Self { dims, channels, pad, data: vec![0.0; Self::floats(dims, channels, pad)] }
+        Self {
+            dims,
+            channels,
+            pad,
+            data: vec![0.0; Self::floats(dims, channels, pad)],
+        }
     }
 
     /// Floats that a block takes.
@@ -30,13 +35,19 @@ impl Planes {
     /// # Panics
     /// When the number of values is not that of the shape.
     pub fn from_channels(values: &[f32], dims: [usize; 3], channels: usize, pad: usize) -> Self {
-        assert_eq!(values.len(), channels * dims[0] * dims[1] * dims[2], "values fill the shape");
+        assert_eq!(
+            values.len(),
+            channels * dims[0] * dims[1] * dims[2],
+            "values fill the shape"
+        );
         let mut planes = Self::zeros(dims, channels, pad);
         for c in 0..channels {
             for z in 0..dims[0] {
                 for y in 0..dims[1] {
                     let from = ((c * dims[0] + z) * dims[1] + y) * dims[2];
-                    planes.row_mut(z, y, c).copy_from_slice(&values[from..from + dims[2]]);
+                    planes
+                        .row_mut(z, y, c)
+                        .copy_from_slice(&values[from..from + dims[2]]);
                 }
             }
         }
@@ -48,7 +59,9 @@ impl Planes {
         let [nz, ny, _] = self.dims;
         let rows = (0..self.channels)
             .flat_map(|c| (0..nz).flat_map(move |z| (0..ny).map(move |y| (z, y, c))));
-        rows.flat_map(|(z, y, c)| self.row(z, y, c)).copied().collect()
+        rows.flat_map(|(z, y, c)| self.row(z, y, c))
+            .copied()
+            .collect()
     }
 
     /// `[z, y, x]`.

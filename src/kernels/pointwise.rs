@@ -5,7 +5,9 @@ use rayon::prelude::*;
 use super::Planes;
 
 /// Activation after a convolution.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// None.
@@ -43,8 +45,16 @@ fn erf(x: f32) -> f32 {
     let z = f64::from(x).abs();
     let t = 1.0 / (1.0 + 0.5 * z);
     let poly = [
-        0.170_872_77, -0.822_152_23, 1.488_515_87, -1.135_203_98, 0.278_868_07, -0.186_288_06,
-        0.096_784_18, 0.374_091_96, 1.000_023_68, -1.265_512_23,
+        0.170_872_77,
+        -0.822_152_23,
+        1.488_515_87,
+        -1.135_203_98,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_68,
+        -1.265_512_23,
     ];
     let sum = poly.iter().fold(0.0, |sum, c| sum * t + c);
     let y = 1.0 - t * (-z * z + sum).exp();
@@ -79,8 +89,10 @@ pub fn instance_norm(planes: &mut Planes, epsilon: f32, activation: Activation) 
     let count = (nz * ny * nx) as f64;
     let means: Vec<f64> = reduce(&|x, _| x).iter().map(|s| s / count).collect();
     let squares = reduce(&|x, c| (x - means[c]) * (x - means[c]));
-    let scales: Vec<f64> =
-        squares.iter().map(|s| 1.0 / (s / count + f64::from(epsilon)).sqrt()).collect();
+    let scales: Vec<f64> = squares
+        .iter()
+        .map(|s| 1.0 / (s / count + f64::from(epsilon)).sqrt())
+        .collect();
     planes.as_mut_lines().par_chunks_mut(line).for_each(|l| {
         for c in 0..channels {
             let range = row(l, c);
@@ -98,14 +110,21 @@ mod tests {
     #[test]
     fn gelu_uses_the_error_function() {
         // Values of the exact form, from 0.5·x·erfc(−x/√2) in high precision.
-        for (x, want) in [(1.0, 0.841_344_75), (-1.0, -0.158_655_25), (2.5, 2.484_475_8), (-3.0, -0.004_049_693_8)] {
+        for (x, want) in [
+            (1.0, 0.841_344_75),
+            (-1.0, -0.158_655_25),
+            (2.5, 2.484_475_8),
+            (-3.0, -0.004_049_693_8),
+        ] {
             assert!((Activation::Gelu.of(x) - want).abs() < 1e-6, "{x}");
         }
     }
 
     #[test]
     fn instance_norm_gives_mean_zero_and_variance_one() {
-        let values: Vec<f32> = (0..2 * 4 * 5 * 6).map(|n| ((n * 37) % 101) as f32 + 1000.0).collect();
+        let values: Vec<f32> = (0..2 * 4 * 5 * 6)
+            .map(|n| ((n * 37) % 101) as f32 + 1000.0)
+            .collect();
         let mut planes = Planes::from_channels(&values, [4, 5, 6], 2, 3);
         instance_norm(&mut planes, 1e-5, Activation::Linear);
         let out = planes.to_channels();

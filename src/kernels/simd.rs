@@ -1,5 +1,8 @@
 //! Vectors of f32 by instruction set, chosen at run time.
-#![expect(unsafe_code, reason = "intrinsics; each is called only after its feature was detected")]
+#![expect(
+    unsafe_code,
+    reason = "intrinsics; each is called only after its feature was detected"
+)]
 
 use std::time::Instant;
 
@@ -19,7 +22,9 @@ pub enum Instructions {
 impl Instructions {
     /// The best that this machine has.
     pub fn detect() -> Self {
-        *Self::available().first().expect("portable code runs everywhere")
+        *Self::available()
+            .first()
+            .expect("portable code runs everywhere")
     }
 
     /// All that this machine has, best first.

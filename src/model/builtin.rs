@@ -6,8 +6,7 @@ use super::package::PackageFiles;
 
 /// Packages compiled in.
 pub fn packages() -> Vec<PackageFiles> {
-    vec![
-    ]
+    vec![]
 }
 
 #[expect(dead_code, reason = "used by the list above")]

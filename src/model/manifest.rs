@@ -225,7 +225,9 @@ impl Manifest {
         // Both become folder names.
         let word = |text: &str, also: &str| {
             (1..=64).contains(&text.len())
-                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c))
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c))
                 && !text.starts_with(['.', '-'])
         };
         if !word(&self.id, "-") || !word(&self.version, "-.") {
@@ -233,12 +235,27 @@ impl Manifest {
         }
         let mut channels = 1;
         for (n, layer) in self.network.layers.iter().enumerate() {
-            if let Layer::Conv3d { input, output, kernel, dilation, .. } = layer {
+            if let Layer::Conv3d {
+                input,
+                output,
+                kernel,
+                dilation,
+                ..
+            } = layer
+            {
                 if *input != channels {
-                    return Err(format!("layer {n} takes {input} channels, {channels} arrive"));
+                    return Err(format!(
+                        "layer {n} takes {input} channels, {channels} arrive"
+                    ));
                 }
-                if !(1..=1024).contains(output) || kernel % 2 == 0 || *kernel > 15 || !(1..=128).contains(dilation) {
-                    return Err(format!("layer {n} has {output} channels, kernel {kernel}, dilation {dilation}"));
+                if !(1..=1024).contains(output)
+                    || kernel % 2 == 0
+                    || *kernel > 15
+                    || !(1..=128).contains(dilation)
+                {
+                    return Err(format!(
+                        "layer {n} has {output} channels, kernel {kernel}, dilation {dilation}"
+                    ));
                 }
                 channels = *output;
             }
@@ -246,25 +263,44 @@ impl Manifest {
         let last = self.network.layers.last();
         let classes = self.classes();
         if !matches!(last, Some(Layer::Conv3d { .. })) || !(2..=256).contains(&classes) {
-            return Err("the network does not end in a convolution with 2 to 256 channels".to_owned());
+            return Err(
+                "the network does not end in a convolution with 2 to 256 channels".to_owned(),
+            );
         }
         let mut seen = [false; 256];
         for label in &self.labels {
-            if label.label == 0 || usize::from(label.label) >= classes || seen[usize::from(label.label)] {
-                return Err(format!("label {} is twice there or has no class", label.label));
+            if label.label == 0
+                || usize::from(label.label) >= classes
+                || seen[usize::from(label.label)]
+            {
+                return Err(format!(
+                    "label {} is twice there or has no class",
+                    label.label
+                ));
             }
             seen[usize::from(label.label)] = true;
         }
-        if let Conform::Grid { spacing_mm, orientation } = &self.input.conform {
+        if let Conform::Grid {
+            spacing_mm,
+            orientation,
+        } = &self.input.conform
+        {
             let pairs = ["LR", "AP", "SI"];
-            let axes: Vec<Option<usize>> =
-                orientation.chars().map(|c| pairs.iter().position(|p| p.contains(c))).collect();
+            let axes: Vec<Option<usize>> = orientation
+                .chars()
+                .map(|c| pairs.iter().position(|p| p.contains(c)))
+                .collect();
             let mut sorted = axes.clone();
             sorted.sort();
             if sorted != [Some(0), Some(1), Some(2)] {
-                return Err(format!("orientation {orientation:?}, expected three letters such as RAS"));
+                return Err(format!(
+                    "orientation {orientation:?}, expected three letters such as RAS"
+                ));
             }
-            if spacing_mm.iter().any(|s| !s.is_finite() || *s < 0.05 || *s > 100.0) {
+            if spacing_mm
+                .iter()
+                .any(|s| !s.is_finite() || *s < 0.05 || *s > 100.0)
+            {
                 return Err(format!("spacing {spacing_mm:?} mm"));
             }
         }

@@ -10,7 +10,7 @@ mod registry;
 
 pub use manifest::{
     Conform, Crop, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
-    OutputKind,
+    OutputKind, SHAPE as MANIFEST_SHAPE,
 };
-pub use package::{Error, PackageFiles, VerifiedPackage};
+pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

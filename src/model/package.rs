@@ -33,7 +33,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The weights are not the stated ones.
-    #[error("the weights are not those of the manifest (SHA-256 {found}, expected {expected}): import the model again: {path}")]
+    #[error(
+        "the weights are not those of the manifest (SHA-256 {found}, expected {expected}): import the model again: {path}"
+    )]
     Hash {
         /// Of the file.
         found: String,
@@ -72,7 +74,11 @@ pub enum Error {
 }
 
 fn list(keys: &[String]) -> String {
-    if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+    if keys.is_empty() {
+        "none".to_owned()
+    } else {
+        keys.join(", ")
+    }
 }
 
 /// The bytes of a package, not yet believed.
@@ -106,7 +112,10 @@ impl PackageFiles {
             let file = |name: &str, limit| read_limited(&path.join(name), limit);
             if !path.join("manifest.json").is_file() {
                 let reason = "manifest.json is missing".to_owned();
-                return Err(Error::NotAPackage { reason, path: path.to_owned() });
+                return Err(Error::NotAPackage {
+                    reason,
+                    path: path.to_owned(),
+                });
             }
             return Ok(Self {
                 manifest: file("manifest.json", LARGEST_TEXT)?,
@@ -115,13 +124,21 @@ impl PackageFiles {
                 path: path.to_owned(),
             });
         }
-        let refused = |reason: String| Error::NotAPackage { reason, path: path.to_owned() };
-        let io = |source| Error::Io { source, path: path.to_owned() };
+        let refused = |reason: String| Error::NotAPackage {
+            reason,
+            path: path.to_owned(),
+        };
+        let io = |source| Error::Io {
+            source,
+            path: path.to_owned(),
+        };
         let file = std::fs::File::open(path).map_err(io)?;
         let mut zip = zip::ZipArchive::new(file).map_err(|e| refused(format!("no ZIP ({e})")))?;
         // Members are read by their exact names into memory: no path of the archive is followed.
         let mut member = |name: &str, limit: u64| -> Result<Vec<u8>, Error> {
-            let member = zip.by_name(name).map_err(|_| refused(format!("{name} is missing")))?;
+            let member = zip
+                .by_name(name)
+                .map_err(|_| refused(format!("{name} is missing")))?;
             let mut bytes = Vec::new();
             member.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
             if bytes.len() as u64 > limit {
@@ -139,12 +156,18 @@ impl PackageFiles {
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let io = |source| Error::Io { source, path: path.to_owned() };
+    let io = |source| Error::Io {
+        source,
+        path: path.to_owned(),
+    };
     let file = std::fs::File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
     if size > limit {
         let reason = format!("{size} bytes, at most {limit} are read");
-        return Err(Error::NotAPackage { reason, path: path.to_owned() });
+        return Err(Error::NotAPackage {
+            reason,
+            path: path.to_owned(),
+        });
     }
     let mut bytes = Vec::with_capacity(size as usize);
     file.take(limit).read_to_end(&mut bytes).map_err(io)?;
@@ -155,10 +178,13 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 impl VerifiedPackage {
@@ -168,14 +194,21 @@ impl VerifiedPackage {
     /// [`Error`].
     pub fn verify(files: PackageFiles) -> Result<Self, Error> {
         let path = files.path.clone();
-        let manifest = Manifest::parse(&files.manifest)
-            .map_err(|source| Error::Manifest { source, path: path.clone() })?;
+        let manifest = Manifest::parse(&files.manifest).map_err(|source| Error::Manifest {
+            source,
+            path: path.clone(),
+        })?;
         let found = sha256_hex(&files.weights);
         if !found.eq_ignore_ascii_case(&manifest.weights_sha256) {
             let expected = manifest.weights_sha256.clone();
-            return Err(Error::Hash { found, expected, path });
+            return Err(Error::Hash {
+                found,
+                expected,
+                path,
+            });
         }
-        check_weights(&manifest, &files.weights).map_err(|reason| Error::Weights { reason, path })?;
+        check_weights(&manifest, &files.weights)
+            .map_err(|reason| Error::Weights { reason, path })?;
         Ok(Self { manifest, files })
     }
 
@@ -204,7 +237,9 @@ impl VerifiedPackage {
 fn floats(tensor: &safetensors::tensor::TensorView<'_>) -> Option<Vec<f32>> {
     (tensor.dtype() == safetensors::Dtype::F32).then(|| {
         let words = tensor.data().chunks_exact(4);
-        words.map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
+        words
+            .map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]]))
+            .collect()
     })
 }
 
@@ -212,9 +247,14 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
     let tensors = safetensors::SafeTensors::deserialize(bytes)
         .map_err(|error| format!("no readable safetensors file ({error})"))?;
     let check = |name: &str, shape: &[usize]| -> Result<(), String> {
-        let tensor = tensors.tensor(name).map_err(|_| format!("tensor {name:?} is missing"))?;
+        let tensor = tensors
+            .tensor(name)
+            .map_err(|_| format!("tensor {name:?} is missing"))?;
         if tensor.shape() != shape {
-            return Err(format!("tensor {name:?} has shape {:?}, expected {shape:?}", tensor.shape()));
+            return Err(format!(
+                "tensor {name:?} has shape {:?}, expected {shape:?}",
+                tensor.shape()
+            ));
         }
         let values = floats(&tensor).ok_or_else(|| format!("tensor {name:?} is not f32"))?;
         if values.iter().any(|v| !v.is_finite()) {
@@ -224,7 +264,15 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
     };
     let mut used = BTreeSet::new();
     for layer in &manifest.network.layers {
-        if let Layer::Conv3d { weight, bias, input, output, kernel, .. } = layer {
+        if let Layer::Conv3d {
+            weight,
+            bias,
+            input,
+            output,
+            kernel,
+            ..
+        } = layer
+        {
             check(weight, &[*output, *input, *kernel, *kernel, *kernel])?;
             used.insert(weight.clone());
             if let Some(bias) = bias {
@@ -233,7 +281,11 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
             }
         }
     }
-    match tensors.names().into_iter().find(|name| !used.contains(*name)) {
+    match tensors
+        .names()
+        .into_iter()
+        .find(|name| !used.contains(*name))
+    {
         Some(name) => Err(format!("tensor {name:?} belongs to no layer")),
         None => Ok(()),
     }

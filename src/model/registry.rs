@@ -33,14 +33,20 @@ impl Registry {
         let mut entries: Vec<Entry> = builtin::packages()
             .iter()
             .filter_map(|files| Manifest::parse(&files.manifest).ok())
-            .map(|manifest| Entry { manifest, bundled: true })
+            .map(|manifest| Entry {
+                manifest,
+                bundled: true,
+            })
             .collect();
         let mut installed: Vec<Entry> = self
             .folders()
             .iter()
             .filter_map(|folder| std::fs::read(folder.join("manifest.json")).ok())
             .filter_map(|bytes| Manifest::parse(&bytes).ok())
-            .map(|manifest| Entry { manifest, bundled: false })
+            .map(|manifest| Entry {
+                manifest,
+                bundled: false,
+            })
             .collect();
         installed.sort_by_key(|e| e.manifest.key());
         entries.extend(installed);
@@ -75,7 +81,9 @@ impl Registry {
             None => (wanted, None),
         };
         let numbers = |text: &str| -> Vec<u64> {
-            text.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect()
+            text.split(['.', '-'])
+                .map(|part| part.parse().unwrap_or(0))
+                .collect()
         };
         self.list()
             .into_iter()
@@ -90,12 +98,17 @@ impl Registry {
     /// [`Error::Io`].
     pub fn install(&self, package: &VerifiedPackage) -> Result<PathBuf, Error> {
         let folder = self.place(package.manifest());
-        let io = |source| Error::Io { source, path: folder.clone() };
+        let io = |source| Error::Io {
+            source,
+            path: folder.clone(),
+        };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let files = package.files();
         let write = |name: &str, bytes: &[u8]| {
-            whole_file::write(&folder.join(name), |w| -> std::io::Result<()> { w.write_all(bytes) })
-                .map_err(io)
+            whole_file::write(&folder.join(name), |w| -> std::io::Result<()> {
+                w.write_all(bytes)
+            })
+            .map_err(io)
         };
         // The manifest comes last: without it the folder is no package.
         write("weights.safetensors", &files.weights)?;
@@ -109,7 +122,10 @@ impl Registry {
     /// Key and outcome of every model's check, bundled and installed, damaged ones too.
     pub fn verify_all(&self) -> Vec<(String, Result<(), Error>)> {
         let bundled = builtin::packages().into_iter().map(Ok);
-        let installed = self.folders().into_iter().map(|folder| PackageFiles::read(&folder).map_err(|e| (folder, e)));
+        let installed = self
+            .folders()
+            .into_iter()
+            .map(|folder| PackageFiles::read(&folder).map_err(|e| (folder, e)));
         bundled
             .chain(installed)
             .map(|files| match files {
@@ -134,7 +150,10 @@ impl Registry {
             return Err(Error::Bundled(key));
         }
         let folder = self.place(&entry.manifest);
-        std::fs::remove_dir_all(&folder).map_err(|source| Error::Io { source, path: folder.clone() })?;
+        std::fs::remove_dir_all(&folder).map_err(|source| Error::Io {
+            source,
+            path: folder.clone(),
+        })?;
         // The id's folder goes with its last version.
         let _ = folder.parent().map(std::fs::remove_dir);
         Ok(key)
@@ -147,15 +166,22 @@ impl Registry {
     fn folders(&self) -> Vec<PathBuf> {
         let children = |folder: &Path| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+            let mut paths: Vec<PathBuf> =
+                entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
             paths.sort();
             paths
         };
-        children(&self.folder).iter().flat_map(|id| children(id)).collect()
+        children(&self.folder)
+            .iter()
+            .flat_map(|id| children(id))
+            .collect()
     }
 
     fn no_such(&self, wanted: &str) -> Error {
         let installed = self.list().iter().map(|e| e.manifest.key()).collect();
-        Error::NoSuchModel { wanted: wanted.to_owned(), installed }
+        Error::NoSuchModel {
+            wanted: wanted.to_owned(),
+            installed,
+        }
     }
 }
