@@ -131,7 +131,10 @@ pub fn items(worklist: Worklist, files: Vec<PathBuf>, modality: &str, output: &P
     for mut patient in worklist.patients {
         for mut study in std::mem::take(&mut patient.studies) {
             for series in std::mem::take(&mut study.series) {
-                let folder = format!("{}/{}", study.study_instance_uid, series.series_instance_uid);
+                let folder = format!(
+                    "{}/{}",
+                    study.study_instance_uid, series.series_instance_uid
+                );
                 if series.stacks.is_empty() {
                     items.push(Item {
                         title: title(&series),
@@ -163,7 +166,11 @@ pub fn items(worklist: Worklist, files: Vec<PathBuf>, modality: &str, output: &P
     let output = output.canonicalize().unwrap_or_else(|_| output.to_owned());
     let mut files: Vec<PathBuf> = files
         .into_iter()
-        .filter(|path| !path.canonicalize().is_ok_and(|path| path.starts_with(&output)))
+        .filter(|path| {
+            !path
+                .canonicalize()
+                .is_ok_and(|path| path.starts_with(&output))
+        })
         .collect();
     files.sort();
     files.dedup();
@@ -239,9 +246,11 @@ fn file_key(path: &Path) -> String {
         })
         .collect();
     let safe = safe.trim_matches('.');
-    let device = ["con", "prn", "aux", "nul"]
-        .iter()
-        .any(|d| safe.split('.').next().is_some_and(|s| s.eq_ignore_ascii_case(d)));
+    let device = ["con", "prn", "aux", "nul"].iter().any(|d| {
+        safe.split('.')
+            .next()
+            .is_some_and(|s| s.eq_ignore_ascii_case(d))
+    });
     match safe {
         "" => "volume".to_owned(),
         safe if device => format!("_{safe}"),
@@ -292,7 +301,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
         std::fs::create_dir(&output).unwrap();
-        let (input, result) = (folder.path().join("a.nii"), output.join("segmentation.nii.gz"));
+        let (input, result) = (
+            folder.path().join("a.nii"),
+            output.join("segmentation.nii.gz"),
+        );
         for file in [&input, &result] {
             std::fs::write(file, "x").unwrap();
         }

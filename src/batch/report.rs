@@ -9,12 +9,7 @@ use super::run::{Row, Summary};
 use crate::whole_file;
 
 /// Writes both, each whole or not at all.
-pub(super) fn write(
-    output: &Path,
-    model: &str,
-    rows: &[Row],
-    summary: &Summary,
-) -> io::Result<()> {
+pub(super) fn write(output: &Path, model: &str, rows: &[Row], summary: &Summary) -> io::Result<()> {
     let table = table(rows).map_err(io::Error::other)?;
     whole_file::write(&output.join("batch.csv"), |w| w.write_all(&table))?;
     let rows: Vec<_> = rows
@@ -105,7 +100,10 @@ mod tests {
             status,
             reason: String::new(),
             seconds: 1.25,
-            volumes_ml: volumes_ml.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
+            volumes_ml: volumes_ml
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), *v))
+                .collect(),
             inputs: vec![],
             results: "out".into(),
         };

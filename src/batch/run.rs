@@ -12,7 +12,7 @@ use super::journal::{Entry, Journal};
 use super::left::TimeLeft;
 use super::plan::{FEWEST_SLICES, Item, ItemSource, Plan, items};
 use super::report;
-use crate::audit::{self, AuditEvent, EventId, Log, Outcome, ParticipantObject};
+use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
 use crate::export::{self, Format};
 use crate::task::{Cancelled, Task};
 use crate::volume::{Layout, Volume};
@@ -229,7 +229,8 @@ impl<E: Engine> Batch<'_, E> {
             for (position, read) in read.iter().enumerate() {
                 let index = read.index;
                 let step = watch.next(position, &rows[index].title, &left.words(secs(started)));
-                if read.volume != Err(Failure::Cancelled) {
+                watch.show(task);
+                if !matches!(read.volume, Err(Failure::Cancelled)) {
                     rows[index].status = Status::Running;
                     on_row(index, &rows[index]);
                 }
@@ -270,7 +271,8 @@ impl<E: Engine> Batch<'_, E> {
                     break;
                 }
             }
-            // Lets a reader that waits with a volume go.
+            // Lets a reader that waits go.
+            watch.reading.cancel();
             drop(read);
             drop(go);
         });
@@ -303,18 +305,23 @@ impl<E: Engine> Batch<'_, E> {
         let model = ParticipantObject::model(&self.model.key, &self.model.sha256);
         let run = event(EventId::ModelRun).about(model);
         self.log.append(&run).map_err(|e| Failure::from_error(&e))?;
-        let segmentation = self
-            .engine
-            .segment(volume, task)
-            .inspect_err(|failure| match failure {
-                Failure::Cancelled => self.record(run.clone().failed(Outcome::MinorFailure, "cancelled")),
-                Failure::Reason(why) => {
-                    self.record(run.clone().failed(Outcome::SeriousFailure, why));
-                }
-            })?;
+        let segmentation =
+            self.engine
+                .segment(volume, task)
+                .inspect_err(|failure| match failure {
+                    Failure::Cancelled => {
+                        self.record(run.clone().failed(Outcome::MinorFailure, "cancelled"))
+                    }
+                    Failure::Reason(why) => {
+                        self.record(run.clone().failed(Outcome::SeriousFailure, why));
+                    }
+                })?;
         task.begin("Writing results", 0);
         let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
-        let receipt = self.log.append(&release).map_err(|e| Failure::from_error(&e))?;
+        let receipt = self
+            .log
+            .append(&release)
+            .map_err(|e| Failure::from_error(&e))?;
         remove_leftovers(&row.results);
         let written = export::write_results(
             &segmentation,
@@ -359,7 +366,12 @@ impl<E: Engine> Batch<'_, E> {
             input: self.items[index].fingerprint(),
             model: self.model.key.clone(),
             model_sha256: self.model.sha256.clone(),
-            formats: self.plan.formats.iter().map(|f| f.name().to_owned()).collect(),
+            formats: self
+                .plan
+                .formats
+                .iter()
+                .map(|f| f.name().to_owned())
+                .collect(),
             files,
             status: row.status.word().to_owned(),
             reason: row.reason.clone(),
@@ -399,7 +411,7 @@ fn read_ahead(
             .append(&access)
             .map_err(|e| Failure::from_error(&e))
             .and_then(|_| guarded(|| engine.load(&item.source, &watch.reading)));
-        let stop = volume == Err(Failure::Cancelled);
+        let stop = matches!(volume, Err(Failure::Cancelled));
         let read = Read {
             index,
             volume,
@@ -470,21 +482,27 @@ impl Watch {
 
     fn follow(&self, task: &Task) {
         while !self.over.load(Ordering::Relaxed) {
-            let (position, title, step) = lock(&self.current).clone();
-            if task.is_cancelled() {
-                step.cancel();
-                self.reading.cancel();
-            }
-            let progress = step.progress();
-            let part = (progress.fraction().unwrap_or(0.0) * 1000.0) as usize;
-            let phase = match progress.phase.as_str() {
-                "" => title,
-                phase => format!("{title}, {phase}"),
-            };
-            task.begin(&phase, self.total * 1000);
-            task.report(position * 1000 + part, self.total * 1000);
+            self.show(task);
             std::thread::sleep(Duration::from_millis(30));
         }
+    }
+
+    /// Passes cancellation down and progress up, once.
+    fn show(&self, task: &Task) {
+        let current = lock(&self.current);
+        let (position, title, step) = &*current;
+        if task.is_cancelled() {
+            step.cancel();
+            self.reading.cancel();
+        }
+        let progress = step.progress();
+        let part = (progress.fraction().unwrap_or(0.0) * 1000.0) as usize;
+        let phase = match progress.phase.as_str() {
+            "" => title.clone(),
+            phase => format!("{title}, {phase}"),
+        };
+        task.begin(&phase, self.total * 1000);
+        task.report(position * 1000 + part, self.total * 1000);
     }
 }
 
@@ -499,7 +517,9 @@ impl Drop for Over<'_> {
 
 /// The value behind a lock, also after a panic elsewhere: these values are whole at any time.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Adds what an item is to an event.
@@ -525,7 +545,10 @@ fn row_of(item: &Item, plan: &Plan) -> Row {
         seconds: 0.0,
         volumes_ml: Vec::new(),
         inputs: item.inputs(),
-        results: item.key.split('/').fold(plan.output.clone(), |p, part| p.join(part)),
+        results: item
+            .key
+            .split('/')
+            .fold(plan.output.clone(), |p, part| p.join(part)),
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Ending;
 use super::progress::ProgressLine;
-use crate::batch::{self, Plan, Status};
+use crate::batch::{Plan, Status};
 use crate::export::Format;
-use crate::runtime::Home;
+use crate::runtime::{Home, run_batch};
 use crate::task::Task;
 
 #[derive(clap::Args, Debug)]
@@ -42,13 +42,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let plan = Plan {
         inputs: arguments.paths.clone(),
         output: arguments.out.clone(),
-        model: arguments.model.clone(),
         formats: arguments.format.iter().map(|name| name.parse()).collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
     };
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let (summary, rows) = batch::run(home, &plan, &task, |_, row| match row.status {
+    let (summary, rows) = run_batch(home, &arguments.model, &plan, &task, |_, row| match row.status {
         Status::Done => eprintln!("done     {}  {}", row.key, row.reason),
         Status::Failed => eprintln!("failed   {}: {}", row.key, row.reason),
         Status::Skipped => eprintln!("skipped  {}: {}", row.key, row.reason),
