@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Ending;
+use super::print::say;
 use super::progress::ProgressLine;
 use crate::batch::{Plan, Status};
 use crate::export::Format;
@@ -42,31 +43,46 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let plan = Plan {
         inputs: arguments.paths.clone(),
         output: arguments.out.clone(),
-        formats: arguments.format.iter().map(|name| name.parse()).collect::<Result<Vec<Format>, _>>()?,
+        formats: arguments
+            .format
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
     };
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let (summary, rows) = run_batch(home, &arguments.model, &plan, &task, |_, row| match row.status {
-        Status::Done => eprintln!("done     {}  {}", row.key, row.reason),
-        Status::Failed => eprintln!("failed   {}: {}", row.key, row.reason),
-        Status::Skipped => eprintln!("skipped  {}: {}", row.key, row.reason),
-        Status::Waiting | Status::Running => {}
+    let (summary, rows) = run_batch(home, &arguments.model, &plan, &task, |_, row| {
+        match row.status {
+            Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
+            Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
+            Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
+            Status::Waiting | Status::Running => {}
+        }
     })?;
     drop(line);
     if arguments.json {
-        let table = std::fs::read_to_string(arguments.out.join("batch.json"))?;
-        println!("{table}");
+        say(std::fs::read_to_string(arguments.out.join("batch.json"))?.trim_end())?;
     } else {
-        for row in &rows {
-            for (name, ml) in &row.volumes_ml {
-                println!("{}\t{name}\t{ml:.3} mL", row.key);
-            }
+        let volumes: Vec<String> = rows
+            .iter()
+            .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
+            .map(|(row, (name, ml))| format!("{}\t{name}\t{ml:.3} mL", row.key))
+            .collect();
+        if !volumes.is_empty() {
+            say(&volumes.join("\n"))?;
         }
     }
-    eprintln!("{}; results in {}", summary.words(), arguments.out.display());
+    eprintln!(
+        "{}; results in {}",
+        summary.words(),
+        arguments.out.display()
+    );
     if rows.is_empty() {
-        eprintln!("negatoscope: no images found ({} files skipped; see `negatoscope info`)", summary.unreadable);
+        eprintln!(
+            "negatoscope: no images found ({} files skipped; see `negatoscope info`)",
+            summary.unreadable
+        );
     }
     Ok(match (summary.done, summary.failed, summary.cancelled) {
         (0, ..) => Ending::Nothing,

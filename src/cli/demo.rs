@@ -61,7 +61,13 @@ fn write_study(phantom: &Phantom, folder: &Path) -> anyhow::Result<Vec<PathBuf>>
         body_part: "HEAD".to_owned(),
         synthetic: true,
     };
-    Ok(write_image_series(&phantom.volume, folder, &options, &mut RandomUids::fresh, now_utc())?)
+    Ok(write_image_series(
+        &phantom.volume,
+        folder,
+        &options,
+        &mut RandomUids::fresh,
+        now_utc(),
+    )?)
 }
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {

@@ -32,7 +32,22 @@ impl ProgressLine {
             }
             eprint!("\r\x1b[K");
         });
-        Self { over, thread: Some(thread) }
+        Self {
+            over,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl ProgressLine {
+    /// Says something on standard error, above the line.
+    pub fn note(&self, text: &str) {
+        let clear = if self.thread.is_some() {
+            "\r\x1b[K"
+        } else {
+            ""
+        };
+        eprintln!("{clear}{text}");
     }
 }
 

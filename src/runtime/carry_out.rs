@@ -25,7 +25,11 @@ impl Runtime {
     /// When the log cannot be opened.
     pub fn new(home: Home) -> Result<Self, audit::Error> {
         let log = Arc::new(audit::Log::open(home.root())?);
-        Ok(Self { home, jobs: Jobs::new(), log })
+        Ok(Self {
+            home,
+            jobs: Jobs::new(),
+            log,
+        })
     }
 
     /// Called after each event.
@@ -83,33 +87,72 @@ impl Runtime {
             }),
             Action::Index { job, paths, task } => self.jobs.spawn("index", Some(job), move |_| {
                 let opened = index_paths(&paths, &task)?;
-                Ok(Some(Event::Indexed { job, worklist: opened.worklist, files: opened.files }))
+                Ok(Some(Event::Indexed {
+                    job,
+                    worklist: opened.worklist,
+                    files: opened.files,
+                }))
             }),
-            Action::Load { job, key, series, volume, first, task } => {
+            Action::Load {
+                job,
+                key,
+                series,
+                volume,
+                first,
+                task,
+            } => {
                 self.jobs.spawn("load", Some(job), move |outbox| {
                     if let (SeriesKey::Stack { stack, .. }, Some(headers)) = (&key, &series)
                         && let Ok((data, auto_window)) = load_slice(headers, *stack, first)
                     {
                         let slice = first;
-                        outbox.send(Event::Slice { volume, slice, data, auto_window });
+                        outbox.send(Event::Slice {
+                            volume,
+                            slice,
+                            data,
+                            auto_window,
+                        });
                     }
                     let (data, auto_window) =
                         load_key(&key, series.as_deref(), &task).map_err(load_failed)?;
-                    Ok(Some(Event::Loaded { job, volume, data, auto_window }))
+                    Ok(Some(Event::Loaded {
+                        job,
+                        volume,
+                        data,
+                        auto_window,
+                    }))
                 });
             }
-            Action::LoadSlice { key, series, volume, slice } => {
+            Action::LoadSlice {
+                key,
+                series,
+                volume,
+                slice,
+            } => {
                 self.jobs.spawn("slice", None, move |_| {
-                    let SeriesKey::Stack { stack, .. } = key else { return Ok(None) };
+                    let SeriesKey::Stack { stack, .. } = key else {
+                        return Ok(None);
+                    };
                     // A slice that fails is not told: the load of the whole stack tells it.
                     let loaded = load_slice(&series, stack, slice).ok();
-                    Ok(loaded.map(|(data, auto_window)| Event::Slice { volume, slice, data, auto_window }))
+                    Ok(loaded.map(|(data, auto_window)| Event::Slice {
+                        volume,
+                        slice,
+                        data,
+                        auto_window,
+                    }))
                 });
             }
             Action::Thumbnails(wanted) => self.jobs.spawn("thumbnails", None, move |outbox| {
                 for (key, patient, study, series) in wanted {
-                    let SeriesKey::Stack { stack, .. } = &key else { continue };
-                    let context = dicom::SeriesContext { patient: &patient, study: &study, series: &series };
+                    let SeriesKey::Stack { stack, .. } = &key else {
+                        continue;
+                    };
+                    let context = dicom::SeriesContext {
+                        patient: &patient,
+                        study: &study,
+                        series: &series,
+                    };
                     if let Ok(picture) = dicom::thumbnail(context, *stack) {
                         outbox.send(Event::Thumbnail {
                             key,
@@ -123,7 +166,8 @@ impl Runtime {
             }),
             Action::ListModels => {
                 let home = self.home.clone();
-                self.jobs.spawn("models", None, move |_| Ok(Some(models::list(&home))));
+                self.jobs
+                    .spawn("models", None, move |_| Ok(Some(models::list(&home))));
             }
             Action::ImportModel(path) => {
                 let home = self.home.clone();
@@ -132,22 +176,47 @@ impl Runtime {
                     Ok(Some(models::list(&home)))
                 });
             }
-            Action::Estimate { model, volume, data } => {
+            Action::Estimate {
+                model,
+                volume,
+                data,
+            } => {
                 let home = self.home.clone();
                 self.jobs.spawn("estimate", None, move |_| {
                     let estimate = models::estimate(&home, &model, &data);
-                    Ok(Some(Event::Estimated { model, volume, estimate }))
+                    Ok(Some(Event::Estimated {
+                        model,
+                        volume,
+                        estimate,
+                    }))
                 });
             }
-            Action::RunModel { job, model, volume, data, task } => {
+            Action::RunModel {
+                job,
+                model,
+                volume,
+                data,
+                task,
+            } => {
                 let home = self.home.clone();
                 self.jobs.spawn("model", Some(job), move |_| {
                     let (segmentation, statistics) = models::run(&home, &model, &data, &task)?;
                     let segmentation = Arc::new(segmentation);
-                    Ok(Some(Event::Segmented { job, volume, segmentation, statistics }))
+                    Ok(Some(Event::Segmented {
+                        job,
+                        volume,
+                        segmentation,
+                        statistics,
+                    }))
                 });
             }
-            Action::Export { job, segmentation, data, folder, task } => {
+            Action::Export {
+                job,
+                segmentation,
+                data,
+                folder,
+                task,
+            } => {
                 let Some(receipt) = receipt else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
                     task.check()?;
@@ -155,23 +224,46 @@ impl Runtime {
                     Ok(Some(Event::Exported { job, folder, files }))
                 });
             }
-            Action::Batch { job, input, output, model, task } => {
+            Action::Batch {
+                job,
+                input,
+                output,
+                model,
+                task,
+            } => {
                 let home = self.home.clone();
                 self.jobs.spawn("batch", Some(job), move |outbox| {
-                    let summary = results::run_batch(&home, &input, &output, &model, &task, outbox)?;
+                    let summary =
+                        results::run_batch(&home, &input, &output, &model, &task, outbox)?;
                     Ok(Some(Event::BatchDone { job, summary }))
                 });
             }
-            Action::OpenResult { job, inputs, results: folder, task } => {
+            Action::OpenResult {
+                job,
+                inputs,
+                results: folder,
+                task,
+            } => {
                 self.jobs.spawn("result", Some(job), move |_| {
                     results::open_result(job, &inputs, &folder, &task).map(Some)
                 });
             }
-            Action::LoadSegmentation { job, path, volume, data, task } => {
+            Action::LoadSegmentation {
+                job,
+                path,
+                volume,
+                data,
+                task,
+            } => {
                 self.jobs.spawn("segmentation", Some(job), move |_| {
                     let (segmentation, statistics) = results::read_onto(&path, &data, &task)?;
                     let segmentation = Arc::new(segmentation);
-                    Ok(Some(Event::Segmented { job, volume, segmentation, statistics }))
+                    Ok(Some(Event::Segmented {
+                        job,
+                        volume,
+                        segmentation,
+                        statistics,
+                    }))
                 });
             }
             Action::SaveSettings(settings) => {
@@ -193,14 +285,18 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
             (Some(headers), SeriesKey::Stack { stack, .. }) => {
                 let images = headers.2.stacks.get(*stack).map_or(0, |s| s.images.len());
                 event
-                    .about(ParticipantObject::study(&headers.1.study_instance_uid, images))
+                    .about(ParticipantObject::study(
+                        &headers.1.study_instance_uid,
+                        images,
+                    ))
                     .about(ParticipantObject::series(&headers.2.series_instance_uid))
             }
             (_, SeriesKey::File(path)) => event.about(ParticipantObject::file(path)),
             _ => event,
         },
-        Action::RunModel { model, data, .. } => about_volume(event, data)
-            .about(ParticipantObject::new(audit::ObjectKind::Model, model.as_str())),
+        Action::RunModel { model, data, .. } => about_volume(event, data).about(
+            ParticipantObject::new(audit::ObjectKind::Model, model.as_str()),
+        ),
         Action::Export { data, folder, .. } => {
             about_volume(event, data).about(ParticipantObject::file(folder))
         }
@@ -246,5 +342,8 @@ fn reveal(path: &std::path::Path) {
 
 /// A failed job as a notice.
 pub fn failed(title: &str, advice: &str, error: &dyn std::error::Error) -> Stop {
-    Stop::Failed(Notice { level: NoticeLevel::Error, ..Notice::from_error(title, advice, error) })
+    Stop::Failed(Notice {
+        level: NoticeLevel::Error,
+        ..Notice::from_error(title, advice, error)
+    })
 }

@@ -21,7 +21,9 @@ impl RandomUids {
     /// When the system has no random numbers.
     pub fn fresh() -> Uid {
         let mut bytes = [0_u8; 16];
-        SystemRandom::new().fill(&mut bytes).expect("the system gives random numbers");
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .expect("the system gives random numbers");
         Uid::from_u128(u128::from_be_bytes(bytes))
     }
 }

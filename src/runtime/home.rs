@@ -13,7 +13,11 @@ pub struct Home {
 impl Home {
     /// `given`, else `NEGATOSCOPE_HOME`, else the system's place for application data.
     pub fn resolve(given: Option<PathBuf>) -> Self {
-        let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let env = |name: &str| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
         let system = || {
             if cfg!(windows) {
                 env("LOCALAPPDATA").map(|p| p.join("Negatoscope"))
@@ -57,7 +61,9 @@ impl Home {
     pub fn save_settings(&self, settings: &Settings) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.root)?;
         let text = serde_json::to_vec_pretty(settings)?;
-        let temporary = self.root.join(format!("settings.json.{}", std::process::id()));
+        let temporary = self
+            .root
+            .join(format!("settings.json.{}", std::process::id()));
         std::fs::write(&temporary, text)?;
         std::fs::rename(&temporary, self.root.join("settings.json"))
     }
@@ -72,7 +78,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::resolve(Some(folder.path().to_owned()));
         assert_eq!(home.load_settings(), Settings::default());
-        let settings = Settings { overlay_fill: 0.5, ..Settings::default() };
+        let settings = Settings {
+            overlay_fill: 0.5,
+            ..Settings::default()
+        };
         home.save_settings(&settings).unwrap();
         assert_eq!(home.load_settings(), settings);
         std::fs::write(folder.path().join("settings.json"), "{ torn").unwrap();

@@ -53,7 +53,11 @@ impl Jobs {
     pub fn new() -> Self {
         let (sender, receiver) = sync_channel(256);
         let wake: Wake = Arc::new(|| {});
-        Self { sender, receiver, wake: Arc::new(Mutex::new(wake)) }
+        Self {
+            sender,
+            receiver,
+            wake: Arc::new(Mutex::new(wake)),
+        }
     }
 
     pub fn set_wake(&self, wake: Wake) {
@@ -67,7 +71,10 @@ impl Jobs {
     }
 
     pub fn outbox(&self) -> Outbox {
-        Outbox { sender: self.sender.clone(), wake: Arc::clone(&self.wake) }
+        Outbox {
+            sender: self.sender.clone(),
+            wake: Arc::clone(&self.wake),
+        }
     }
 
     /// Runs `work` on a thread; its end, failure or panic becomes an event.
@@ -86,8 +93,13 @@ impl Jobs {
                     (Ok(Ok(Some(event))), _) => outbox.send(event),
                     (Ok(Ok(None)), _) | (Ok(Err(Stop::Cancelled)), None) => {}
                     (Ok(Err(Stop::Cancelled)), Some(job)) => outbox.send(Event::Cancelled(job)),
-                    (Ok(Err(Stop::Failed(notice))), job) => outbox.send(Event::Failed { job, notice }),
-                    (Err(_), job) => outbox.send(Event::Failed { job, notice: panicked() }),
+                    (Ok(Err(Stop::Failed(notice))), job) => {
+                        outbox.send(Event::Failed { job, notice })
+                    }
+                    (Err(_), job) => outbox.send(Event::Failed {
+                        job,
+                        notice: panicked(),
+                    }),
                 }
             }
         };
@@ -97,7 +109,8 @@ impl Jobs {
             .stack_size(8 << 20)
             .spawn(body);
         if let Err(error) = started {
-            let notice = Notice::from_error("Too busy", "The system gives no more threads.", &error);
+            let notice =
+                Notice::from_error("Too busy", "The system gives no more threads.", &error);
             outbox.send(Event::Failed { job, notice });
         }
     }

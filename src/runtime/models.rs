@@ -15,15 +15,46 @@ pub enum RunError {
 }
 pub struct LoadedModel;
 impl LoadedModel {
-    pub fn open(_h: &Home, _k: &str) -> Result<Self, RunError> { Err(RunError::None) }
-    pub fn modality(&self) -> &str { "" }
-    pub fn key(&self) -> String { String::new() }
-    pub fn needed_bytes(&self, _v: &Volume) -> u64 { 0 }
-    pub fn sha256(&self) -> &str { "" }
-    pub fn run(&self, _v: &Volume, _t: &Task) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> { Err(RunError::None) }
+    pub fn open(_h: &Home, _k: &str) -> Result<Self, RunError> {
+        Err(RunError::None)
+    }
+    pub fn modality(&self) -> &str {
+        ""
+    }
+    pub fn key(&self) -> String {
+        String::new()
+    }
+    pub fn needed_bytes(&self, _v: &Volume) -> u64 {
+        0
+    }
+    pub fn sha256(&self) -> &str {
+        ""
+    }
+    pub fn run(
+        &self,
+        _v: &Volume,
+        _t: &Task,
+    ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
+        Err(RunError::None)
+    }
 }
-pub(super) fn list(_h: &Home) -> Event { Event::Models(vec![]) }
-pub(super) fn import(_h: &Home, _p: &std::path::Path) -> Result<Notice, Stop> { Err(Stop::Cancelled) }
-pub(super) fn estimate(_h: &Home, _m: &str, _d: &Volume) -> Result<RunEstimate, String> { Err("no".into()) }
-pub(super) fn run(_h: &Home, _m: &str, _d: &Volume, _t: &Task) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> { Err(Stop::Cancelled) }
-pub(super) fn available_bytes() -> u64 { u64::MAX }
+pub(super) fn list(_h: &Home) -> Event {
+    Event::Models(vec![])
+}
+pub(super) fn import(_h: &Home, _p: &std::path::Path) -> Result<Notice, Stop> {
+    Err(Stop::Cancelled)
+}
+pub(super) fn estimate(_h: &Home, _m: &str, _d: &Volume) -> Result<RunEstimate, String> {
+    Err("no".into())
+}
+pub(super) fn run(
+    _h: &Home,
+    _m: &str,
+    _d: &Volume,
+    _t: &Task,
+) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
+    Err(Stop::Cancelled)
+}
+pub(super) fn available_bytes() -> u64 {
+    u64::MAX
+}

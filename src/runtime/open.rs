@@ -41,13 +41,18 @@ pub struct Opened {
 /// # Errors
 /// [`Cancelled`]; everything else ends in `skipped`.
 pub fn index_paths(paths: &[PathBuf], task: &Task) -> Result<Opened, Cancelled> {
-    let (files, rest): (Vec<_>, Vec<_>) =
-        paths.iter().cloned().partition(|path| path.is_file() && is_nifti(path));
-    let mut opened = Opened { worklist: dicom::index(&rest, task)?, files };
+    let (files, rest): (Vec<_>, Vec<_>) = paths
+        .iter()
+        .cloned()
+        .partition(|path| path.is_file() && is_nifti(path));
+    let mut opened = Opened {
+        worklist: dicom::index(&rest, task)?,
+        files,
+    };
     // NIfTI files inside of folders are offered too.
-    let (found, skipped) = std::mem::take(&mut opened.worklist.skipped).into_iter().partition(|s| {
-        matches!(&s.source, crate::study::FileSource::Path(path) if is_nifti(path))
-    });
+    let (found, skipped) = std::mem::take(&mut opened.worklist.skipped)
+        .into_iter()
+        .partition(|s| matches!(&s.source, crate::study::FileSource::Path(path) if is_nifti(path)));
     opened.worklist.skipped = skipped;
     let found: Vec<crate::study::Skipped> = found;
     for entry in found {
@@ -60,7 +65,10 @@ pub fn index_paths(paths: &[PathBuf], task: &Task) -> Result<Opened, Cancelled> 
 
 /// Whether a name ends like a NIfTI file's.
 pub fn is_nifti(path: &Path) -> bool {
-    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
     name.ends_with(".nii") || name.ends_with(".nii.gz")
 }
 
@@ -75,7 +83,11 @@ pub fn load_stack(
     stack: usize,
     task: &Task,
 ) -> Result<Volume, LoadError> {
-    let context = dicom::SeriesContext { patient, study, series };
+    let context = dicom::SeriesContext {
+        patient,
+        study,
+        series,
+    };
     dicom::load_volume(context, stack, task).map_err(dicom_error)
 }
 
@@ -118,7 +130,11 @@ pub fn load_slice(
     slice: usize,
 ) -> Result<(Arc<Volume>, VoiWindow), LoadError> {
     let (patient, study, series) = headers;
-    let context = dicom::SeriesContext { patient, study, series };
+    let context = dicom::SeriesContext {
+        patient,
+        study,
+        series,
+    };
     let volume = dicom::load_image(context, stack, slice).map_err(dicom_error)?;
     let window = auto_window(&volume);
     Ok((Arc::new(volume), window))
@@ -189,7 +205,12 @@ fn first_reason(reasons: &[String]) -> String {
 pub fn pick_volume(path: &Path, uid: Option<&str>, task: &Task) -> Result<Picked, PickError> {
     let opened = index_paths(&[path.to_owned()], task).map_err(LoadError::from)?;
     let mut browser = crate::app::Browser::default();
-    let reasons: Vec<String> = opened.worklist.skipped.iter().map(|s| s.reason.clone()).collect();
+    let reasons: Vec<String> = opened
+        .worklist
+        .skipped
+        .iter()
+        .map(|s| s.reason.clone())
+        .collect();
     browser.add(opened.worklist);
     for file in opened.files {
         browser.add_file(file);
@@ -219,7 +240,10 @@ pub fn pick_volume(path: &Path, uid: Option<&str>, task: &Task) -> Result<Picked
         }
     };
     let Some(key) = key else {
-        return Err(PickError::NoImages { path: path.to_owned(), reasons });
+        return Err(PickError::NoImages {
+            path: path.to_owned(),
+            reasons,
+        });
     };
     let mut notes = Vec::new();
     if keys.len() > 1 {
@@ -240,6 +264,10 @@ pub fn pick_volume(path: &Path, uid: Option<&str>, task: &Task) -> Result<Picked
 }
 
 fn stack_size(browser: &crate::app::Browser, key: &SeriesKey) -> usize {
-    let SeriesKey::Stack { series, stack } = key else { return 0 };
-    browser.find(series).map_or(0, |(_, _, s)| s.stacks[*stack].images.len())
+    let SeriesKey::Stack { series, stack } = key else {
+        return 0;
+    };
+    browser
+        .find(series)
+        .map_or(0, |(_, _, s)| s.stacks[*stack].images.len())
 }

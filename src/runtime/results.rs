@@ -31,7 +31,11 @@ pub fn export_to(
     folder: &Path,
     receipt: &Receipt,
 ) -> Result<Vec<String>, ExportError> {
-    let suited: Vec<Format> = formats.iter().copied().filter(|f| f.suits(volume)).collect();
+    let suited: Vec<Format> = formats
+        .iter()
+        .copied()
+        .filter(|f| f.suits(volume))
+        .collect();
     let written = export::write_results(
         segmentation,
         volume,
@@ -94,8 +98,12 @@ pub(super) fn run_batch(
         resume: true,
     };
     let ended = super::run_batch(home, model, &plan, task, |index, row| {
-        let volumes: Vec<String> =
-            row.volumes_ml.iter().take(4).map(|(name, ml)| format!("{name} {ml:.2} mL")).collect();
+        let volumes: Vec<String> = row
+            .volumes_ml
+            .iter()
+            .take(4)
+            .map(|(name, ml)| format!("{name} {ml:.2} mL"))
+            .collect();
         outbox.send(Event::BatchRow {
             index,
             row: BatchRow {
@@ -139,15 +147,24 @@ pub(super) fn open_result(
         browser.add_file(file.clone());
     }
     let seg = folder.join("segmentation.dcm");
-    let read = if seg.is_file() { dicom::read_segmentation(&seg).ok() } else { None };
+    let read = if seg.is_file() {
+        dicom::read_segmentation(&seg).ok()
+    } else {
+        None
+    };
     // The series that the SEG was made from, else the only candidate.
-    let referenced = read.as_ref().and_then(|r| r.referenced_series.first().cloned());
+    let referenced = read
+        .as_ref()
+        .and_then(|r| r.referenced_series.first().cloned());
     let of_reference = browser.keys().into_iter().find(
         |key| matches!((key, &referenced), (SeriesKey::Stack { series, .. }, Some(uid)) if series == uid),
     );
     let key = of_reference.or_else(|| browser.first_choice());
     let Some(key) = key else {
-        return Err(Stop::Failed(Notice::info("The study is not there any more", advice)));
+        return Err(Stop::Failed(Notice::info(
+            "The study is not there any more",
+            advice,
+        )));
     };
     let volume = match &key {
         SeriesKey::File(path) => load_file(path, task).map_err(load)?,
@@ -191,7 +208,11 @@ fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segment
         .unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let code = |value: &serde_json::Value| {
-        CodedConcept::new(&text(&value["value"]), &text(&value["scheme"]), &text(&value["meaning"]))
+        CodedConcept::new(
+            &text(&value["value"]),
+            &text(&value["scheme"]),
+            &text(&value["meaning"]),
+        )
     };
     let segments = record["segments"].as_array().cloned().unwrap_or_default();
     let segments = segments
@@ -200,7 +221,11 @@ fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segment
             let label = u8::try_from(s["label"].as_u64()?).ok()?;
             let color: Vec<u8> = s["color"]
                 .as_array()
-                .map(|c| c.iter().filter_map(|x| x.as_u64().map(|x| x as u8)).collect())
+                .map(|c| {
+                    c.iter()
+                        .filter_map(|x| x.as_u64().map(|x| x as u8))
+                        .collect()
+                })
                 .unwrap_or_default();
             Some(Segment {
                 label,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use eframe::egui::{self, Ui};
-use eframe::egui_wgpu::{Callback, CallbackResources, CallbackTrait, RenderState, ScreenDescriptor, wgpu};
+use eframe::egui_wgpu::{
+    Callback, CallbackResources, CallbackTrait, RenderState, ScreenDescriptor, wgpu,
+};
 
 use super::viewport::Placement;
 use crate::app::App;
@@ -40,7 +42,15 @@ impl CallbackTrait for SliceCallback {
         if let Some(slices) = resources.get_mut::<SliceGpu>() {
             let labels = self.labels.as_ref().map(|(key, s)| (*key, &s.map));
             let volume = (self.key, self.volume.as_ref());
-            match slices.prepare(device, queue, self.slot, &self.view, volume, labels, self.origin_px) {
+            match slices.prepare(
+                device,
+                queue,
+                self.slot,
+                &self.view,
+                volume,
+                labels,
+                self.origin_px,
+            ) {
                 Ok(true) => {}
                 Ok(false) => self.ctx.request_repaint(),
                 Err(error) => tracing::warn!(%error, "a volume cannot be drawn"),
@@ -63,13 +73,21 @@ impl CallbackTrait for SliceCallback {
 
 /// Draws the slice of a view into its tile.
 pub fn paint_slice(ui: &Ui, app: &App, placement: &Placement, view: ViewPlane) {
-    let Some(open) = &app.workspace.open else { return };
+    let Some(open) = &app.workspace.open else {
+        return;
+    };
     let scale = ui.ctx().pixels_per_point();
     // The callback's viewport is rounded to pixels; the view must be the same.
     let px = |x: f32| (x * scale).round();
-    let (rect, min) = (placement.rect, [px(placement.rect.min.x), px(placement.rect.min.y)]);
+    let (rect, min) = (
+        placement.rect,
+        [px(placement.rect.min.x), px(placement.rect.min.y)],
+    );
     let size_px = [px(rect.max.x) - min[0], px(rect.max.y) - min[1]].map(|n| n.max(1.0) as u32);
-    let results = app.results.as_ref().filter(|r| r.volume == open.id && r.overlay.visible);
+    let results = app
+        .results
+        .as_ref()
+        .filter(|r| r.volume == open.id && r.overlay.visible);
     let overlay = results.map(|r| {
         let mut colors = Box::new([None; 256]);
         for segment in &r.segmentation.segments {
@@ -104,5 +122,6 @@ pub fn paint_slice(ui: &Ui, app: &App, placement: &Placement, view: ViewPlane) {
         origin_px: min,
         ctx: ui.ctx().clone(),
     };
-    ui.painter_at(rect).add(Callback::new_paint_callback(rect, callback));
+    ui.painter_at(rect)
+        .add(Callback::new_paint_callback(rect, callback));
 }
