@@ -39,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("model", &["study", "findings", "task", "whole_file"]),
-    ("render", &["geometry", "volume", "findings"]),
+    ("render", &["geometry", "volume", "findings", "whole_file"]),
     (
         "inference",
         &[
@@ -82,8 +82,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "geometry", "volume", "study", "findings", "task", "model", "render", "app", "runtime",
         ],
     ),
-    // A batch puts each study on record and watches one task.
-    ("batch", &["words", "audit", "model", "app", "runtime"]),
+    // A batch puts each study on record and exports it; what it needs beyond comes through a trait
+    // that `runtime` implements.
+    ("batch", &["words", "audit", "export"]),
     (
         "cli",
         &[

@@ -1,13 +1,17 @@
 //! Many studies with one model: the same engine for the window and the command line.
 //!
-//! Comes in: paths, a model, a folder for results. Goes out: results per series, `batch.csv`,
-//! `batch.json`, and a journal that survives a kill. Absent on purpose: windows, printing.
+//! In: paths, a model, a folder for results. Out: results per series, `batch.csv`, `batch.json`,
+//! and a journal that survives a kill. What it needs from outside (reading, the model, time) comes
+//! through [`Engine`]. Absent on purpose: windows, printing, file formats.
 
+mod engine;
 mod journal;
+mod left;
 mod plan;
 mod report;
 mod run;
 
+pub use engine::{Engine, Failure, ModelIdentity};
 pub use journal::Entry;
-pub use plan::{Item, ItemSource, Plan};
+pub use plan::{Item, ItemSource, Plan, items};
 pub use run::{Error, Row, Status, Summary, run};

@@ -1,13 +1,14 @@
-//! Which series a model is run on.
+//! Which series a model is run on, and where each result goes.
 
 use std::path::{Path, PathBuf};
 
+use ring::digest;
+
 use crate::export::Format;
-use crate::runtime::Opened;
-use crate::study::{FileSource, Issue, Patient, Series, Stack, Study};
+use crate::study::{FileSource, Issue, Patient, Series, Stack, Study, Worklist};
 
 /// Fewest slices that count as a volume.
-const FEWEST_SLICES: usize = 5;
+pub(super) const FEWEST_SLICES: usize = 5;
 
 /// What a batch does.
 #[derive(Clone, Debug)]
@@ -16,8 +17,6 @@ pub struct Plan {
     pub inputs: Vec<PathBuf>,
     /// Folder for results.
     pub output: PathBuf,
-    /// Model `id` or `id@version`.
-    pub model: String,
     /// Result forms.
     pub formats: Vec<Format>,
     /// Leave out what the journal says is done.
@@ -29,21 +28,23 @@ pub struct Plan {
 pub enum ItemSource {
     /// A stack of a DICOM series.
     Stack {
-        /// Headers: patient, study, series.
+        /// Headers: patient and study without their lists, and the series.
         headers: Box<(Patient, Study, Series)>,
         /// Index of the stack.
         stack: usize,
     },
     /// A volume file.
     File(PathBuf),
+    /// A series without images.
+    Nothing,
 }
 
-/// One series (or file) of a batch.
+/// One stack of a series (or one volume file) of a batch.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// Name for people: series description or file name.
     pub title: String,
-    /// Name in the journal, and the folder below the output.
+    /// Name in the journal, and the folder below the output, with `/` between its parts.
     pub key: String,
     /// Voxels.
     pub source: ItemSource,
@@ -55,6 +56,7 @@ impl Item {
     /// Files of the item, without repetition.
     pub fn inputs(&self) -> Vec<PathBuf> {
         match &self.source {
+            ItemSource::Nothing => Vec::new(),
             ItemSource::File(path) => vec![path.clone()],
             ItemSource::Stack { headers, stack } => {
                 let mut paths: Vec<PathBuf> = headers.2.stacks[*stack]
@@ -72,48 +74,107 @@ impl Item {
             }
         }
     }
+
+    /// Voxels as far as headers tell; files count their bytes.
+    pub fn voxels(&self) -> usize {
+        match &self.source {
+            ItemSource::Nothing => 0,
+            ItemSource::File(path) => {
+                std::fs::metadata(path).map_or(0, |m| usize::try_from(m.len()).unwrap_or(0))
+            }
+            ItemSource::Stack { headers, stack } => {
+                let stack = &headers.2.stacks[*stack];
+                stack
+                    .columns
+                    .saturating_mul(stack.rows)
+                    .saturating_mul(stack.images.len())
+            }
+        }
+    }
+
+    /// Tells this input from another one under the same key: a study that has grown, a file that
+    /// was replaced.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        match &self.source {
+            ItemSource::Nothing => {}
+            ItemSource::File(path) => {
+                hash.update(path.as_os_str().as_encoded_bytes());
+                if let Ok(meta) = std::fs::metadata(path) {
+                    hash.update(&meta.len().to_le_bytes());
+                    let modified = meta
+                        .modified()
+                        .ok()
+                        .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+                    hash.update(&modified.map_or(0, |t| t.as_nanos()).to_le_bytes());
+                }
+            }
+            ItemSource::Stack { headers, stack } => {
+                for image in &headers.2.stacks[*stack].images {
+                    hash.update(image.sop_instance_uid.as_str().as_bytes());
+                    hash.update(&image.frame.to_le_bytes());
+                }
+            }
+        }
+        let digest = hash.finish();
+        digest.as_ref()[..16]
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
 }
 
 /// Items of everything that was found, in reading order; unsuited ones say why.
-pub fn items(opened: Opened, modality: &str) -> Vec<Item> {
+///
+/// `files` are volume files; those below `output` are results of an earlier batch and left out.
+pub fn items(worklist: Worklist, files: Vec<PathBuf>, modality: &str, output: &Path) -> Vec<Item> {
     let mut items = Vec::new();
-    for patient in opened.worklist.patients {
-        let lean_patient = Patient {
-            studies: Vec::new(),
-            ..patient.clone()
-        };
-        for study in patient.studies {
-            let lean_study = Study {
-                series: Vec::new(),
-                ..study.clone()
-            };
-            for series in study.series {
-                for stack in 0..series.stacks.len() {
+    for mut patient in worklist.patients {
+        for mut study in std::mem::take(&mut patient.studies) {
+            for series in std::mem::take(&mut study.series) {
+                let folder = format!(
+                    "{}/{}",
+                    study.study_instance_uid, series.series_instance_uid
+                );
+                if series.stacks.is_empty() {
+                    items.push(Item {
+                        title: title(&series),
+                        key: folder,
+                        source: ItemSource::Nothing,
+                        unsuited: Some(format!("{} series without images", series.modality)),
+                    });
+                    continue;
+                }
+                for (stack, images) in series.stacks.iter().enumerate() {
                     let suffix = if series.stacks.len() > 1 {
                         format!("-stack{stack}")
                     } else {
                         String::new()
                     };
-                    let key = format!(
-                        "{}/{}{suffix}",
-                        study.study_instance_uid, series.series_instance_uid
-                    );
-                    let unsuited = unsuited(&series, &series.stacks[stack], modality);
-                    let headers = (lean_patient.clone(), lean_study.clone(), series.clone());
                     items.push(Item {
                         title: title(&series),
-                        key,
+                        key: format!("{folder}{suffix}"),
+                        unsuited: unsuited(&series, images, modality),
                         source: ItemSource::Stack {
-                            headers: Box::new(headers),
+                            headers: Box::new((patient.clone(), study.clone(), series.clone())),
                             stack,
                         },
-                        unsuited,
                     });
                 }
             }
         }
     }
-    for path in opened.files {
+    let output = output.canonicalize().unwrap_or_else(|_| output.to_owned());
+    let mut files: Vec<PathBuf> = files
+        .into_iter()
+        .filter(|path| {
+            !path
+                .canonicalize()
+                .is_ok_and(|path| path.starts_with(&output))
+        })
+        .collect();
+    files.sort();
+    files.dedup();
+    for path in files {
         let key = unique(file_key(&path), &items);
         let title = path
             .file_name()
@@ -164,10 +225,18 @@ fn file_key(path: &Path) -> String {
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let stem = name.strip_suffix(".gz").unwrap_or(&name);
-    let stem = stem.strip_suffix(".nii").unwrap_or(stem);
+    let stem = [".nii.gz", ".nii", ".hdr", ".img"]
+        .iter()
+        .find_map(|end| {
+            let at = name.len().checked_sub(end.len())?;
+            name.get(at..)?
+                .eq_ignore_ascii_case(end)
+                .then(|| &name[..at])
+        })
+        .unwrap_or(&name);
     let safe: String = stem
         .chars()
+        .take(80)
         .map(|c| {
             if c.is_ascii_alphanumeric() || "-_.".contains(c) {
                 c
@@ -177,22 +246,28 @@ fn file_key(path: &Path) -> String {
         })
         .collect();
     let safe = safe.trim_matches('.');
-    if safe.is_empty() {
-        "volume".to_owned()
-    } else {
-        safe.to_owned()
+    let device = ["con", "prn", "aux", "nul"].iter().any(|d| {
+        safe.split('.')
+            .next()
+            .is_some_and(|s| s.eq_ignore_ascii_case(d))
+    });
+    match safe {
+        "" => "volume".to_owned(),
+        safe if device => format!("_{safe}"),
+        safe => safe.to_owned(),
     }
 }
 
 fn unique(key: String, items: &[Item]) -> String {
-    let taken = |key: &str| items.iter().any(|item| item.key == key);
-    if !taken(&key) {
-        return key;
+    // Case does not count: some file systems take both for one folder.
+    let taken = |key: &str| items.iter().any(|item| item.key.eq_ignore_ascii_case(key));
+    let mut free = key.clone();
+    let mut n = 2;
+    while taken(&free) {
+        free = format!("{key}-{n}");
+        n += 1;
     }
-    (2..)
-        .map(|n| format!("{key}-{n}"))
-        .find(|key| !taken(key))
-        .expect("numbers do not end")
+    free
 }
 
 #[cfg(test)]
@@ -203,9 +278,11 @@ mod tests {
     fn file_names_become_folders_that_stay_inside() {
         for (path, key) in [
             ("/a/t1 crop.nii.gz", "t1_crop"),
+            ("/a/T1.NII", "T1"),
             ("/a/..nii", "volume"),
             ("/a/x.nii", "x"),
             ("/a/..\\..\\evil.nii", "_.._evil"),
+            ("/a/nul.nii", "_nul"),
         ] {
             assert_eq!(file_key(Path::new(path)), key, "{path}");
         }
@@ -213,11 +290,26 @@ mod tests {
 
     #[test]
     fn files_of_one_name_get_folders_of_their_own() {
-        let opened = Opened {
-            files: vec!["/a/x.nii".into(), "/b/x.nii".into()],
-            ..Opened::default()
-        };
-        let keys: Vec<String> = items(opened, "MR").into_iter().map(|i| i.key).collect();
-        assert_eq!(keys, ["x", "x-2"]);
+        let files = vec!["/b/X.nii".into(), "/a/x.nii".into()];
+        let items = items(Worklist::default(), files, "MR", Path::new("/out"));
+        let keys: Vec<&str> = items.iter().map(|i| i.key.as_str()).collect();
+        assert_eq!(keys, ["x", "X-2"]);
+    }
+
+    #[test]
+    fn results_of_an_earlier_batch_are_no_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        std::fs::create_dir(&output).unwrap();
+        let (input, result) = (
+            folder.path().join("a.nii"),
+            output.join("segmentation.nii.gz"),
+        );
+        for file in [&input, &result] {
+            std::fs::write(file, "x").unwrap();
+        }
+        let items = items(Worklist::default(), vec![result, input], "MR", &output);
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0].key, "a");
     }
 }

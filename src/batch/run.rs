@@ -1,32 +1,29 @@
 //! The run: one series is read ahead while another is inferred; each result is kept as it ends.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
+use super::engine::{Engine, Failure, ModelIdentity};
 use super::journal::{Entry, Journal};
-use super::plan::{Item, ItemSource, Plan, items};
+use super::left::TimeLeft;
+use super::plan::{FEWEST_SLICES, Item, ItemSource, Plan, items};
 use super::report;
-use crate::audit::{self, AuditEvent, EventId, ParticipantObject};
-use crate::export::Format;
-use crate::runtime::{
-    ExportError, Home, LoadError, LoadedModel, RunError, about_volume, export_to, index_paths,
-    load_stack, now_utc,
-};
+use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
+use crate::export::{self, Format};
 use crate::task::{Cancelled, Task};
-use crate::volume::Volume;
+use crate::volume::{Layout, Volume};
 
-/// Why a batch could not start or had to end.
+/// Why a batch could not start or could not keep its table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// As asked, before anything was run.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] RunError),
     /// The folder for results.
     #[error("the results folder cannot be used: {path}")]
     Output {
@@ -36,17 +33,14 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The audit log.
-    #[error(transparent)]
-    Audit(#[from] audit::Error),
 }
 
 /// State of one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Waiting.
+    /// Not run yet.
     Waiting,
-    /// Being read or inferred.
+    /// Being inferred.
     Running,
     /// Results are kept.
     Done,
@@ -70,19 +64,19 @@ impl Status {
 }
 
 /// One line of the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// `Item::key`.
+    /// [`Item::key`].
     pub key: String,
     /// Name for people.
     pub title: String,
     /// State.
     pub status: Status,
-    /// Why it failed or was skipped; "finished earlier" for resumed ones.
+    /// Why it failed or was skipped; for finished ones what a person should know.
     pub reason: String,
     /// Seconds of the run.
     pub seconds: f64,
-    /// Segment name and mL.
+    /// Segment name and mL, also of segments without a voxel.
     pub volumes_ml: Vec<(String, f64)>,
     /// The series' files.
     pub inputs: Vec<PathBuf>,
@@ -101,7 +95,7 @@ pub struct Summary {
     pub skipped: usize,
     /// Stopped as asked before the end.
     pub cancelled: bool,
-    /// Files that are no images.
+    /// Files that could not be read or hold no images.
     pub unreadable: usize,
 }
 
@@ -120,47 +114,40 @@ impl Summary {
     }
 }
 
-/// What reading ahead hands over.
-struct Read {
-    index: usize,
-    volume: Result<Arc<Volume>, String>,
-    seconds: f64,
-}
-
 /// Runs a batch; `on_row` hears every change of a row.
 ///
-/// Memory: at most two volumes at a time, the one that is inferred and the one read ahead.
+/// Memory: at most two volumes at a time, the one that is inferred and the one read ahead; the
+/// second is read only when it fits beside the first and its run.
 ///
 /// # Errors
-/// [`Error`] when it cannot start. A series that fails becomes a row.
+/// [`Error`] when it cannot start or cannot write its table. A series that fails becomes a row.
 pub fn run(
-    home: &Home,
+    engine: &impl Engine,
+    log: &Log,
     plan: &Plan,
-    task: &Arc<Task>,
+    task: &Task,
     mut on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), Error> {
-    let model = LoadedModel::open(home, &plan.model)?;
     let output = |source| Error::Output {
         source,
         path: plan.output.clone(),
     };
     std::fs::create_dir_all(&plan.output).map_err(output)?;
-    let log = audit::Log::open(home.root())?;
-    let (mut journal, finished) =
+    let (journal, finished) =
         Journal::open(&plan.output.join("batch-journal.jsonl")).map_err(output)?;
+    let model = engine.model();
     task.begin("Looking for studies", 0);
-    let opened = index_paths(&plan.inputs, task)?;
-    let unreadable = opened.worklist.skipped.len();
-    let items = items(opened, model.modality());
-    let mut rows: Vec<Row> = items
-        .iter()
-        .map(|item| row_of(item, &plan.output))
-        .collect();
+    let (worklist, files) = engine.index(&plan.inputs, task)?;
+    let unreadable = worklist.skipped.len();
+    let items = items(worklist, files, &model.modality, &plan.output);
+    let mut rows: Vec<Row> = items.iter().map(|item| row_of(item, plan)).collect();
     for (item, row) in items.iter().zip(&mut rows) {
         if let Some(reason) = &item.unsuited {
             row.status = Status::Skipped;
             row.reason.clone_from(reason);
-        } else if let (true, Some(entry)) = (plan.resume, earlier(&finished, item, &model, plan)) {
+        } else if plan.resume
+            && let Some(entry) = earlier(&finished, item, &model, plan, &row.results)
+        {
             row.status = Status::Done;
             "finished earlier".clone_into(&mut row.reason);
             row.seconds = entry.seconds;
@@ -170,102 +157,15 @@ pub fn run(
     for (index, row) in rows.iter().enumerate() {
         on_row(index, row);
     }
-    let waiting: Vec<usize> = rows
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| r.status == Status::Waiting)
-        .map(|(n, _)| n)
-        .collect();
-    let started = Instant::now();
-    let mut cancelled = false;
-    // A channel without room: the reader holds one volume and waits with it until it is taken.
-    let (sender, receiver) = sync_channel::<Read>(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let sender = sender;
-            for &index in &waiting {
-                let start = Instant::now();
-                let volume = match read(&items[index], task) {
-                    Ok(volume) => Ok(Arc::new(volume)),
-                    Err(LoadError::Cancelled(_)) => return,
-                    Err(error) => Err(chain(&error)),
-                };
-                let seconds = start.elapsed().as_secs_f64();
-                if sender
-                    .send(Read {
-                        index,
-                        volume,
-                        seconds,
-                    })
-                    .is_err()
-                {
-                    return;
-                }
-            }
-        });
-        for (position, read) in receiver.iter().enumerate() {
-            let index = read.index;
-            rows[index].status = Status::Running;
-            on_row(index, &rows[index]);
-            let left = time_left(started, position, waiting.len());
-            let step = Arc::new(Task::new());
-            let over = std::sync::atomic::AtomicBool::new(false);
-            let outcome = std::thread::scope(|inner| {
-                // The batch's task is what is cancelled and watched; the model reports to its own.
-                let watched = Arc::clone(&step);
-                let (over, title) = (&over, rows[index].title.clone());
-                let total = waiting.len();
-                inner.spawn(move || {
-                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                        if task.is_cancelled() {
-                            watched.cancel();
-                        }
-                        let p = watched.progress();
-                        let part = p.fraction().unwrap_or(0.0);
-                        let phase =
-                            format!("{} of {total}: {title}  {}{left}", position + 1, p.phase);
-                        task.begin(&phase, total * 1000);
-                        task.report(position * 1000 + (part * 1000.0) as usize, total * 1000);
-                        std::thread::sleep(std::time::Duration::from_millis(50));
-                    }
-                });
-                let outcome = read
-                    .volume
-                    .map_err(Failure::Reason)
-                    .and_then(|volume| one(&model, &log, plan, &rows[index], &volume, &step));
-                over.store(true, std::sync::atomic::Ordering::Relaxed);
-                outcome
-            });
-            let row = &mut rows[index];
-            match outcome {
-                Ok((seconds, volumes_ml)) => {
-                    row.status = Status::Done;
-                    row.seconds = read.seconds + seconds;
-                    row.volumes_ml = volumes_ml;
-                }
-                Err(Failure::Cancelled) => {
-                    row.status = Status::Waiting;
-                    cancelled = true;
-                }
-                Err(Failure::Reason(reason)) => {
-                    row.status = Status::Failed;
-                    row.reason = reason;
-                }
-            }
-            if row.status != Status::Waiting
-                && let Err(error) = journal.append(&entry_of(row, &model, plan))
-            {
-                tracing::error!(%error, "the journal could not be written: resuming would run this series again");
-            }
-            on_row(index, &rows[index]);
-            if cancelled {
-                break;
-            }
-        }
-        // Lets a reader that waits with a volume go.
-        drop(receiver);
-    });
-    cancelled |= task.is_cancelled();
+    let mut batch = Batch {
+        engine,
+        log,
+        plan,
+        model,
+        items: &items,
+        journal,
+    };
+    let cancelled = batch.run_waiting(task, &mut rows, &mut on_row);
     let count = |status| rows.iter().filter(|r| r.status == status).count();
     let summary = Summary {
         done: count(Status::Done),
@@ -274,67 +174,369 @@ pub fn run(
         cancelled,
         unreadable,
     };
-    report::write(&plan.output, &model.key(), &rows, &summary).map_err(output)?;
+    report::write(&plan.output, &batch.model.key, &rows, &summary).map_err(output)?;
     Ok((summary, rows))
 }
 
-enum Failure {
-    Cancelled,
-    Reason(String),
+/// What does not change while a batch runs, and its journal.
+struct Batch<'a, E> {
+    engine: &'a E,
+    log: &'a Log,
+    plan: &'a Plan,
+    model: ModelIdentity,
+    items: &'a [Item],
+    journal: Journal,
 }
 
-/// Inference and export of one series.
-fn one(
-    model: &LoadedModel,
-    log: &audit::Log,
-    plan: &Plan,
-    row: &Row,
-    volume: &Arc<Volume>,
-    task: &Task,
-) -> Result<(f64, Vec<(String, f64)>), Failure> {
-    let reason = |error: &dyn std::error::Error| Failure::Reason(chain(error));
-    let start = Instant::now();
-    let event = |kind| about_volume(AuditEvent::new(kind, now_utc()), volume);
-    let subject = ParticipantObject::model(&model.key(), model.sha256());
-    log.append(&event(EventId::DicomInstancesAccessed))
-        .map_err(|e| reason(&e))?;
-    log.append(&event(EventId::ModelRun).about(subject))
-        .map_err(|e| reason(&e))?;
-    let (segmentation, statistics) = match model.run(volume, task) {
-        Ok(found) => found,
-        Err(RunError::Cancelled(_)) => return Err(Failure::Cancelled),
-        Err(error) => return Err(reason(&error)),
-    };
-    let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
-    let receipt = log.append(&release).map_err(|e| reason(&e))?;
-    export_to(&segmentation, volume, &plan.formats, &row.results, &receipt)
-        .map_err(|error: ExportError| reason(&error))?;
-    let volumes_ml = statistics
-        .iter()
-        .filter_map(|s| {
-            let segment = segmentation.segments.iter().find(|g| g.label == s.label)?;
-            Some((segment.name.clone(), s.volume_ml))
-        })
-        .collect();
-    Ok((start.elapsed().as_secs_f64(), volumes_ml))
+/// A volume that was read ahead, or why not.
+struct Read {
+    index: usize,
+    volume: Result<Volume, Failure>,
+    seconds: f64,
 }
 
-fn read(item: &Item, task: &Task) -> Result<Volume, LoadError> {
-    match &item.source {
-        ItemSource::Stack { headers, stack } => {
-            let (patient, study, series) = headers.as_ref();
-            // A task of its own: reading ahead must not overwrite the progress that is shown.
-            let own = Task::new();
-            if task.is_cancelled() {
-                own.cancel();
+/// What one series gave.
+struct Kept {
+    volumes_ml: Vec<(String, f64)>,
+    files: Vec<String>,
+    note: String,
+}
+
+impl<E: Engine> Batch<'_, E> {
+    /// Runs every waiting row; `true` when it was cancelled.
+    fn run_waiting(
+        &mut self,
+        task: &Task,
+        rows: &mut [Row],
+        on_row: &mut impl FnMut(usize, &Row),
+    ) -> bool {
+        let waiting: Vec<usize> = (0..rows.len())
+            .filter(|&n| rows[n].status == Status::Waiting)
+            .collect();
+        let mut left = TimeLeft::new(waiting.iter().map(|&n| self.items[n].voxels()));
+        let started = Instant::now();
+        let watch = Watch::new(waiting.len());
+        // Without room in the channel: the reader holds one volume until it is taken.
+        let (volumes, read) = sync_channel::<Read>(0);
+        let (go, allowed) = sync_channel::<u64>(1);
+        std::thread::scope(|scope| {
+            // Ends the watcher also when something below panics.
+            let _over = Over(&watch.over);
+            scope.spawn(|| watch.follow(task));
+            let (engine, log, items) = (self.engine, self.log, self.items);
+            let (watch, waiting) = (&watch, &waiting);
+            scope.spawn(move || read_ahead(engine, log, items, waiting, watch, volumes, &allowed));
+            for (position, read) in read.iter().enumerate() {
+                let index = read.index;
+                let step = watch.next(position, &rows[index].title, &left.words(secs(started)));
+                watch.show(task);
+                if !matches!(read.volume, Err(Failure::Cancelled)) {
+                    rows[index].status = Status::Running;
+                    on_row(index, &rows[index]);
+                }
+                let needed = read.volume.as_ref().map_or(0, |v| engine.needed_bytes(v));
+                // The reader goes on; when the channel is full it has not started yet anyway.
+                let _ = go.try_send(needed);
+                let start = Instant::now();
+                let outcome = read
+                    .volume
+                    .and_then(|volume| guarded(|| self.one(index, &rows[index], &volume, &step)));
+                watch.run_ended();
+                let row = &mut rows[index];
+                row.seconds = read.seconds + secs(start);
+                left.finished(self.items[index].voxels());
+                let files = match outcome {
+                    Ok(kept) => {
+                        row.status = Status::Done;
+                        row.volumes_ml = kept.volumes_ml;
+                        row.reason = kept.note;
+                        kept.files
+                    }
+                    Err(Failure::Cancelled) => {
+                        row.status = Status::Waiting;
+                        on_row(index, row);
+                        break;
+                    }
+                    Err(Failure::Reason(reason)) => {
+                        row.status = Status::Failed;
+                        row.reason = reason;
+                        Vec::new()
+                    }
+                };
+                if let Err(error) = self.journal.append(&self.entry(row, index, files)) {
+                    tracing::error!(%error, "the journal could not be written: resuming would run this series again");
+                }
+                on_row(index, row);
+                if task.is_cancelled() {
+                    break;
+                }
             }
-            load_stack(patient, study, series, *stack, &own)
+            // Lets a reader that waits go.
+            watch.reading.cancel();
+            drop(read);
+            drop(go);
+        });
+        task.is_cancelled()
+    }
+
+    /// Inference and export of one series.
+    fn one(&self, index: usize, row: &Row, volume: &Volume, task: &Task) -> Result<Kept, Failure> {
+        let [.., slices] = volume.geometry.dims();
+        if volume.layout != Layout::Volumetric || slices < FEWEST_SLICES {
+            return Err(Failure::Reason(format!(
+                "{slices} slices, a volume of at least {FEWEST_SLICES} is needed"
+            )));
         }
-        ItemSource::File(path) => crate::runtime::load_file(path, &Task::new()),
+        let mut formats = self.plan.formats.clone();
+        formats.retain(|format| format.suits(volume));
+        if formats.is_empty() {
+            return Err(Failure::Reason(
+                "none of the result forms suits this input (a DICOM SEG needs a DICOM series)"
+                    .to_owned(),
+            ));
+        }
+        let note = if formats.len() < self.plan.formats.len() {
+            "no DICOM SEG: the input is no DICOM series".to_owned()
+        } else {
+            String::new()
+        };
+        let item = &self.items[index];
+        let event = |kind| about(AuditEvent::new(kind, self.engine.now()), &item.source);
+        let model = ParticipantObject::model(&self.model.key, &self.model.sha256);
+        let run = event(EventId::ModelRun).about(model);
+        self.log.append(&run).map_err(|e| Failure::from_error(&e))?;
+        let segmentation =
+            self.engine
+                .segment(volume, task)
+                .inspect_err(|failure| match failure {
+                    Failure::Cancelled => {
+                        self.record(run.clone().failed(Outcome::MinorFailure, "cancelled"))
+                    }
+                    Failure::Reason(why) => {
+                        self.record(run.clone().failed(Outcome::SeriousFailure, why));
+                    }
+                })?;
+        task.begin("Writing results", 0);
+        let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
+        let receipt = self
+            .log
+            .append(&release)
+            .map_err(|e| Failure::from_error(&e))?;
+        remove_leftovers(&row.results);
+        let written = export::write_results(
+            &segmentation,
+            volume,
+            &formats,
+            &row.results,
+            &mut || self.engine.fresh_uid(),
+            self.engine.now(),
+            &receipt,
+        )
+        .map_err(|error| {
+            let failure = Failure::from_error(&error);
+            if let Failure::Reason(why) = &failure {
+                self.record(release.clone().failed(Outcome::SeriousFailure, why));
+            }
+            failure
+        })?;
+        let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        Ok(Kept {
+            volumes_ml: export::measure(&segmentation, volume)
+                .into_iter()
+                .map(|m| {
+                    let ml = m.statistics.map_or(0.0, |s| s.volume_ml);
+                    (m.segment.name, ml)
+                })
+                .collect(),
+            files: written.iter().filter_map(|w| name(&w.path)).collect(),
+            note,
+        })
+    }
+
+    /// An event about work that has ended already: the work is not undone when it cannot be written.
+    fn record(&self, event: AuditEvent) {
+        if let Err(error) = self.log.append(&event) {
+            tracing::error!(%error, "a failure could not be put on record");
+        }
+    }
+
+    fn entry(&self, row: &Row, index: usize, files: Vec<String>) -> Entry {
+        Entry {
+            key: row.key.clone(),
+            input: self.items[index].fingerprint(),
+            model: self.model.key.clone(),
+            model_sha256: self.model.sha256.clone(),
+            formats: self
+                .plan
+                .formats
+                .iter()
+                .map(|f| f.name().to_owned())
+                .collect(),
+            files,
+            status: row.status.word().to_owned(),
+            reason: row.reason.clone(),
+            seconds: row.seconds,
+            volumes_ml: row.volumes_ml.clone(),
+        }
     }
 }
 
-fn row_of(item: &Item, output: &Path) -> Row {
+/// Reads the waiting items one after the other, each while the one before is inferred.
+fn read_ahead(
+    engine: &impl Engine,
+    log: &Log,
+    items: &[Item],
+    waiting: &[usize],
+    watch: &Watch,
+    volumes: SyncSender<Read>,
+    allowed: &Receiver<u64>,
+) {
+    for (position, &index) in waiting.iter().enumerate() {
+        let item = &items[index];
+        if position > 0 {
+            // The run of the item before has started, or is about to, and needs this much.
+            let Ok(needed) = allowed.recv() else { return };
+            // Stored values and what decoding needs beside them.
+            let next = 8 * item.voxels() as u64;
+            if needed.saturating_add(next) > engine.available_bytes() {
+                watch.wait_for_run(position);
+            }
+        }
+        let start = Instant::now();
+        let access = about(
+            AuditEvent::new(EventId::DicomInstancesAccessed, engine.now()),
+            &item.source,
+        );
+        let volume = log
+            .append(&access)
+            .map_err(|e| Failure::from_error(&e))
+            .and_then(|_| guarded(|| engine.load(&item.source, &watch.reading)));
+        let stop = matches!(volume, Err(Failure::Cancelled));
+        let read = Read {
+            index,
+            volume,
+            seconds: secs(start),
+        };
+        if volumes.send(read).is_err() || stop {
+            return;
+        }
+    }
+}
+
+/// A panic in the work on one series (a decoder, a kernel) fails that series, not the batch.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Failure::Reason(
+            "an error in Negatoscope itself, please report it".to_owned(),
+        ))
+    })
+}
+
+/// Passes cancellation down and progress up.
+struct Watch {
+    over: AtomicBool,
+    total: usize,
+    /// The run: its position, title, time left, and task.
+    current: Mutex<(usize, String, std::sync::Arc<Task>)>,
+    ended: Mutex<usize>,
+    run_has_ended: std::sync::Condvar,
+    /// Reading ahead reports here, where nobody looks, and is cancelled with the rest.
+    reading: Task,
+}
+
+impl Watch {
+    fn new(total: usize) -> Self {
+        Self {
+            over: AtomicBool::new(false),
+            total,
+            current: Mutex::new((0, "Reading".to_owned(), std::sync::Arc::default())),
+            ended: Mutex::new(0),
+            run_has_ended: std::sync::Condvar::new(),
+            reading: Task::new(),
+        }
+    }
+
+    /// The task of the next run.
+    fn next(&self, position: usize, title: &str, left: &str) -> std::sync::Arc<Task> {
+        let task = std::sync::Arc::new(Task::new());
+        let title = format!("{} of {}{left}: {title}", position + 1, self.total);
+        *lock(&self.current) = (position, title, std::sync::Arc::clone(&task));
+        task
+    }
+
+    fn run_ended(&self) {
+        *lock(&self.ended) += 1;
+        self.run_has_ended.notify_all();
+    }
+
+    /// Waits until `runs` runs have ended, or the batch is to stop.
+    fn wait_for_run(&self, runs: usize) {
+        let mut ended = lock(&self.ended);
+        while *ended < runs && !self.reading.is_cancelled() {
+            ended = self
+                .run_has_ended
+                .wait_timeout(ended, Duration::from_millis(200))
+                .map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
+        }
+    }
+
+    fn follow(&self, task: &Task) {
+        while !self.over.load(Ordering::Relaxed) {
+            self.show(task);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Passes cancellation down and progress up, once.
+    fn show(&self, task: &Task) {
+        let current = lock(&self.current);
+        let (position, title, step) = &*current;
+        if task.is_cancelled() {
+            step.cancel();
+            self.reading.cancel();
+        }
+        let progress = step.progress();
+        let part = (progress.fraction().unwrap_or(0.0) * 1000.0) as usize;
+        let phase = match progress.phase.as_str() {
+            "" => title.clone(),
+            phase => format!("{title}, {phase}"),
+        };
+        task.begin(&phase, self.total * 1000);
+        task.report(position * 1000 + part, self.total * 1000);
+    }
+}
+
+/// Ends the watcher when it goes out of scope.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The value behind a lock, also after a panic elsewhere: these values are whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Adds what an item is to an event.
+fn about(event: AuditEvent, source: &ItemSource) -> AuditEvent {
+    match source {
+        ItemSource::Stack { headers, stack } => event
+            .about(ParticipantObject::study(
+                &headers.1.study_instance_uid,
+                headers.2.stacks[*stack].images.len(),
+            ))
+            .about(ParticipantObject::series(&headers.2.series_instance_uid)),
+        ItemSource::File(path) => event.about(ParticipantObject::file(path)),
+        ItemSource::Nothing => event,
+    }
+}
+
+fn row_of(item: &Item, plan: &Plan) -> Row {
     Row {
         key: item.key.clone(),
         title: item.title.clone(),
@@ -343,64 +545,44 @@ fn row_of(item: &Item, output: &Path) -> Row {
         seconds: 0.0,
         volumes_ml: Vec::new(),
         inputs: item.inputs(),
-        results: output.join(&item.key),
+        results: item
+            .key
+            .split('/')
+            .fold(plan.output.clone(), |p, part| p.join(part)),
     }
 }
 
-fn entry_of(row: &Row, model: &LoadedModel, plan: &Plan) -> Entry {
-    Entry {
-        key: row.key.clone(),
-        model: model.key(),
-        model_sha256: model.sha256().to_owned(),
-        formats: plan.formats.iter().map(|f| f.name().to_owned()).collect(),
-        status: row.status.word().to_owned(),
-        reason: row.reason.clone(),
-        seconds: row.seconds,
-        volumes_ml: row.volumes_ml.clone(),
-    }
-}
-
-/// The entry of an item that needs no second run: same model, same forms, results still there.
+/// The entry of an item that needs no second run: same input, model and forms, results still there.
 fn earlier<'a>(
     finished: &'a [Entry],
     item: &Item,
-    model: &LoadedModel,
+    model: &ModelIdentity,
     plan: &Plan,
+    folder: &Path,
 ) -> Option<&'a Entry> {
     let entry = finished.iter().rev().find(|e| e.key == item.key)?;
-    let same = entry.status == "done"
-        && entry.model == model.key()
-        && entry.model_sha256 == model.sha256()
-        && plan
-            .formats
-            .iter()
-            .all(|f| entry.formats.iter().any(|e| e == f.name()));
-    let folder = plan.output.join(&item.key);
-    let there = !plan.formats.contains(&Format::Json) || folder.join("result.json").is_file();
-    (same && there && folder.is_dir()).then_some(entry)
+    let model = (model.key.as_str(), model.sha256.as_str());
+    entry
+        .stands_for(&item.fingerprint(), model, &plan.formats, folder)
+        .then_some(entry)
 }
 
-fn time_left(started: Instant, finished: usize, total: usize) -> String {
-    if finished == 0 {
-        return String::new();
-    }
-    let per_item = started.elapsed().as_secs_f64() / finished as f64;
-    let seconds = (per_item * (total - finished) as f64).round() as u64;
-    let words = if seconds < 60 {
-        format!("{seconds} s")
-    } else {
-        format!("{} min", seconds.div_ceil(60))
+/// Temporary files of a batch that was killed; the journal's lock says that nobody writes there now.
+fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
     };
-    format!(", about {words} left")
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = Format::ALL
+            .iter()
+            .any(|f| name.starts_with(&format!(".{}.", f.file_name())));
+        if ours && name.ends_with(".part") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+fn secs(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64()
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Ending;
+use super::print::say;
 use super::progress::ProgressLine;
-use crate::batch::{self, Plan, Status};
+use crate::batch::{Plan, Status};
 use crate::export::Format;
-use crate::runtime::Home;
+use crate::runtime::{Home, run_batch};
 use crate::task::Task;
 
 #[derive(clap::Args, Debug)]
@@ -42,7 +43,6 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let plan = Plan {
         inputs: arguments.paths.clone(),
         output: arguments.out.clone(),
-        model: arguments.model.clone(),
         formats: arguments
             .format
             .iter()
@@ -52,21 +52,25 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let (summary, rows) = batch::run(home, &plan, &task, |_, row| match row.status {
-        Status::Done => eprintln!("done     {}  {}", row.key, row.reason),
-        Status::Failed => eprintln!("failed   {}: {}", row.key, row.reason),
-        Status::Skipped => eprintln!("skipped  {}: {}", row.key, row.reason),
-        Status::Waiting | Status::Running => {}
+    let (summary, rows) = run_batch(home, &arguments.model, &plan, &task, |_, row| {
+        match row.status {
+            Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
+            Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
+            Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
+            Status::Waiting | Status::Running => {}
+        }
     })?;
     drop(line);
     if arguments.json {
-        let table = std::fs::read_to_string(arguments.out.join("batch.json"))?;
-        println!("{table}");
+        say(std::fs::read_to_string(arguments.out.join("batch.json"))?.trim_end())?;
     } else {
-        for row in &rows {
-            for (name, ml) in &row.volumes_ml {
-                println!("{}\t{name}\t{ml:.3} mL", row.key);
-            }
+        let volumes: Vec<String> = rows
+            .iter()
+            .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
+            .map(|(row, (name, ml))| format!("{}\t{name}\t{ml:.3} mL", row.key))
+            .collect();
+        if !volumes.is_empty() {
+            say(&volumes.join("\n"))?;
         }
     }
     eprintln!(

@@ -1,6 +1,9 @@
 //! `negatoscope audit`: the log of who did what.
 
+use serde_json::json;
+
 use super::Ending;
+use super::print::{say, say_json};
 use crate::audit;
 use crate::runtime::Home;
 
@@ -28,56 +31,59 @@ enum What {
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     match arguments.what {
-        What::Show { json } => {
-            let mut damaged = 0;
-            audit::records(home.root(), |line, record| match record {
-                Some(record) if json => {
-                    if let Ok(text) = serde_json::to_string(&record) {
-                        println!("{text}");
-                    }
-                }
-                Some(record) => println!("{}", line_of(&record)),
-                None => {
-                    damaged += 1;
-                    eprintln!("line {line} is damaged");
-                }
-            })?;
-            Ok(if damaged == 0 {
-                Ending::Done
-            } else {
-                Ending::Partly
-            })
-        }
-        What::Verify { json } => {
-            let verdict = audit::verify(home.root())?;
-            if json {
-                let problems: Vec<String> =
-                    verdict.problems.iter().map(ToString::to_string).collect();
-                let value = serde_json::json!({
-                    "ok": verdict.ok,
-                    "records": verdict.records,
-                    "problems": problems,
-                    "notes": verdict.notes,
-                });
-                println!("{}", serde_json::to_string_pretty(&value)?);
-            } else {
-                for note in &verdict.notes {
-                    println!("note: {note}");
-                }
-                for problem in &verdict.problems {
-                    println!("{problem}");
-                }
-                if verdict.ok {
-                    println!("{} records, the chain is whole", verdict.records);
-                }
-            }
-            Ok(if verdict.ok {
-                Ending::Done
-            } else {
-                Ending::Nothing
-            })
-        }
+        What::Show { json } => show(home, json),
+        What::Verify { json } => verify(home, json),
     }
+}
+
+fn show(home: &Home, json: bool) -> anyhow::Result<Ending> {
+    let mut damaged = 0;
+    let mut lines = Vec::new();
+    audit::records(home.root(), |line, record| match record {
+        Some(record) if json => {
+            lines.push(serde_json::to_string(&record).expect("a record that was read is written"));
+        }
+        Some(record) => lines.push(line_of(&record)),
+        None => {
+            damaged += 1;
+            eprintln!("negatoscope: line {line} is damaged");
+        }
+    })?;
+    if !lines.is_empty() {
+        say(&lines.join("\n"))?;
+    }
+    Ok(match (damaged, lines.len()) {
+        (0, _) => Ending::Done,
+        (_, 0) => Ending::Nothing,
+        _ => Ending::Partly,
+    })
+}
+
+fn verify(home: &Home, json: bool) -> anyhow::Result<Ending> {
+    let verdict = audit::verify(home.root())?;
+    let problems: Vec<String> = verdict.problems.iter().map(ToString::to_string).collect();
+    if json {
+        say_json(&json!({
+            "ok": verdict.ok,
+            "records": verdict.records,
+            "problems": problems,
+            "notes": verdict.notes,
+        }))?;
+    } else {
+        let mut lines: Vec<String> = verdict.notes.iter().map(|n| format!("note: {n}")).collect();
+        lines.extend(problems);
+        lines.push(if verdict.ok {
+            format!("{} records, the chain is whole", verdict.records)
+        } else {
+            format!("{} records, the chain is BROKEN", verdict.records)
+        });
+        say(&lines.join("\n"))?;
+    }
+    Ok(if verdict.ok {
+        Ending::Done
+    } else {
+        Ending::Nothing
+    })
 }
 
 /// One record on one line.

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::bail;
 
-use super::Ending;
 use super::progress::ProgressLine;
-use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use super::{Ending, opening};
 use crate::nifti;
-use crate::runtime::{Home, about_volume, now_utc, pick_volume};
+use crate::runtime::Home;
 use crate::task::Task;
 
 #[derive(clap::Args, Debug)]
@@ -25,22 +24,22 @@ pub struct Arguments {
 }
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let out = &arguments.out;
+    let name = out.to_string_lossy().to_lowercase();
+    if !name.ends_with(".nii") && !name.ends_with(".nii.gz") {
+        bail!(
+            "the file to write must end in .nii or .nii.gz: {}",
+            out.display()
+        );
+    }
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let picked = pick_volume(&arguments.path, arguments.series.as_deref(), &task)?;
-    let log = Log::open(home.root())?;
-    let event =
-        AuditEvent::new(EventId::Export, now_utc()).about(ParticipantObject::file(&arguments.out));
-    let _receipt = log.append(&about_volume(event, &picked.volume))?;
-    nifti::write_volume(&arguments.out, &picked.volume)
-        .with_context(|| format!("could not write {}", arguments.out.display()))?;
+    let opened = opening::open_one(home, &arguments.path, arguments.series.as_deref(), &task)?;
+    opening::record_export(home, &opened.volume, &arguments.path, out)?;
+    task.begin("Writing", 0);
+    nifti::write_volume(out, &opened.volume)?;
     drop(line);
-    for note in picked.notes {
-        eprintln!("negatoscope: {note}");
-    }
-    for issue in &picked.volume.issues {
-        eprintln!("negatoscope: doubt: {issue}");
-    }
-    eprintln!("{}", arguments.out.display());
+    opened.tell();
+    eprintln!("{}", out.display());
     Ok(Ending::Done)
 }

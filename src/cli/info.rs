@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Ending;
+use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::app::SeriesKey;
-use crate::runtime::{index_paths, load_key, load_stack};
+use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use crate::runtime::{Home, Opened, index_paths, load_key, load_stack, now_utc};
 use crate::study::{Issue, Patient, Series, Study};
 use crate::task::Task;
 use crate::volume::{Layout, Volume};
@@ -23,10 +25,11 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
     let opened = index_paths(&arguments.paths, &task)?;
+    record_access(home, &opened)?;
     let mut studies = Vec::new();
     let mut failed = 0;
     let mut read = 0;
@@ -78,9 +81,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let nothing = studies.is_empty();
     let all = json!({ "studies": studies, "skipped": skipped });
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say_json(&all)?;
     } else {
-        print_words(&all);
+        say(words(&all).trim_end())?;
     }
     if nothing {
         eprintln!(
@@ -163,17 +166,42 @@ fn issues_json(issues: &[Issue]) -> Vec<Value> {
     seen
 }
 
-fn print_words(all: &Value) {
+/// Opening studies is on record before their pixels are read.
+fn record_access(home: &Home, opened: &Opened) -> anyhow::Result<()> {
+    let studies = opened.worklist.studies().map(|study| {
+        let instances = study.series.iter().map(|s| s.instances).sum();
+        ParticipantObject::study(&study.study_instance_uid, instances)
+    });
+    let files = opened
+        .files
+        .iter()
+        .map(|path| ParticipantObject::file(path));
+    let objects: Vec<ParticipantObject> = studies.chain(files).collect();
+    let log = Log::open(home.root())?;
+    // A record holds so many at most.
+    for some in objects.chunks(500) {
+        let event = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc());
+        log.append(&some.iter().cloned().fold(event, AuditEvent::about))?;
+    }
+    Ok(())
+}
+
+/// The same for people.
+fn words(all: &Value) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for study in list(all, "studies") {
-        println!(
+        let _ = writeln!(
+            out,
             "Study {}  {}",
             text(&study["study_instance_uid"]),
             text(&study["description"])
         );
         for series in list(&study, "series") {
-            println!(
+            let _ = writeln!(
+                out,
                 "  {}  {}  {} instances  {}",
                 text(&series["modality"]),
                 text(&series["description"]),
@@ -185,7 +213,8 @@ fn print_words(all: &Value) {
                     .iter()
                     .map(|x| format!("{:.3}", x.as_f64().unwrap_or(f64::NAN)))
                     .collect();
-                println!(
+                let _ = writeln!(
+                    out,
                     "    {} voxels, {} mm, {} to {} {}",
                     list(&volume, "dims")
                         .iter()
@@ -199,15 +228,21 @@ fn print_words(all: &Value) {
                 );
             }
             for issue in list(&series, "issues") {
-                println!("    ! {}", text(&issue["message"]));
+                let _ = writeln!(out, "    ! {}", text(&issue["message"]));
             }
         }
     }
     let skipped = list(all, "skipped");
     if !skipped.is_empty() {
-        println!("Skipped {} files:", skipped.len());
+        let _ = writeln!(out, "Skipped {} files:", skipped.len());
         for entry in skipped {
-            println!("  {}: {}", text(&entry["path"]), text(&entry["reason"]));
+            let _ = writeln!(
+                out,
+                "  {}: {}",
+                text(&entry["path"]),
+                text(&entry["reason"])
+            );
         }
     }
+    out
 }

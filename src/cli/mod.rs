@@ -8,9 +8,12 @@ mod convert;
 mod demo;
 mod info;
 mod models;
+mod opening;
+mod print;
 mod progress;
 mod render;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,13 +101,14 @@ impl From<PlaneArgument> for ViewPlane {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
+    hide_panic_payloads();
     let home = Home::resolve(arguments.home);
     let ended = match arguments.command {
         None => open_window(home, arguments.paths),
         Some(Subcommands::Demo(a)) => demo::run(&home, &a),
         Some(Subcommands::Phantom(a)) => demo::phantom(&a),
-        Some(Subcommands::Info(a)) => info::run(&a),
-        Some(Subcommands::Render(a)) => render::run(&a),
+        Some(Subcommands::Info(a)) => info::run(&home, &a),
+        Some(Subcommands::Render(a)) => render::run(&home, &a),
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
@@ -130,13 +134,36 @@ fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
 /// Warnings and errors on standard error; more with `RUST_LOG`.
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
+    let mut filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,wgpu_hal=error,wgpu_core=error,naga=error"));
+    // The parser's own messages quote values of attributes, which may be a patient's.
+    for quoting in [
+        "dicom_core=off",
+        "dicom_encoding=off",
+        "dicom_object=off",
+        "dicom_parser=off",
+        "dicom_transfer_syntax_registry=off",
+    ] {
+        filter = filter.add_directive(quoting.parse().expect("a crate and a level"));
+    }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .without_time()
         .finish();
     // Only the first caller sets it; tests may come second.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// A failure of the program itself names its place in the source and nothing of what it worked on:
+/// the words of a panic may quote a patient's data.
+fn hide_panic_payloads() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map_or_else(String::new, ToString::to_string);
+        tracing::error!("an error in Negatoscope itself ({place}), please report it");
+    }));
 }

@@ -39,6 +39,18 @@ impl ProgressLine {
     }
 }
 
+impl ProgressLine {
+    /// Says something on standard error, above the line.
+    pub fn note(&self, text: &str) {
+        let clear = if self.thread.is_some() {
+            "\r\x1b[K"
+        } else {
+            ""
+        };
+        eprintln!("{clear}{text}");
+    }
+}
+
 impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! bounded channel that the window empties each frame. A person's wish is on record before the
 //! work starts. Absent on purpose: decisions, drawing.
 
+mod batch_engine;
 mod carry_out;
 mod clock;
 mod dialogs;
@@ -13,6 +14,7 @@ mod models;
 mod open;
 mod results;
 
+pub use batch_engine::{BatchError, run_batch};
 pub use carry_out::{Runtime, about_volume};
 pub use clock::{RandomUids, now_utc};
 pub use home::Home;

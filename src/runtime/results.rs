@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::batch_engine::BatchError;
 use super::carry_out::failed;
 use super::clock::{RandomUids, now_utc};
 use super::home::Home;
@@ -93,11 +94,10 @@ pub(super) fn run_batch(
     let plan = batch::Plan {
         inputs: vec![input.to_owned()],
         output: output.to_owned(),
-        model: model.to_owned(),
         formats: Format::ALL.to_vec(),
         resume: true,
     };
-    let ended = batch::run(home, &plan, task, |index, row| {
+    let ended = super::run_batch(home, model, &plan, task, |index, row| {
         let volumes: Vec<String> = row
             .volumes_ml
             .iter()
@@ -119,7 +119,7 @@ pub(super) fn run_batch(
     });
     match ended {
         Ok((summary, _)) => Ok(summary.words()),
-        Err(batch::Error::Cancelled(_)) => Err(Stop::Cancelled),
+        Err(BatchError::Batch(batch::Error::Cancelled(_))) => Err(Stop::Cancelled),
         Err(error) => Err(failed(
             "The batch could not run",
             "Check the model and that the results folder can be written.",

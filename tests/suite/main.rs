@@ -3,6 +3,7 @@
 
 mod app;
 mod audit;
+mod batch;
 mod export;
 mod nifti;
 mod render;

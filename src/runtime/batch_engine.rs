@@ -1,0 +1,108 @@
+//! What a batch needs, from the rooms that the window uses too.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use super::clock::{RandomUids, now_utc};
+use super::home::Home;
+use super::models::{LoadedModel, RunError};
+use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
+use crate::audit::{self, Log};
+use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
+use crate::findings::Segmentation;
+use crate::study::{Uid, Worklist};
+use crate::task::{Cancelled, Task};
+use crate::volume::Volume;
+
+/// Why a batch could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] RunError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
+    /// The batch itself.
+    #[error(transparent)]
+    Batch(#[from] batch::Error),
+}
+
+/// Loads the model once and runs it over everything in the plan; `on_row` hears every change.
+///
+/// # Errors
+/// [`BatchError`] when it cannot start or keep its table; a series that fails becomes a row.
+pub fn run_batch(
+    home: &Home,
+    model: &str,
+    plan: &Plan,
+    task: &Task,
+    on_row: impl FnMut(usize, &Row),
+) -> Result<(Summary, Vec<Row>), BatchError> {
+    let engine = LocalEngine {
+        model: LoadedModel::open(home, model)?,
+    };
+    let log = Log::open(home.root())?;
+    Ok(batch::run(&engine, &log, plan, task, on_row)?)
+}
+
+/// Files and models of this machine.
+struct LocalEngine {
+    model: LoadedModel,
+}
+
+impl Engine for LocalEngine {
+    fn model(&self) -> ModelIdentity {
+        ModelIdentity {
+            key: self.model.key(),
+            sha256: self.model.sha256().to_owned(),
+            modality: self.model.modality().to_owned(),
+        }
+    }
+
+    fn index(&self, paths: &[PathBuf], task: &Task) -> Result<(Worklist, Vec<PathBuf>), Cancelled> {
+        let Opened { worklist, files } = index_paths(paths, task)?;
+        Ok((worklist, files))
+    }
+
+    fn load(&self, source: &ItemSource, task: &Task) -> Result<Volume, Failure> {
+        let loaded = match source {
+            ItemSource::Stack { headers, stack } => {
+                let (patient, study, series) = headers.as_ref();
+                load_stack(patient, study, series, *stack, task)
+            }
+            ItemSource::File(path) => load_file(path, task),
+            ItemSource::Nothing => Err(LoadError::Unknown),
+        };
+        loaded.map_err(|error| match error {
+            LoadError::Cancelled(_) => Failure::Cancelled,
+            error => Failure::from_error(&error),
+        })
+    }
+
+    fn needed_bytes(&self, volume: &Volume) -> u64 {
+        self.model.needed_bytes(volume)
+    }
+
+    fn available_bytes(&self) -> u64 {
+        super::models::available_bytes()
+    }
+
+    fn segment(&self, volume: &Volume, task: &Task) -> Result<Segmentation, Failure> {
+        match self.model.run(volume, task) {
+            Ok((segmentation, _)) => Ok(segmentation),
+            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
+            Err(error) => Err(Failure::from_error(&error)),
+        }
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        now_utc()
+    }
+
+    fn fresh_uid(&self) -> Uid {
+        RandomUids::fresh()
+    }
+}
