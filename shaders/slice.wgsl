@@ -1,8 +1,10 @@
 // A slice of a volume with its overlay, one pixel a call.
 //
-// In: the volume as stored values in a 3-D texture (integer, float or color; voxel (i,j,k) at texel
-// (i,j,k)), labels in another, `View`. Out: gamma-encoded color, alpha 1.
-// Interpolation happens on modality values, by hand, so that every format is exact.
+// In: the volume as stored values in a 3-D texture (integer, float or color), labels in another,
+// `View`. Out: gamma-encoded color, alpha 1.
+// The modality transform comes before interpolation, and interpolation is done by hand, so that
+// every format is exact. Voxels that are no image (padding, not finite) take no part in it: the
+// nearest voxel stands in. A pixel whose nearest voxel is no image is black.
 
 @group(0) @binding(0) var<uniform> view: View;
 @group(0) @binding(2) var<storage, read> lut: array<vec2<f32>>;
@@ -29,51 +31,64 @@ fn modality_value(stored: f32, k: i32) -> f32 {
     return stored * view.slope + view.intercept;
 }
 
-fn voxel(c: vec3<i32>) -> vec4<f32> {
-    let texel = texel_of(c);
-    if (view.flags & FLAG_COLOR) != 0u {
-        return texel;
-    }
-    return vec4<f32>(modality_value(texel.x, c.z), 0.0, 0.0, 1.0);
+fn is_image(stored: f32) -> bool {
+    let padding = (view.flags & FLAG_PADDING) != 0u
+        && stored >= view.padding_low && stored <= view.padding_high;
+    return !padding && abs(stored) < NOT_FINITE;
 }
 
-fn trilinear(p: vec3<f32>, last: vec3<i32>) -> vec4<f32> {
+// Color, or the modality value in x; `instead` for voxels that are no image.
+fn voxel(c: vec3<i32>, instead: vec3<f32>) -> vec3<f32> {
+    let texel = texel_of(c);
+    if (view.flags & FLAG_COLOR) != 0u {
+        return texel.rgb;
+    }
+    if !is_image(texel.x) {
+        return instead;
+    }
+    return vec3<f32>(modality_value(texel.x, c.z), 0.0, 0.0);
+}
+
+fn trilinear(p: vec3<f32>, last: vec3<i32>, nearest: vec3<f32>) -> vec3<f32> {
     let q = clamp(p, vec3<f32>(0.0), vec3<f32>(last));
     let lo = vec3<i32>(floor(q));
     let hi = min(lo + vec3<i32>(1), last);
     let f = q - vec3<f32>(lo);
-    let x00 = mix(voxel(lo), voxel(vec3<i32>(hi.x, lo.y, lo.z)), f.x);
-    let x10 = mix(voxel(vec3<i32>(lo.x, hi.y, lo.z)), voxel(vec3<i32>(hi.x, hi.y, lo.z)), f.x);
+    let x00 = mix(voxel(lo, nearest), voxel(vec3<i32>(hi.x, lo.y, lo.z), nearest), f.x);
+    let x10 = mix(
+        voxel(vec3<i32>(lo.x, hi.y, lo.z), nearest),
+        voxel(vec3<i32>(hi.x, hi.y, lo.z), nearest),
+        f.x,
+    );
     let near = mix(x00, x10, f.y);
     if f.z == 0.0 {
         return near;
     }
-    let x01 = mix(voxel(vec3<i32>(lo.x, lo.y, hi.z)), voxel(vec3<i32>(hi.x, lo.y, hi.z)), f.x);
-    let x11 = mix(voxel(vec3<i32>(lo.x, hi.y, hi.z)), voxel(hi), f.x);
+    let x01 = mix(
+        voxel(vec3<i32>(lo.x, lo.y, hi.z), nearest),
+        voxel(vec3<i32>(hi.x, lo.y, hi.z), nearest),
+        f.x,
+    );
+    let x11 = mix(voxel(vec3<i32>(lo.x, hi.y, hi.z), nearest), voxel(hi, nearest), f.x);
     return mix(near, mix(x01, x11, f.y), f.z);
 }
 
 fn image_color(p: vec3<f32>) -> vec3<f32> {
-    let last = vec3<i32>(voxel_dims()) - vec3<i32>(1);
-    // Half a voxel around the outermost centers still belongs to the image.
-    if any(p < vec3<f32>(-0.5)) || any(p > vec3<f32>(last) + vec3<f32>(0.5)) {
+    if any(p < view.low.xyz) || any(p > view.high.xyz) {
         return view.background.rgb;
     }
+    let last = vec3<i32>(voxel_dims()) - vec3<i32>(1);
     let nearest = clamp(vec3<i32>(floor(p + vec3<f32>(0.5))), vec3<i32>(0), last);
-    if (view.flags & FLAG_PADDING) != 0u {
-        let stored = texel_of(nearest).x;
-        if stored >= view.padding_low && stored <= view.padding_high {
-            return vec3<f32>(0.0);
-        }
+    let color = (view.flags & FLAG_COLOR) != 0u;
+    if !color && !is_image(texel_of(nearest).x) {
+        return vec3<f32>(0.0);
     }
-    var found: vec4<f32>;
+    var found = voxel(nearest, vec3<f32>(0.0));
     if (view.flags & FLAG_LINEAR) != 0u {
-        found = trilinear(p, last);
-    } else {
-        found = voxel(nearest);
+        found = trilinear(p, last, found);
     }
-    var rgb = found.rgb;
-    if (view.flags & FLAG_COLOR) == 0u {
+    var rgb = found;
+    if !color {
         rgb = vec3<f32>(gray_of(found.x, view.center, view.width, view.voi_function));
     }
     if (view.flags & FLAG_INVERT) != 0u {
@@ -82,21 +97,46 @@ fn image_color(p: vec3<f32>) -> vec3<f32> {
     return rgb;
 }
 
+// The visible label at an offset from the middle of the view, in pixels; 0 where there is none.
 fn label_at(pixel: vec2<f32>) -> u32 {
     let p = view.label_origin.xyz + pixel.x * view.label_dx.xyz + pixel.y * view.label_dy.xyz;
-    let c = vec3<i32>(floor(p + vec3<f32>(0.5)));
-    let dims = vec3<i32>(textureDimensions(labels));
-    if any(c < vec3<i32>(0)) || any(c >= dims) {
+    if any(p < view.label_low.xyz) || any(p >= view.label_high.xyz) {
         return 0u;
     }
+    let last = vec3<i32>(textureDimensions(labels)) - vec3<i32>(1);
+    let c = clamp(vec3<i32>(floor(p + vec3<f32>(0.5))), vec3<i32>(0), last);
     let label = textureLoad(labels, c, 0).r;
     // Hidden segments have alpha 0 and count as background.
     return select(0u, label, colors[label].a > 0.0);
 }
 
+// Whether another label lies within `outline_px` steps, counted along rows and columns.
+fn is_edge(pixel: vec2<f32>, label: u32) -> bool {
+    let reach = i32(view.outline_px);
+    for (var y = -reach; y <= reach; y++) {
+        let rest = reach - abs(y);
+        for (var x = -rest; x <= rest; x++) {
+            if label_at(pixel + vec2<f32>(f32(x), f32(y))) != label {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+// Dashes run along x where the edge is rather level, else along y: 5 on, 3 off.
+fn is_dash(pixel: vec2<f32>, at: vec2<i32>, label: u32) -> bool {
+    let reach = vec2<f32>(0.0, f32(view.outline_px));
+    let level = label_at(pixel - reach) != label || label_at(pixel + reach) != label;
+    let along = select(at.y, at.x, level);
+    let unit = i32(view.outline_px);
+    return along % (8 * unit) < 5 * unit;
+}
+
 @fragment
 fn fragment(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
-    let pixel = position.xy - view.viewport_origin - 0.5 * view.size;
+    let in_view = position.xy - view.viewport_origin;
+    let pixel = in_view - 0.5 * view.size;
     let p = view.origin.xyz + pixel.x * view.dx.xyz + pixel.y * view.dy.xyz;
     var rgb = image_color(p);
     if (view.flags & FLAG_LABELS) != 0u {
@@ -104,15 +144,11 @@ fn fragment(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
         if label != 0u {
             let color = colors[label].rgb;
             rgb = mix(rgb, color, view.fill);
-            let step = 1.0;
-            let edge = label_at(pixel + vec2<f32>(step, 0.0)) != label
-                || label_at(pixel - vec2<f32>(step, 0.0)) != label
-                || label_at(pixel + vec2<f32>(0.0, step)) != label
-                || label_at(pixel - vec2<f32>(0.0, step)) != label;
-            let at = floor(position.xy);
-            let dash = (i32(at.x) + i32(at.y)) % 8 < 5;
-            if edge && (dash || (view.flags & FLAG_DASHED) == 0u) {
-                rgb = mix(rgb, color, view.outline);
+            if is_edge(pixel, label) {
+                let solid = (view.flags & FLAG_DASHED) == 0u;
+                if solid || is_dash(pixel, vec2<i32>(floor(in_view)), label) {
+                    rgb = mix(rgb, color, view.outline);
+                }
             }
         }
     }

@@ -33,11 +33,12 @@ pub fn draw_slice_cpu(volume: &Volume, labels: Option<&LabelMap>, view: &SliceVi
                     if let (true, Some(color)) = (label != 0, style.colors[usize::from(label)]) {
                         let color = color.map(|c| f32::from(c) / 255.0);
                         mix(&mut rgb, color, style.fill);
-                        let edge = [DVec2::X, -DVec2::X, DVec2::Y, -DVec2::Y]
-                            .into_iter()
-                            .any(|step| label_at(pixel + step) != label);
-                        let dash = (x + y) % 8 < 5;
-                        if edge && (dash || !style.dashed) {
+                        let differs =
+                            |dx: f64, dy: f64| label_at(pixel + DVec2::new(dx, dy)) != label;
+                        let reach = style.outline_px();
+                        if is_edge(reach, differs)
+                            && (!style.dashed || is_dash([x as u32, y as u32], reach, differs))
+                        {
                             mix(&mut rgb, color, style.outline);
                         }
                     }
@@ -57,6 +58,23 @@ pub fn draw_slice_cpu(volume: &Volume, labels: Option<&LabelMap>, view: &SliceVi
 
 fn at(grid: &GridMapping, pixel: DVec2) -> DVec3 {
     grid.origin + grid.dx * pixel.x + grid.dy * pixel.y
+}
+
+/// Whether another label lies within `reach` steps, counted along rows and columns.
+fn is_edge(reach: u32, differs: impl Fn(f64, f64) -> bool) -> bool {
+    let reach = i64::from(reach);
+    (-reach..=reach).any(|y| {
+        let rest = reach - y.abs();
+        (-rest..=rest).any(|x| differs(x as f64, y as f64))
+    })
+}
+
+/// Dashes run along x where the edge is rather level, else along y: 5 on, 3 off.
+fn is_dash([x, y]: [u32; 2], reach: u32, differs: impl Fn(f64, f64) -> bool) -> bool {
+    let step = f64::from(reach);
+    let level = differs(0.0, -step) || differs(0.0, step);
+    let along = if level { x } else { y };
+    along % (8 * reach) < 5 * reach
 }
 
 fn mix(rgb: &mut [f32; 3], color: [f32; 3], amount: f32) {
@@ -94,13 +112,20 @@ fn image_color(volume: &Volume, view: &SliceView, p: DVec3) -> [f32; 3] {
     let nearest = [p.x, p.y, p.z].map(|x| (x + 0.5).floor().max(0.0) as usize);
     let nearest: [usize; 3] = std::array::from_fn(|axis| nearest[axis].min(last[axis]));
     let index = |c: [usize; 3]| volume.geometry.index(c[0], c[1], c[2]);
-    if let Some((low, high)) = volume.padding {
-        let stored = volume.voxels.stored(index(nearest));
-        if !volume.voxels.is_color() && stored >= low && stored <= high {
-            return [0.0; 3];
-        }
+    // Voxels that are no image (padding, not finite) take no part in interpolation: the nearest
+    // voxel stands in. A pixel whose nearest voxel is no image is black.
+    let is_image = |c: [usize; 3]| {
+        let stored = volume.voxels.stored(index(c));
+        let padding = volume
+            .padding
+            .is_some_and(|(low, high)| stored >= low && stored <= high);
+        volume.voxels.is_color() || (!padding && stored.is_finite())
+    };
+    if !is_image(nearest) {
+        return [0.0; 3];
     }
     let voxel = |c: [usize; 3]| -> [f32; 3] {
+        let c = if is_image(c) { c } else { nearest };
         if let Voxels::Rgb8(colors) = &volume.voxels {
             colors[index(c)].map(|c| f32::from(c) / 255.0)
         } else {

@@ -13,6 +13,6 @@ mod uniforms;
 
 pub use cpu::draw_slice_cpu;
 pub use offscreen::Offscreen;
-pub use slice_gpu::SliceGpu;
+pub use slice_gpu::{Fidelity, SliceGpu};
 pub use slice_view::{OverlayStyle, RgbaPixels, SliceView};
 pub use textures::Error;

@@ -15,6 +15,7 @@ pub enum VoxelFormat {
 
 impl VoxelFormat {
     /// All of them.
+    #[cfg(test)]
     pub const ALL: [Self; 4] = [Self::Signed, Self::Unsigned, Self::Float, Self::Color];
 
     const fn texel(self) -> &'static str {

@@ -31,10 +31,22 @@ pub struct OverlayStyle {
     pub fill: f32,
     /// Outline opacity, 0 to 1.
     pub outline: f32,
+    /// Width of the outline in pixels, 1 to [`OverlayStyle::WIDEST`].
+    pub outline_px: u32,
     /// Outline of results that nobody has reviewed.
     pub dashed: bool,
     /// sRGB by label; `None` is not drawn. Label 0 never is.
     pub colors: Box<[Option<[u8; 3]>; 256]>,
+}
+
+impl OverlayStyle {
+    /// Widest outline, in pixels.
+    pub const WIDEST: u32 = 8;
+
+    /// Width of the outline within its bounds.
+    pub fn outline_px(&self) -> u32 {
+        self.outline_px.clamp(1, Self::WIDEST)
+    }
 }
 
 /// A picture: RGBA bytes, row by row, gamma-encoded.

@@ -1,19 +1,16 @@
 //! The view as the shader reads it.
 
-use super::slice_view::{GridMapping, SliceView};
-use crate::geometry::DVec3;
+use super::slice_view::SliceView;
+use super::textures::GridTexture;
+use crate::geometry::{DVec3, VolumeGeometry};
 use crate::volume::{LabelMap, ModalityLut, VoiFunction, Volume, Voxels};
 
 /// Mirror of `View` in `shaders/common/view.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct ViewUniforms {
-    origin: [f32; 4],
-    dx: [f32; 4],
-    dy: [f32; 4],
-    label_origin: [f32; 4],
-    label_dx: [f32; 4],
-    label_dy: [f32; 4],
+    image: GridUniforms,
+    labels: GridUniforms,
     background: [f32; 4],
     size: [f32; 2],
     viewport_origin: [f32; 2],
@@ -27,10 +24,22 @@ pub struct ViewUniforms {
     padding_high: f32,
     fill: f32,
     outline: f32,
-    _pad: [f32; 2],
+    outline_px: u32,
+    unused: u32,
 }
 
-const _: () = assert!(size_of::<ViewUniforms>() == 176);
+/// Where the pixels of a view lie in a texture, and its bounds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct GridUniforms {
+    origin: [f32; 4],
+    dx: [f32; 4],
+    dy: [f32; 4],
+    low: [f32; 4],
+    high: [f32; 4],
+}
+
+const _: () = assert!(size_of::<ViewUniforms>() == 240);
 
 const INVERT: u32 = 1;
 const LINEAR: u32 = 2;
@@ -41,25 +50,55 @@ const PADDING: u32 = 32;
 const PER_SLICE: u32 = 64;
 const TABLE: u32 = 128;
 
+impl GridUniforms {
+    fn new(view: &SliceView, geometry: &VolumeGeometry, texture: &GridTexture) -> Self {
+        let per_texel = texture.voxels_per_texel().map(|n| n as f64);
+        let per_texel = DVec3::from_array(per_texel);
+        let grid = view.on_grid(geometry);
+        let dims = DVec3::from_array(geometry.dims().map(|n| n as f64));
+        // Half a voxel around the outermost centers still belongs to the image.
+        let mut low = DVec3::splat(-0.5) / per_texel;
+        let mut high = (dims - 0.5) / per_texel;
+        // Slices that are not on the GPU yet are not drawn: zeros would look like tissue.
+        let loaded = texture.loaded();
+        if loaded.start > 0 {
+            low.z = loaded.start as f64 - 0.5;
+        }
+        if loaded.end < texture.dims()[2] {
+            high.z = loaded.end as f64 - 0.5;
+        }
+        let vec = |v: DVec3| [v.x as f32, v.y as f32, v.z as f32, 0.0];
+        Self {
+            origin: vec(snapped(grid.origin / per_texel, 1e-6)),
+            dx: vec(snapped(grid.dx / per_texel, 1e-9)),
+            dy: vec(snapped(grid.dy / per_texel, 1e-9)),
+            low: vec(low),
+            high: vec(high),
+        }
+    }
+}
+
+/// Rounding of the affine taken back: planes through voxel centers need four texels, not eight.
+fn snapped(v: DVec3, within: f64) -> DVec3 {
+    DVec3::from_array(v.to_array().map(|x| {
+        let whole = x.round();
+        if (x - whole).abs() < within { whole } else { x }
+    }))
+}
+
 impl ViewUniforms {
     /// Packs a view of a volume; `viewport_origin` is its left upper corner in the target.
     pub fn new(
         view: &SliceView,
-        volume: &Volume,
-        labels: Option<&LabelMap>,
+        (volume, texture): (&Volume, &GridTexture),
+        labels: Option<(&LabelMap, &GridTexture)>,
         viewport_origin: [f32; 2],
     ) -> Self {
-        let vec = |v: DVec3| [v.x as f32, v.y as f32, v.z as f32, 0.0];
-        let grid = view.on_grid(&volume.geometry);
-        let none = GridMapping {
-            origin: DVec3::ZERO,
-            dx: DVec3::ZERO,
-            dy: DVec3::ZERO,
-        };
-        let label_grid = labels.map_or(none, |map| view.on_grid(&map.geometry));
         let (slope, intercept, lut) = match &volume.modality_lut {
             ModalityLut::Rescale { slope, intercept } => (*slope, *intercept, 0),
             ModalityLut::PerSlice(_) => (1.0, 0.0, PER_SLICE),
+            // An empty table changes nothing.
+            ModalityLut::Table { values, .. } if values.is_empty() => (1.0, 0.0, 0),
             ModalityLut::Table { first, .. } => (1.0, *first as f32, TABLE),
         };
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
@@ -74,12 +113,10 @@ impl ViewUniforms {
         let (padding_low, padding_high) = volume.padding.unwrap_or((0.0, 0.0));
         let [r, g, b] = view.background.map(|c| f32::from(c) / 255.0);
         Self {
-            origin: vec(grid.origin),
-            dx: vec(grid.dx),
-            dy: vec(grid.dy),
-            label_origin: vec(label_grid.origin),
-            label_dx: vec(label_grid.dx),
-            label_dy: vec(label_grid.dy),
+            image: GridUniforms::new(view, &volume.geometry, texture),
+            labels: labels.map_or_else(GridUniforms::default, |(map, texture)| {
+                GridUniforms::new(view, &map.geometry, texture)
+            }),
             background: [r, g, b, 1.0],
             size: view.size_px.map(|n| n as f32),
             viewport_origin,
@@ -97,7 +134,8 @@ impl ViewUniforms {
             padding_high,
             fill: overlay.map_or(0.0, |o| o.fill),
             outline: overlay.map_or(0.0, |o| o.outline),
-            _pad: [0.0; 2],
+            outline_px: overlay.map_or(1, |o| o.outline_px()),
+            unused: 0,
         }
     }
 }

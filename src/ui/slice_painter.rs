@@ -81,6 +81,7 @@ pub fn paint_slice(ui: &Ui, app: &App, placement: &Placement, view: ViewPlane) {
         OverlayStyle {
             fill: app.settings.overlay_fill,
             outline: app.settings.overlay_outline,
+            outline_px: (1.2 * scale).round() as u32,
             dashed: r.review == ReviewState::NotReviewed,
             colors,
         }

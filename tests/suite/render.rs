@@ -188,6 +188,7 @@ fn overlays_equal_the_cpu_reference_on_a_grid_of_their_own() {
         view.overlay = Some(OverlayStyle {
             fill: 0.3,
             outline: 0.9,
+            outline_px: 1 + u32::from(dashed),
             dashed,
             colors: colors.clone(),
         });
