@@ -39,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("model", &["study", "findings", "task", "whole_file"]),
-    ("render", &["geometry", "volume", "findings"]),
+    ("render", &["geometry", "volume", "findings", "whole_file"]),
     (
         "inference",
         &[
