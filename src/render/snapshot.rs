@@ -229,24 +229,24 @@ impl Page {
         let thick = (1.2 * s).round().max(1.0);
         let tick = |n: u32| if n % 5 == 0 { 7.0 * s } else { 3.5 * s };
         let (x0, y) = (w / 2.0 - pixels / 2.0, h - 10.0 * s);
-        self.canvas.mark([x0, y], [pixels + thick, thick], INK);
+        let mut marks = vec![([x0, y], [pixels + thick, thick])];
         // The same length on the left edge, open where the letter stands.
         let (x, y0) = (7.0 * s, h / 2.0 - pixels / 2.0);
         let gap = 14.0 * s;
         let half = pixels / 2.0 - gap;
         if half > 0.0 {
-            self.canvas.mark([x, y0], [thick, half], INK);
-            self.canvas
-                .mark([x, h / 2.0 + gap], [thick, half + thick], INK);
+            marks.push(([x, y0], [thick, half]));
+            marks.push(([x, h / 2.0 + gap], [thick, half + thick]));
         }
         for n in 0..=10 {
             let along = pixels * n as f32 / 10.0;
             let size = tick(n);
-            self.canvas.mark([x0 + along, y - size], [thick, size], INK);
+            marks.push(([x0 + along, y - size], [thick, size]));
             if (along - pixels / 2.0).abs() > gap {
-                self.canvas.mark([x, y0 + along], [size, thick], INK);
+                marks.push(([x, y0 + along], [size, thick]));
             }
         }
+        self.canvas.marks(&marks, INK);
         let at = [x0 + pixels + 9.0 * s, y + 4.0 * s];
         let text = length_words(length, calibration);
         let (align, size) = ([Align::Low, Align::High], self.text_size());
@@ -334,7 +334,7 @@ impl Page {
         for (name, color) in &shown[..listed] {
             let side = 10.0 * s;
             let top = y + (step - side) / 2.0 - s;
-            self.canvas.mark([margin, top], [side, side], *color);
+            self.canvas.marks(&[([margin, top], [side, side])], *color);
             let name: String = name.chars().take(40).collect();
             let at = [margin + side + 8.0 * s, y];
             self.canvas.text(at, place, &name, size, Face::Regular, INK);
