@@ -104,7 +104,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Demo(a)) => demo::run(&home, &a),
         Some(Subcommands::Phantom(a)) => demo::phantom(&a),
         Some(Subcommands::Info(a)) => info::run(&a),
-        Some(Subcommands::Render(a)) => render::run(&a),
+        Some(Subcommands::Render(a)) => render::run(&home, &a),
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),

@@ -33,6 +33,8 @@ pub struct SnapshotOptions {
     pub oriented: bool,
     /// Texts in the corners.
     pub corners: CornerLines,
+    /// What is doubtful about the data, in words.
+    pub doubts: Vec<String>,
 }
 
 /// Texts in the corners of a picture; the caller decides what may be said.
@@ -63,6 +65,7 @@ impl SnapshotOptions {
             marks: true,
             oriented: true,
             corners: CornerLines::default(),
+            doubts: Vec::new(),
         }
     }
 }
@@ -116,6 +119,7 @@ pub fn snapshot(
         page.ruler(view.mm_per_pixel, volume.calibration);
     }
     let left = page.corners(&options.corners);
+    let left = page.doubts(left, &options.doubts);
     if let (Some(style), Some(present)) = (&options.overlay, present) {
         page.legend(left, style, &options.legend, &present);
     }
@@ -299,6 +303,25 @@ impl Page {
                 .text([at[0], y], place, line, size, Face::Regular, INK);
         }
         at[1] + lines.len() as f32 * step
+    }
+
+    /// Doubts below the left column, the first three; returns where they end.
+    fn doubts(&mut self, start: f32, doubts: &[String]) -> f32 {
+        let (step, size) = (self.line_height(), self.text_size());
+        let longest = (self.width * 0.9 / (size * 0.55)) as usize;
+        let mut y = start;
+        for doubt in doubts.iter().take(3) {
+            let mut text = format!("! {doubt}");
+            if text.chars().count() > longest {
+                text = text.chars().take(longest.max(2) - 1).collect();
+                text.push('…');
+            }
+            let (at, place) = ([12.0 * self.scale, y], [Align::Low, Align::Low]);
+            self.canvas
+                .text(at, place, &text, size, Face::Regular, DOUBT);
+            y += step;
+        }
+        y
     }
 
     /// Names the segments that the picture shows; results that nobody reviewed are called so.
