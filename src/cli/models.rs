@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use super::Ending;
-use crate::runtime::Home;
+use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use crate::import;
+use crate::model::{self, Manifest, Registry};
+use crate::runtime::{Home, now_utc};
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -51,6 +56,147 @@ enum What {
     },
 }
 
-pub fn run(_home: &Home, _arguments: &Arguments) -> anyhow::Result<Ending> {
-    anyhow::bail!("not wired yet")
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let registry = Registry::new(home.models());
+    match &arguments.what {
+        What::List { json } => {
+            let entries = registry.list();
+            if *json {
+                let list: Vec<Value> = entries
+                    .iter()
+                    .map(|e| entry_json(&e.manifest, e.bundled))
+                    .collect();
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&json!({ "models": list }))?
+                );
+            } else {
+                for e in &entries {
+                    let origin = if e.bundled { "bundled" } else { "imported" };
+                    println!(
+                        "{:<28} {:<8} {} ({origin}, {})",
+                        e.manifest.key(),
+                        e.manifest.modality,
+                        e.manifest.name,
+                        e.manifest.license
+                    );
+                }
+            }
+        }
+        What::Show { id, json } => {
+            let package = registry.load(id)?;
+            let manifest = package.manifest();
+            if *json {
+                println!("{}", serde_json::to_string_pretty(manifest)?);
+            } else {
+                println!("{}  {}", manifest.key(), manifest.name);
+                println!("License: {}", manifest.license);
+                println!("Intended use: {}", manifest.intended_use);
+                println!("Trained on: {}", manifest.training_data);
+                for limit in &manifest.limits {
+                    println!("Limit: {limit}");
+                }
+                for label in &manifest.labels {
+                    println!(
+                        "{:>4}  {}  ({}, {})",
+                        label.label, label.name, label.property.value, label.property.scheme
+                    );
+                }
+                if let Some(card) = &package.files().card {
+                    println!("\n{}", String::from_utf8_lossy(card));
+                }
+            }
+        }
+        What::Import { path, json } => {
+            let packages = import::read(path)?;
+            let event =
+                AuditEvent::new(EventId::Import, now_utc()).about(ParticipantObject::file(path));
+            let event = packages.iter().fold(event, |event, p| {
+                event.about(ParticipantObject::model(
+                    &p.manifest().key(),
+                    &p.manifest().weights_sha256,
+                ))
+            });
+            Log::open(home.root())?.append(&event)?;
+            let mut list = Vec::new();
+            for package in &packages {
+                registry.install(package)?;
+                list.push(entry_json(package.manifest(), false));
+                eprintln!(
+                    "imported {}  {}",
+                    package.manifest().key(),
+                    package.manifest().name
+                );
+            }
+            if *json {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&json!({ "imported": list }))?
+                );
+            }
+        }
+        What::Verify { json } => {
+            let checks = registry.verify_all();
+            let bad = checks.iter().filter(|(_, check)| check.is_err()).count();
+            let list: Vec<Value> = checks
+                .iter()
+                .map(|(key, check)| {
+                    json!({ "model": key, "ok": check.is_ok(), "problem": check.as_ref().err().map(chain) })
+                })
+                .collect();
+            if *json {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&json!({ "ok": bad == 0, "models": list }))?
+                );
+            } else {
+                for (key, check) in &checks {
+                    match check {
+                        Ok(()) => println!("{key}: as it was installed"),
+                        Err(error) => println!("{key}: {}", chain(error)),
+                    }
+                }
+            }
+            return Ok(match bad {
+                0 => Ending::Done,
+                n if n == checks.len() => Ending::Nothing,
+                _ => Ending::Partly,
+            });
+        }
+        What::Remove { id, json } => {
+            let key = registry.remove(id)?;
+            eprintln!("removed {key}");
+            if *json {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&json!({ "removed": key }))?
+                );
+            }
+        }
+    }
+    Ok(Ending::Done)
+}
+
+fn entry_json(manifest: &Manifest, bundled: bool) -> Value {
+    json!({
+        "id": manifest.id,
+        "version": manifest.version,
+        "key": manifest.key(),
+        "name": manifest.name,
+        "modality": manifest.modality,
+        "license": manifest.license,
+        "segments": manifest.labels.len(),
+        "bundled": bundled,
+        "sha256": manifest.weights_sha256,
+    })
+}
+
+fn chain(error: &model::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

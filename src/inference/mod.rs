@@ -17,7 +17,7 @@ pub use components::largest_component;
 pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
-pub use run::{Executor, Found, Model, Settings};
+pub use run::{Executor, Found, Model, Settings, device_name};
 
 /// Why a model cannot be run.
 #[derive(Debug, thiserror::Error)]

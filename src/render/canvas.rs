@@ -71,10 +71,14 @@ impl Canvas {
         }
     }
 
-    /// A rectangle with a thin dark edge around it, to be seen on any background.
-    pub fn mark(&mut self, [x, y]: [f32; 2], [w, h]: [f32; 2], color: [u8; 3]) {
-        self.fill([x - 1.0, y - 1.0], [w + 2.0, h + 2.0], [0; 3], 0.55);
-        self.fill([x, y], [w, h], color, 1.0);
+    /// Rectangles (corner, size) with a thin dark edge around them all, to be seen on any image.
+    pub fn marks(&mut self, rectangles: &[([f32; 2], [f32; 2])], color: [u8; 3]) {
+        for &([x, y], [w, h]) in rectangles {
+            self.fill([x - 1.0, y - 1.0], [w + 2.0, h + 2.0], [0; 3], 0.55);
+        }
+        for &(at, size) in rectangles {
+            self.fill(at, size, color, 1.0);
+        }
     }
 
     /// Width of a text in pixels.

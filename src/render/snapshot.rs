@@ -33,6 +33,8 @@ pub struct SnapshotOptions {
     pub oriented: bool,
     /// Texts in the corners.
     pub corners: CornerLines,
+    /// What is doubtful about the data, in words.
+    pub doubts: Vec<String>,
 }
 
 /// Texts in the corners of a picture; the caller decides what may be said.
@@ -63,6 +65,7 @@ impl SnapshotOptions {
             marks: true,
             oriented: true,
             corners: CornerLines::default(),
+            doubts: Vec::new(),
         }
     }
 }
@@ -116,6 +119,7 @@ pub fn snapshot(
         page.ruler(view.mm_per_pixel, volume.calibration);
     }
     let left = page.corners(&options.corners);
+    let left = page.doubts(left, &options.doubts);
     if let (Some(style), Some(present)) = (&options.overlay, present) {
         page.legend(left, style, &options.legend, &present);
     }
@@ -229,24 +233,24 @@ impl Page {
         let thick = (1.2 * s).round().max(1.0);
         let tick = |n: u32| if n % 5 == 0 { 7.0 * s } else { 3.5 * s };
         let (x0, y) = (w / 2.0 - pixels / 2.0, h - 10.0 * s);
-        self.canvas.mark([x0, y], [pixels + thick, thick], INK);
+        let mut marks = vec![([x0, y], [pixels + thick, thick])];
         // The same length on the left edge, open where the letter stands.
         let (x, y0) = (7.0 * s, h / 2.0 - pixels / 2.0);
         let gap = 14.0 * s;
         let half = pixels / 2.0 - gap;
         if half > 0.0 {
-            self.canvas.mark([x, y0], [thick, half], INK);
-            self.canvas
-                .mark([x, h / 2.0 + gap], [thick, half + thick], INK);
+            marks.push(([x, y0], [thick, half]));
+            marks.push(([x, h / 2.0 + gap], [thick, half + thick]));
         }
         for n in 0..=10 {
             let along = pixels * n as f32 / 10.0;
             let size = tick(n);
-            self.canvas.mark([x0 + along, y - size], [thick, size], INK);
+            marks.push(([x0 + along, y - size], [thick, size]));
             if (along - pixels / 2.0).abs() > gap {
-                self.canvas.mark([x, y0 + along], [size, thick], INK);
+                marks.push(([x, y0 + along], [size, thick]));
             }
         }
+        self.canvas.marks(&marks, INK);
         let at = [x0 + pixels + 9.0 * s, y + 4.0 * s];
         let text = length_words(length, calibration);
         let (align, size) = ([Align::Low, Align::High], self.text_size());
@@ -301,6 +305,25 @@ impl Page {
         at[1] + lines.len() as f32 * step
     }
 
+    /// Doubts below the left column, the first three; returns where they end.
+    fn doubts(&mut self, start: f32, doubts: &[String]) -> f32 {
+        let (step, size) = (self.line_height(), self.text_size());
+        let longest = (self.width * 0.9 / (size * 0.55)) as usize;
+        let mut y = start;
+        for doubt in doubts.iter().take(3) {
+            let mut text = format!("! {doubt}");
+            if text.chars().count() > longest {
+                text = text.chars().take(longest.max(2) - 1).collect();
+                text.push('…');
+            }
+            let (at, place) = ([12.0 * self.scale, y], [Align::Low, Align::Low]);
+            self.canvas
+                .text(at, place, &text, size, Face::Regular, DOUBT);
+            y += step;
+        }
+        y
+    }
+
     /// Names the segments that the picture shows; results that nobody reviewed are called so.
     fn legend(
         &mut self,
@@ -334,7 +357,7 @@ impl Page {
         for (name, color) in &shown[..listed] {
             let side = 10.0 * s;
             let top = y + (step - side) / 2.0 - s;
-            self.canvas.mark([margin, top], [side, side], *color);
+            self.canvas.marks(&[([margin, top], [side, side])], *color);
             let name: String = name.chars().take(40).collect();
             let at = [margin + side + 8.0 * s, y];
             self.canvas.text(at, place, &name, size, Face::Regular, INK);
