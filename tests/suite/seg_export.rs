@@ -716,9 +716,9 @@ fn altered_segs_never_panic() {
     write_segmentation(&path, &segmentation(&volume), &mut uids(50), now()).unwrap();
     let bytes = fs::read(&path).unwrap();
     let other = folder.path().join("t.dcm");
-    for n in 0..40_usize {
+    for n in 0..2000_usize {
         let mut changed = bytes.clone();
-        if n % 3 == 0 {
+        if n % 3 > 0 {
             let at = 132 + n * 104_729 % (bytes.len() - 132);
             changed[at] = changed[at].wrapping_add((n % 255) as u8 + 1);
         } else {
@@ -730,4 +730,23 @@ fn altered_segs_never_panic() {
             let _ = read.on_own_grid();
         }
     }
+}
+
+#[test]
+fn hostile_files_are_refused_as_segs() {
+    let Some(data) = test_data() else { return };
+    let mut count = 0;
+    for entry in walkdir::WalkDir::new(data.join("malformed")) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            count += 1;
+            // None is a segmentation; what matters is that each ends, with an error.
+            assert!(
+                read_segmentation(entry.path()).is_err(),
+                "{}",
+                entry.path().display()
+            );
+        }
+    }
+    assert!(count > 30);
 }
