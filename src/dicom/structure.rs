@@ -5,6 +5,10 @@
 
 use std::ops::Range;
 
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+
 /// Deepest nesting that is followed. Real structured reports stay below 30.
 const DEEPEST: usize = 64;
 
@@ -196,7 +200,9 @@ pub fn check(
             }));
         }
         at = value;
-        if vr == b"SQ" || length == UNDEFINED {
+        // Implicit VR: the parser takes what its dictionary calls a sequence for one.
+        let implicit_sequence = vr == b"??" && is_sequence(Tag(group, element));
+        if vr == b"SQ" || implicit_sequence || length == UNDEFINED {
             // PS3.5 6.2.2: a value of unknown representation and undefined length is implicit.
             let inner = if vr == b"UN" {
                 Encoding {
@@ -238,6 +244,12 @@ pub fn check(
         }
         at = end;
     }
+}
+
+fn is_sequence(tag: Tag) -> bool {
+    StandardDataDictionary
+        .by_tag(tag)
+        .is_some_and(|entry| entry.vr().relaxed() == VR::SQ)
 }
 
 fn push(levels: &mut Vec<Level>, level: Level) -> Result<(), String> {
@@ -354,6 +366,24 @@ mod tests {
                 .unwrap_err()
                 .contains("nested")
         );
+    }
+
+    #[test]
+    fn deep_nesting_by_lengths_alone_is_refused_in_implicit_vr() {
+        // Content Sequence in an item in Content Sequence …, each of known length.
+        let mut bytes = Vec::new();
+        for depth in (0..5000_u32).rev() {
+            bytes.extend([0x40, 0, 0x30, 0xA7]);
+            bytes.extend((depth * 16 + 8).to_le_bytes());
+            bytes.extend([0xFE, 0xFF, 0x00, 0xE0]);
+            bytes.extend((depth * 16).to_le_bytes());
+        }
+        let implicit = Encoding {
+            explicit: false,
+            big_endian: false,
+        };
+        let refused = check(&bytes, implicit, true).unwrap_err();
+        assert!(refused.contains("nested"), "{refused}");
     }
 
     #[test]
