@@ -187,7 +187,8 @@ impl Composer {
 
     /// Patient and study attributes of the source, then empty ones where PS3.3 wants presence.
     ///
-    /// Only attributes of the Patient, Patient Study and General Study modules are taken.
+    /// Only attributes of the Patient, Patient Study and General Study modules are taken, and
+    /// only values that the standard allows: an invalid age must not make this object invalid.
     pub(super) fn patient_study(
         &mut self,
         attributes: &[(String, Sensitive<String>)],
@@ -197,7 +198,7 @@ impl Composer {
                 continue;
             };
             let tag = entry.tag();
-            if PATIENT_STUDY.contains(&tag) && !value.expose().is_empty() {
+            if PATIENT_STUDY.contains(&tag) && is_valid(vr_of(tag), value.expose()) {
                 self.text(tag, value.expose().clone());
             }
         }
@@ -319,6 +320,26 @@ fn vr_of(tag: Tag) -> VR {
     StandardDataDictionary
         .by_tag(tag)
         .map_or(VR::UN, |entry| entry.vr().relaxed())
+}
+
+/// Whether a text is a value of a VR with a strict form (PS3.5 6.2), and not empty.
+fn is_valid(vr: VR, text: &str) -> bool {
+    let text = text.trim_matches(|c: char| c == '\0' || c == ' ');
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match vr {
+        _ if text.is_empty() => false,
+        VR::AS => text.len() == 4 && text.ends_with(['D', 'W', 'M', 'Y']) && digits(&text[..3]),
+        VR::DA => text.len() == 8 && digits(text),
+        VR::TM => digits(text.replacen('.', "", 1).as_str()) && text.len() <= 13,
+        VR::DS => text.len() <= 16 && text.parse::<f64>().is_ok_and(f64::is_finite),
+        VR::CS => {
+            text.len() <= 16
+                && text
+                    .bytes()
+                    .all(|b| matches!(b, b'A'..=b'Z' | b'0'..=b'9' | b'_' | b' '))
+        }
+        _ => true,
+    }
 }
 
 /// One value of at most `longest` characters: no delimiter, no control characters.
@@ -525,6 +546,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn values_of_the_wrong_form_are_not_repeated() {
+        let check = |vr, good: &str, bad: &[&str]| {
+            assert!(is_valid(vr, good), "{good}");
+            for text in bad {
+                assert!(!is_valid(vr, text), "{text}");
+            }
+        };
+        check(VR::AS, "045Y", &["0Y", "45Y", "0é", "xxxY", ""]);
+        check(VR::DA, "20260102", &["2026.01.02", "2026", "today---"]);
+        check(VR::TM, "101112.5", &["10:11:12", "x", "."]);
+        check(VR::DS, "72.5 ", &["heavy", "NaN", "1e999"]);
+        check(VR::CS, "F", &["female", "\\"]);
+        check(VR::PN, "Müller^Anna", &["", " "]);
     }
 
     #[test]

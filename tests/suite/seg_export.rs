@@ -8,12 +8,14 @@ use chrono::{DateTime, TimeZone, Utc};
 use dicom_dictionary_std::tags;
 use dicom_object::{InMemDicomObject, OpenFileOptions};
 use negatoscope::dicom::{
-    self, ImageSeriesOptions, WriteError, read_segmentation, write_image_series, write_segmentation,
+    self, ImageSeriesOptions, SeriesContext, WriteError, read_segmentation, write_image_series,
+    write_segmentation,
 };
 use negatoscope::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use negatoscope::geometry::{DMat3, DVec3, VolumeGeometry};
 use negatoscope::nifti;
-use negatoscope::study::{CodedConcept, Issue, Uid};
+use negatoscope::study::{CodedConcept, Issue, Series, Uid};
+use negatoscope::task::Task;
 use negatoscope::volume::{
     Calibration, LabelMap, Layout, ModalityLut, Quantity, SourceImage, SourceSeries, Volume, Voxels,
 };
@@ -624,11 +626,23 @@ fn write_cases(folder: &Path) {
 
 #[test]
 fn an_independent_reader_sees_the_same_voxels_in_the_same_place() {
-    let temporary = tempfile::tempdir().unwrap();
-    // For a look at the files, and for other checkers.
-    let folder = std::env::var_os("NEGATOSCOPE_KEEP_CASES")
-        .map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    let (_temporary, folder) = case_folder("phantoms");
     write_cases(&folder);
+    check_with_highdicom(&folder);
+}
+
+/// A temporary folder, or one that stays, for a look at the files with other checkers.
+fn case_folder(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = std::env::var_os("NEGATOSCOPE_KEEP_CASES")
+        .map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    let folder = root.join(name);
+    fs::create_dir_all(&folder).unwrap();
+    (temporary, folder)
+}
+
+/// Runs the independent readers over a folder of cases, where there is a Python that has them.
+fn check_with_highdicom(folder: &Path) {
     let Some(python) = std::env::var_os("NEGATOSCOPE_PYTHON") else {
         println!("skipped: NEGATOSCOPE_PYTHON is not set (a Python with highdicom and nibabel)");
         return;
@@ -637,16 +651,92 @@ fn an_independent_reader_sees_the_same_voxels_in_the_same_place() {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/seg/check_with_highdicom.py");
     let done = Command::new(python)
         .arg(script)
-        .arg(&folder)
+        .arg(folder)
         .output()
         .unwrap();
-    println!("{}", String::from_utf8_lossy(&done.stdout));
-    assert!(
-        done.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
-    );
+    let said = String::from_utf8_lossy(&done.stdout);
+    println!("{said}");
+    let wrong = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}{wrong}");
+}
+
+#[test]
+fn clinical_laterality_segs_of_real_series_lie_on_their_images() {
+    let Some(data) = test_data() else { return };
+    let (_temporary, folder) = case_folder("real");
+    let parts = [
+        "dicom-series",
+        "dicom-with-nifti-truth",
+        "dicom-objects/dcmqi/24x38x3",
+    ]
+    .map(|part| data.join(part));
+    let worklist = dicom::index(&parts, &Task::new()).unwrap();
+    let mut cases = 0;
+    for patient in &worklist.patients {
+        for study in &patient.studies {
+            for series in &study.series {
+                let context = SeriesContext {
+                    patient,
+                    study,
+                    series,
+                };
+                for stack in 0..series.stacks.len() {
+                    let Ok(volume) = dicom::load_volume(context, stack, &Task::new()) else {
+                        continue;
+                    };
+                    if volume.layout == Layout::Volumetric && volume.geometry.dims()[2] > 1 {
+                        real_case(&folder.join(format!("{cases:02}")), &volume, series);
+                        cases += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(cases >= 8, "{cases}");
+    check_with_highdicom(&folder);
+}
+
+/// A SEG of what is bright in a volume, different on both sides, with its images by name.
+fn real_case(folder: &Path, volume: &Volume, series: &Series) {
+    fs::create_dir_all(folder).unwrap();
+    let (low, high) = volume.range().unwrap();
+    let mut s = segmentation(volume);
+    let [ni, nj, _] = volume.geometry.dims();
+    for n in 0..s.map.labels.len() {
+        let share = (volume.value(n) - low) / (high - low).max(1e-6);
+        s.map.labels[n] = match share {
+            x if x > 0.6 => 1,
+            x if x > 0.3 && n % ni < ni / 3 => 2,
+            x if x > 0.2 && n / ni % nj < nj / 4 => 3,
+            _ => 0,
+        };
+    }
+    s.segments[2].label = 3;
+    write_segmentation(&folder.join("segmentation.dcm"), &s, &mut uids(50), now()).unwrap();
+    let read = read_segmentation(&folder.join("segmentation.dcm")).unwrap();
+    let placed = read.on_source(&volume.geometry, &volume.source).unwrap();
+    assert_eq!(placed.issues, []);
+    assert!(placed.map == s.map);
+    nifti::write_label_map(&folder.join("labels.nii.gz"), &s.map, &s.segments).unwrap();
+    let mut listed = String::new();
+    for image in &volume.source.images {
+        let instance = series
+            .stacks
+            .iter()
+            .flat_map(|stack| &stack.images)
+            .find(|i| {
+                i.sop_instance_uid == image.sop_instance_uid
+                    && image.frame.is_none_or(|frame| frame == i.frame)
+            })
+            .unwrap();
+        listed.push_str(&instance.source.to_string());
+        if let Some(frame) = image.frame {
+            listed.push('\t');
+            listed.push_str(&(frame + 1).to_string());
+        }
+        listed.push('\n');
+    }
+    fs::write(folder.join("images.txt"), listed).unwrap();
 }
 
 fn test_data() -> Option<PathBuf> {

@@ -2,17 +2,22 @@
 
     python check_with_highdicom.py FOLDER
 
-FOLDER holds one folder per case: `images/*.dcm`, `segmentation.dcm`, `labels.nii.gz`.
-Labels are the segment numbers. Readers: highdicom, pydicom (SEG and images), nibabel (NIfTI).
+FOLDER holds one folder per case: `segmentation.dcm`, `labels.nii.gz`, and the images, as
+`images/*.dcm` or named in `images.txt`: one line per slice in the order of k, a path and, for
+multi-frame images, a tab and the frame from 1. Labels are the segment numbers.
+Readers: highdicom, pydicom (SEG and images), nibabel (NIfTI).
 
 Tried with highdicom 0.28.2, pydicom 3.0.2, nibabel 5.4.2, numpy 2.4.6.
 
-Three ways, all must agree:
-1. by place: every set bit of every frame, put into the patient by the frame's own attributes,
-   hits the NIfTI voxel with its label (tolerance 0.01 mm: NIfTI holds f32);
+Four ways, all must agree:
+1. by image: every frame has the position and orientation of the image that it refers to, and the
+   voxels of that slice of the label map;
 2. by reference: highdicom's frames of each source image are that slice of the label map;
-3. as a volume: highdicom's own 3-D volume has the label map's voxels and positions
-   (not for tilted stacks, which highdicom does not take as a volume).
+3. by place: every set bit of every frame, put into the patient by the frame's own attributes,
+   hits the NIfTI voxel with its label (tolerance 0.01 mm: NIfTI holds f32);
+4. as a volume: highdicom's own 3-D volume has the label map's voxels and positions.
+
+Ways 3 and 4 need what NIfTI and highdicom can express: 3 evenly spaced slices, 4 also no tilt.
 """
 
 import pathlib
@@ -59,11 +64,66 @@ def by_place(seg, lps_from_ijk, labels):
     return int((labels > 0).sum()), worst
 
 
+class Image:
+    """One slice of the source: an instance, or a frame of it (from 1)."""
+
+    def __init__(self, dataset, frame):
+        self.dataset = dataset
+        self.frame = frame
+        self.uid = dataset.SOPInstanceUID
+        if frame is None:
+            position, orientation = dataset, dataset
+        else:
+            own = dataset.PerFrameFunctionalGroupsSequence[frame - 1]
+            shared = dataset.SharedFunctionalGroupsSequence[0]
+            group = own if "PlanePositionSequence" in own else shared
+            position = group.PlanePositionSequence[0]
+            group = own if "PlaneOrientationSequence" in own else shared
+            orientation = group.PlaneOrientationSequence[0]
+        self.position = numpy.array(position.ImagePositionPatient, float)
+        self.orientation = numpy.array(orientation.ImageOrientationPatient, float)
+
+
+def read_images(case):
+    listed = case / "images.txt"
+    if listed.exists():
+        lines = [line.split("\t") for line in listed.read_text().splitlines()]
+    else:
+        lines = [[str(p)] for p in sorted((case / "images").glob("*.dcm"))]
+    read = {}
+    images = []
+    for path, *frame in lines:
+        if path not in read:
+            read[path] = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        images.append(Image(read[path], int(frame[0]) if frame else None))
+    return images
+
+
+def by_image(seg, images, labels):
+    slice_of = {(image.uid, image.frame): k for k, image in enumerate(images)}
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    orientation = numpy.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    drawn = 0
+    for frame, group in zip(pixels, seg.PerFrameFunctionalGroupsSequence):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        k = slice_of[(source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))]
+        position = numpy.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        assert numpy.abs(position - images[k].position).max() < 1e-6, "not where its image is"
+        assert numpy.abs(orientation - images[k].orientation).max() < 1e-4, "turned"
+        assert (frame.T.astype(bool) == (labels[:, :, k] == number)).all(), "another slice"
+        drawn += int(frame.sum())
+    assert drawn == (labels > 0).sum(), "voxels are missing"
+
+
 def by_reference(seg, images, labels):
-    uids = [image.SOPInstanceUID for image in images]
-    stack = seg.get_pixels_by_source_instance(
-        uids, combine_segments=True, assert_missing_frames_are_empty=True
-    )
+    options = {"combine_segments": True, "assert_missing_frames_are_empty": True}
+    if images[0].frame is None:
+        stack = seg.get_pixels_by_source_instance([image.uid for image in images], **options)
+    else:
+        frames = [image.frame for image in images]
+        stack = seg.get_pixels_by_source_frame(images[0].uid, frames, **options)
     assert (stack == labels.transpose(2, 1, 0)).all(), "another voxel by reference"
 
 
@@ -81,13 +141,15 @@ def as_volume(seg, lps_from_ijk, labels):
 
 
 def attributes(seg, images):
-    first = images[0]
+    first = images[0].dataset
     for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
-        assert getattr(seg, name) == getattr(first, name), name
+        if name == "FrameOfReferenceUID" and not first.get(name):
+            assert seg.get(name), "a source without frame of reference: the SEG needs a new one"
+            continue
+        assert (seg.get(name) or "") == (first.get(name) or ""), name
     assert seg.SeriesInstanceUID != first.SeriesInstanceUID
     assert seg.SeriesDescription.startswith("AI ")
     assert seg.SegmentationType == "BINARY"
-    assert len(seg.pixel_array.shape) in (2, 3)
     for number in seg.segment_numbers:
         description = seg.get_segment_description(number)
         algorithm = description.algorithm_identification
@@ -98,7 +160,7 @@ def attributes(seg, images):
         item.ReferencedSOPInstanceUID
         for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     }
-    assert referenced == {image.SOPInstanceUID for image in images}
+    assert referenced == {image.uid for image in images}
 
 
 def main(folder):
@@ -107,25 +169,29 @@ def main(folder):
     total = 0
     for case in cases:
         seg = highdicom.seg.segread(case / "segmentation.dcm")
-        images = [pydicom.dcmread(p) for p in sorted((case / "images").glob("*.dcm"))]
+        images = read_images(case)
         file = nibabel.load(case / "labels.nii.gz")
         labels = numpy.asarray(file.dataobj)
         lps_from_ijk = numpy.diag([-1.0, -1.0, 1.0, 1.0]) @ file.affine
-        voxels, worst = by_place(seg, lps_from_ijk, labels)
-        by_reference(seg, images, labels)
         attributes(seg, images)
-        axes = lps_from_ijk[:3, :3] / numpy.linalg.norm(lps_from_ijk[:3, :3], axis=0)
-        upright = abs(numpy.cross(axes[:, 0], axes[:, 1]) @ axes[:, 2]) > 1 - 1e-5
-        if upright:
-            as_volume(seg, lps_from_ijk, labels)
-        # The label map itself lies on the images.
-        for k, image in enumerate(images):
-            corner = lps_from_ijk @ [0, 0, k, 1]
-            gap = numpy.abs(corner[:3] - numpy.array(image.ImagePositionPatient, float)).max()
-            assert gap < TOLERANCE_MM, f"label map {gap} mm off its image"
+        by_image(seg, images, labels)
+        by_reference(seg, images, labels)
+        ways = ["image", "reference"]
+        voxels, worst = int((labels > 0).sum()), 0.0
+        # Does the label map itself lie on the images? Not where slices are uneven.
+        gaps = [
+            numpy.abs((lps_from_ijk @ [0, 0, k, 1])[:3] - image.position).max()
+            for k, image in enumerate(images)
+        ]
+        if max(gaps) < TOLERANCE_MM:
+            voxels, worst = by_place(seg, lps_from_ijk, labels)
+            ways.append("place")
+            axes = lps_from_ijk[:3, :3] / numpy.linalg.norm(lps_from_ijk[:3, :3], axis=0)
+            if abs(numpy.cross(axes[:, 0], axes[:, 1]) @ axes[:, 2]) > 1 - 1e-5:
+                as_volume(seg, lps_from_ijk, labels)
+                ways.append("volume")
         total += voxels
-        how = "place, reference, volume" if upright else "place, reference"
-        print(f"{case.name}: {voxels} voxels equal by {how}; largest distance {worst:.1e} mm")
+        print(f"{case.name}: {voxels} voxels equal by {', '.join(ways)}; off by {worst:.1e} mm")
     print(f"{len(cases)} cases, {total} voxels, all equal")
 
 
