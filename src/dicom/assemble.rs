@@ -1,657 +1,775 @@
-//! Stacks → volumes: voxels in their place, with their meaning and their doubts.
+//! A stack → a volume: frames decoded in parallel, placed in the patient, doubts kept.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
-use super::attributes::{Object, float, floats, item, items, spacing, text, texts};
+use super::dataset::Dataset;
+use super::decode::{self, Frame, Palette, Samples};
 use super::error::Error;
-use super::file::{self, ParsedFile};
-use super::header::{self, FrameHeader, ImageHeader};
-use super::stacks::median_step;
-use super::{SYNTHETIC_COMMENT, decode};
-use crate::geometry::{DVec3, VolumeGeometry};
+use super::header::{self, FrameView, PATIENT_STUDY};
+use super::meaning::{self, SliceLut};
+use super::pixels::{self, Frames, Photometric, PixelFormat};
+use super::scan::Opener;
+use super::stacks::Spacing;
+use crate::geometry::{DAffine3, DMat3, DVec3, VolumeGeometry};
 use crate::redact::Sensitive;
-use crate::study::{FileSource, Instance, Issue, Patient, Series, Stack, Study};
-use crate::task::Task;
+use crate::study::{FileSource, Instance, Issue, Patient, Series, Stack, Study, Uid, Worklist};
+use crate::task::{Cancelled, Task};
 use crate::volume::{
-    Calibration, Layout, ModalityLut, NamedWindow, Quantity, SourceImage, SourceSeries,
-    VoiFunction, VoiWindow, Volume, Voxels, auto_window,
+    Calibration, Layout, Quantity, SourceImage, SourceSeries, VoiWindow, Volume, Voxels,
+    auto_window,
 };
 
-/// A series with what stands above it.
+/// A volume may always take this much memory, and beyond it this multiple of its files.
+const VOLUME_FLOOR: u64 = 1 << 30;
+const VOLUME_RATIO: u64 = 1000;
+/// Longest side of a thumbnail in pixels.
+const THUMBNAIL: usize = 128;
+
+/// A series with the study and patient it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesContext<'a> {
-    /// The person (or phantom).
+    /// Whose it is.
     pub patient: &'a Patient,
-    /// The examination.
+    /// Its examination.
     pub study: &'a Study,
     /// The series.
     pub series: &'a Series,
 }
 
-/// A small picture.
-#[derive(Clone, Debug)]
-pub struct Thumbnail {
-    /// Columns.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// RGBA, row by row.
-    pub rgba: Vec<u8>,
-}
-
-/// Longest side of a thumbnail.
-const THUMBNAIL: usize = 112;
-
-/// All images of a stack as one volume; files are read and decoded in parallel.
-///
-/// Images that cannot be read become [`Issue::UnreadableSlices`], as long as one can.
-///
-/// # Errors
-/// [`Error`].
-pub fn load_volume(context: SeriesContext<'_>, stack: usize, task: &Task) -> Result<Volume, Error> {
-    let stack = context
-        .series
-        .stacks
-        .get(stack)
-        .ok_or(Error::NoSuchImage(stack))?;
-    let wanted: Vec<usize> = (0..stack.images.len()).collect();
-    load(context, stack, &wanted, task)
-}
-
-/// One image of a stack as a volume of one slice, in its place in the patient.
-///
-/// # Errors
-/// [`Error`].
-pub fn load_image(context: SeriesContext<'_>, stack: usize, image: usize) -> Result<Volume, Error> {
-    let stack = context
-        .series
-        .stacks
-        .get(stack)
-        .ok_or(Error::NoSuchImage(stack))?;
-    if image >= stack.images.len() {
-        return Err(Error::NoSuchImage(image));
+impl<'a> SeriesContext<'a> {
+    /// All series of a worklist, in order.
+    pub fn all(worklist: &'a Worklist) -> impl Iterator<Item = Self> {
+        worklist.patients.iter().flat_map(|patient| {
+            patient.studies.iter().flat_map(move |study| {
+                study.series.iter().map(move |series| Self {
+                    patient,
+                    study,
+                    series,
+                })
+            })
+        })
     }
-    load(context, stack, &[image], &Task::new())
+
+    /// The series of a UID.
+    pub fn find(worklist: &'a Worklist, series_instance_uid: &Uid) -> Option<Self> {
+        Self::all(worklist).find(|c| c.series.series_instance_uid == *series_instance_uid)
+    }
+
+    fn stack(&self, stack: usize) -> Result<&'a Stack, Error> {
+        self.series
+            .stacks
+            .get(stack)
+            .filter(|s| !s.images.is_empty())
+            .ok_or(Error::NoSuchImage { stack, image: 0 })
+    }
 }
 
-/// A small picture of the middle image of a stack.
+/// A small picture of a stack, for the browser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thumbnail {
+    /// Columns, at most 128.
+    pub width: usize,
+    /// Rows, at most 128.
+    pub height: usize,
+    /// Red, green, blue, rows from the top.
+    pub rgb: Vec<[u8; 3]>,
+}
+
+/// Bytes of memory that the stack will take, from the header of its first image; 0 when even that
+/// cannot be read.
+pub fn estimate_bytes(stack: &Stack) -> u64 {
+    let Some(first) = stack.images.first() else {
+        return 0;
+    };
+    let opener = Opener::new(std::iter::once(&first.source));
+    let voxel_bytes = super::index::read_dataset(&opener, &first.source)
+        .and_then(|dataset| PixelFormat::read(&dataset))
+        .map_or(0, |format| format.voxel_bytes());
+    let voxels = stack.columns as u64 * stack.rows as u64 * stack.images.len() as u64;
+    // A multi-frame file stays in memory while its frames are decoded.
+    let held = if first.frame_count > 1 {
+        opener.stored_bytes(&first.source)
+    } else {
+        0
+    };
+    voxels * voxel_bytes as u64 + held
+}
+
+/// Loads all images of a stack.
+///
+/// Images that cannot be read are left out with an issue; the rest stands.
 ///
 /// # Errors
-/// [`Error`].
-pub fn thumbnail(context: SeriesContext<'_>, stack: usize) -> Result<Thumbnail, Error> {
-    let count = context
-        .series
-        .stacks
-        .get(stack)
-        .map_or(0, |s| s.images.len());
-    let volume = load_image(context, stack, count / 2)?;
-    let [ni, nj, _] = volume.geometry.dims();
-    let [si, sj, _] = volume.geometry.spacing_mm();
-    // Pixels may be taller than wide.
-    let (w, h) = (ni as f64 * si, nj as f64 * sj);
-    let scale = THUMBNAIL as f64 / w.max(h);
-    let (width, height) = (((w * scale) as usize).max(1), ((h * scale) as usize).max(1));
-    let window = volume
-        .windows
-        .first()
-        .map_or_else(|| auto_window(&volume), |w| w.window);
-    let mut rgba = Vec::with_capacity(width * height * 4);
-    for y in 0..height {
-        for x in 0..width {
-            // The mean over the pixel's area keeps thin bright lines from flickering.
-            let columns = x * ni / width..((x + 1) * ni / width).max(x * ni / width + 1).min(ni);
-            let rows = y * nj / height..((y + 1) * nj / height).max(y * nj / height + 1).min(nj);
-            let mut sum = [0.0_f32; 3];
-            let mut n = 0.0;
-            for j in rows {
-                for i in columns.clone() {
-                    let index = volume.geometry.index(i, j, 0);
-                    let rgb = if let Voxels::Rgb8(colors) = &volume.voxels {
-                        colors[index].map(|c| f32::from(c) / 255.0)
-                    } else {
-                        let gray = window.gray(volume.value(index));
-                        [if volume.inverted { 1.0 - gray } else { gray }; 3]
-                    };
-                    for (s, c) in sum.iter_mut().zip(rgb) {
-                        *s += c;
-                    }
-                    n += 1.0;
-                }
-            }
-            rgba.extend(sum.map(|s| (s / n * 255.0) as u8));
-            rgba.push(255);
+/// No image can be read, memory that the files cannot justify, or [`Error::Cancelled`].
+pub fn load_volume(ctx: SeriesContext<'_>, stack: usize, task: &Task) -> Result<Volume, Error> {
+    let stack = ctx.stack(stack)?;
+    let images: Vec<&Instance> = stack.images.iter().collect();
+    let middle = images.len() / 2;
+    load(ctx, stack, &images, middle, Some(task))
+}
+
+/// Loads one image quickly, as a volume of one slice in its place: something to show while the
+/// rest still loads.
+///
+/// # Errors
+/// The image does not exist or cannot be read.
+pub fn load_image(ctx: SeriesContext<'_>, stack: usize, image: usize) -> Result<Volume, Error> {
+    let found = ctx.stack(stack)?;
+    let instance = found
+        .images
+        .get(image)
+        .ok_or(Error::NoSuchImage { stack, image })?;
+    load(ctx, found, &[instance], 0, None)
+}
+
+/// The middle image of a stack, windowed, at most 128 pixels wide and high.
+///
+/// # Errors
+/// As [`load_image`].
+pub fn thumbnail(ctx: SeriesContext<'_>, stack: usize) -> Result<Thumbnail, Error> {
+    let middle = ctx.stack(stack)?.images.len() / 2;
+    Ok(shrink(&load_image(ctx, stack, middle)?))
+}
+
+/// One file, read whole.
+struct Loaded {
+    dataset: Dataset,
+    format: PixelFormat,
+    frames: Frames,
+    count: usize,
+    palette: Option<Palette>,
+}
+
+impl Loaded {
+    fn read(opener: &Opener, source: &FileSource) -> Result<Self, Error> {
+        let dataset = Dataset::from_file(opener.whole(source)?)?;
+        let format = PixelFormat::read(&dataset)?;
+        let count = pixels::frame_count(dataset.root())?;
+        pixels::check_length(&dataset, &format, count)?;
+        let frames = Frames::locate(&dataset, count)?;
+        let palette = (format.photometric == Photometric::Palette)
+            .then(|| Palette::read(dataset.root(), format.signed))
+            .transpose()?;
+        Ok(Self {
+            dataset,
+            format,
+            frames,
+            count,
+            palette,
+        })
+    }
+
+    fn view(&self, frame: u32) -> Result<FrameView<'_>, Error> {
+        header::frames(&self.dataset, self.count)
+            .nth(frame as usize)
+            .ok_or(Error::NoSuchFrame {
+                frame: frame as usize,
+                found: self.count,
+            })
+    }
+
+    fn decode(&self, frame: u32) -> Result<Frame, Error> {
+        decode::decode_frame(&self.dataset, &self.format, &self.frames, frame as usize)
+    }
+}
+
+/// Files of several frames are read once and shared; others live as long as their slice.
+struct Files<'a> {
+    opener: Opener,
+    shared: HashMap<&'a FileSource, OnceLock<Result<Loaded, String>>>,
+}
+
+impl<'a> Files<'a> {
+    fn new(images: &[&'a Instance]) -> Self {
+        Self {
+            opener: Opener::new(images.iter().map(|i| &i.source)),
+            shared: images
+                .iter()
+                .filter(|i| i.frame_count > 1)
+                .map(|i| (&i.source, OnceLock::new()))
+                .collect(),
         }
     }
-    Ok(Thumbnail {
-        width,
-        height,
-        rgba,
-    })
+
+    fn with<R>(
+        &self,
+        image: &Instance,
+        run: impl FnOnce(&Loaded) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let Some(cell) = self.shared.get(&image.source) else {
+            return run(&Loaded::read(&self.opener, &image.source)?);
+        };
+        match cell.get_or_init(|| {
+            Loaded::read(&self.opener, &image.source).map_err(|error| error.to_string())
+        }) {
+            Ok(loaded) => run(loaded),
+            Err(reason) => Err(Error::WholeFile {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Bytes of all files on disk.
+    fn stored_bytes(&self, images: &[&Instance]) -> u64 {
+        let mut seen = std::collections::HashSet::new();
+        images
+            .iter()
+            .filter(|i| seen.insert(&i.source))
+            .map(|i| self.opener.stored_bytes(&i.source))
+            .sum()
+    }
 }
 
-/// Bytes that the voxels of a stack take, from headers alone.
-pub fn estimate_bytes(stack: &Stack) -> u64 {
-    // Most stored values take two bytes; decoding holds a second copy of what is in flight.
-    (stack.columns * stack.rows) as u64 * stack.images.len() as u64 * 2
+/// A slice's own part of the volume.
+struct Slice {
+    lut: SliceLut,
+    issues: Vec<Issue>,
 }
 
-struct Decoded {
-    k: usize,
-    voxels: Voxels,
-    frame: FrameHeader,
-}
-
-/// What the first readable file says for all.
+/// What the volume takes from one image on behalf of all.
 struct Common {
-    file: ParsedFile,
-    image: ImageHeader,
+    format: PixelFormat,
+    kind: Kind,
+    quantity: Quantity,
+    windows: Vec<crate::volume::NamedWindow>,
+    padding: Option<(f32, f32)>,
+    frame_rate: Option<f64>,
+    orientation: Option<header::Orientation>,
+    pixel_spacing: Option<header::PixelSpacing>,
+    calibration: Calibration,
+    thickness_mm: Option<f64>,
+    patient_study: Vec<(String, Sensitive<String>)>,
+    issues: Vec<Issue>,
+}
+
+/// Memory type of the voxels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    U8,
+    I16,
+    U16,
+    F32,
+    Rgb8,
 }
 
 fn load(
-    context: SeriesContext<'_>,
+    ctx: SeriesContext<'_>,
     stack: &Stack,
-    wanted: &[usize],
-    task: &Task,
+    images: &[&Instance],
+    middle: usize,
+    task: Option<&Task>,
 ) -> Result<Volume, Error> {
-    task.begin("Reading images", wanted.len());
-    // Frames of one file are decoded from one reading of it.
-    let mut by_file: BTreeMap<&FileSource, Vec<usize>> = BTreeMap::new();
-    for &k in wanted {
-        by_file.entry(&stack.images[k].source).or_default().push(k);
+    if let Some(task) = task {
+        task.begin("Reading images", images.len());
     }
-    let results: Vec<Result<(Vec<Decoded>, Common), (usize, Error)>> = by_file
-        .into_iter()
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .map(|(source, ks)| {
-            task.check().map_err(|c| (0, Error::from(c)))?;
-            let count = ks.len();
-            let read = read_file(source, &stack.images, &ks, task);
-            task.advance(count);
-            read.map_err(|error| (count, error))
-        })
-        .collect();
-    let mut decoded = Vec::new();
-    let mut common: Option<(usize, Common)> = None;
-    let mut unreadable = 0;
+    let files = Files::new(images);
+    let pixels = stack.columns * stack.rows;
+    let voxels = (pixels as u64).saturating_mul(images.len() as u64);
+
+    // The middle image speaks for all; if it cannot be read, the first that can.
+    let order = std::iter::once(middle).chain(0..images.len());
     let mut first_error = None;
-    for result in results {
-        match result {
-            Ok((frames, file)) => {
-                let k = frames.iter().map(|f| f.k).min().unwrap_or(usize::MAX);
-                if common.as_ref().is_none_or(|(first, _)| k < *first) {
-                    common = Some((k, file));
-                }
-                decoded.extend(frames);
+    let mut common = None;
+    for n in order {
+        if let Some(task) = task {
+            task.check()?;
+        }
+        match files.with(images[n], |loaded| common_of(loaded, images[n], stack)) {
+            Ok(found) => {
+                common = Some(found);
+                break;
             }
-            Err((_, Error::Cancelled(cancelled))) => return Err(cancelled.into()),
-            Err((count, error)) => {
-                unreadable += count;
-                first_error.get_or_insert(error);
-            }
+            Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    let Some((_, common)) = common else {
-        return Err(first_error.unwrap_or(Error::NoSuchImage(0)));
+    let Some(common) = common else {
+        let error = first_error.unwrap_or(Error::NoPixelData);
+        return Err(if images.len() == 1 {
+            error
+        } else {
+            Error::AllFailed {
+                count: images.len(),
+                first: error.to_string(),
+            }
+        });
     };
-    decoded.sort_by_key(|d| d.k);
-    let mut issues = stack.issues.clone();
-    if let Some(error) = first_error {
-        let reason = error.to_string();
-        // The path may hold a name; the reason before it does not.
-        let reason = reason.split(": /").next().unwrap_or_default().to_owned();
+    let needed = voxels.saturating_mul(common.format.voxel_bytes() as u64);
+    let stored = files.stored_bytes(images);
+    if needed > VOLUME_FLOOR.max(stored.saturating_mul(VOLUME_RATIO)) {
+        return Err(Error::Unjustified { needed, stored });
+    }
+
+    let read = Reader {
+        files: &files,
+        images,
+        pixels,
+        common: &common,
+        task,
+    };
+    let (mut voxels, slices) = match common.kind {
+        Kind::U8 => read.all(|s, _| narrow_u8(s), Voxels::U8),
+        Kind::I16 => read.all(|s, _| narrow_i16(s), Voxels::I16),
+        Kind::U16 => read.all(|s, _| narrow_u16(s), Voxels::U16),
+        Kind::F32 => read.all(|s, _| Some(floats(s)), Voxels::F32),
+        Kind::Rgb8 => read.all(rgb, Voxels::Rgb8),
+    }?;
+
+    // What could not be read leaves the volume.
+    let mut issues = Vec::new();
+    let failed: Vec<&Error> = slices.iter().filter_map(|s| s.as_ref().err()).collect();
+    if let Some(first) = failed.first() {
+        if failed.len() == slices.len() {
+            return Err(Error::AllFailed {
+                count: slices.len(),
+                first: first.to_string(),
+            });
+        }
         issues.push(Issue::UnreadableSlices {
-            count: unreadable,
-            reason,
+            count: failed.len(),
+            reason: first.to_string(),
         });
+        let keep: Vec<bool> = slices.iter().map(Result::is_ok).collect();
+        compact(&mut voxels, pixels, &keep);
     }
-    for issue in &context.series.issues {
-        if !issues.contains(issue) {
-            issues.push(issue.clone());
-        }
-    }
-    build(context, stack, &common, decoded, issues)
-}
-
-fn read_file(
-    source: &FileSource,
-    images: &[Instance],
-    ks: &[usize],
-    task: &Task,
-) -> Result<(Vec<Decoded>, Common), Error> {
-    let mut parsed = file::open(source, true)?;
-    let path = source.to_string();
-    let image =
-        header::read(&parsed.header, parsed.structure.pixels.is_some()).map_err(|reason| {
-            Error::File {
-                reason,
-                path: path.clone(),
-            }
-        })?;
-    let mut decoded = Vec::with_capacity(ks.len());
-    for &k in ks {
-        task.check()?;
-        let frame = images[k].frame as usize;
-        let header = image
-            .frames
-            .get(frame)
-            .cloned()
-            .ok_or(Error::NoSuchImage(frame))?;
-        let voxels =
-            decode::frame(&parsed, &image.format, image.frames.len(), frame).map_err(|reason| {
-                Error::Pixels {
-                    frame: frame as u32 + 1,
-                    reason,
-                    path: path.clone(),
+    let lost_some = !failed.is_empty();
+    let mut kept = Vec::new();
+    let mut luts = Vec::new();
+    let mut slice_issues: Vec<Issue> = Vec::new();
+    for (image, slice) in images.iter().zip(slices) {
+        if let Ok(slice) = slice {
+            kept.push(*image);
+            luts.push(slice.lut);
+            for issue in slice.issues {
+                if !slice_issues.contains(&issue) {
+                    slice_issues.push(issue);
                 }
-            })?;
-        decoded.push(Decoded {
-            k,
-            voxels,
-            frame: header,
-        });
-    }
-    parsed.data = Vec::new();
-    Ok((
-        decoded,
-        Common {
-            file: parsed,
-            image,
-        },
-    ))
-}
-
-fn build(
-    context: SeriesContext<'_>,
-    stack: &Stack,
-    common: &Common,
-    decoded: Vec<Decoded>,
-    mut issues: Vec<Issue>,
-) -> Result<Volume, Error> {
-    let d = &common.file.header;
-    let image = &common.image;
-    let instances: Vec<&Instance> = decoded.iter().map(|one| &stack.images[one.k]).collect();
-    let frames: Vec<&FrameHeader> = decoded.iter().map(|one| &one.frame).collect();
-    let rows = image.format.rows;
-    let columns = image.format.columns;
-    let placed = place(image, &frames, &mut issues);
-    let modality = context.series.modality.as_str();
-    let (layout, calibration, geometry) = match placed {
-        Some(geometry) => (Layout::Volumetric, Calibration::Patient, geometry?),
-        None => {
-            let (spacing, calibration) = flat_spacing(d, frames[0], &mut issues);
-            let geometry = VolumeGeometry::from_axes(
-                [columns, rows, decoded.len()],
-                DVec3::ZERO,
-                [DVec3::X, DVec3::Y, DVec3::Z],
-                [spacing[1], spacing[0], 1.0],
-            )?;
-            (Layout::Images, calibration, geometry)
+            }
         }
-    };
-    if layout == Layout::Volumetric && stack.images.len() == 1 {
-        issues.push(Issue::SingleSlice);
     }
-    let color = image.format.is_color();
-    let (quantity, expects_rescale) = quantity(d, modality, color);
-    let modality_lut = if color {
-        ModalityLut::IDENTITY
-    } else {
-        modality_lut(
-            d,
-            &frames,
-            expects_rescale.then(|| quantity.name().to_owned()),
-            &mut issues,
-        )
-    };
-    let quantity = if expects_rescale
-        && issues.iter().any(|i| {
-            matches!(
-                i,
-                Issue::RescaleMissing { .. } | Issue::RescaleInvalid { .. }
-            )
-        }) {
-        Quantity::Arbitrary
-    } else {
-        quantity
-    };
-    issues.extend(lossy(d, &common.file.transfer_syntax));
-    let synthetic = text(d, tags::QUALITY_CONTROL_IMAGE).as_deref() == Some("YES")
-        && text(d, tags::IMAGE_COMMENTS).is_some_and(|c| c.starts_with(&SYNTHETIC_COMMENT[..9]));
-    if synthetic {
-        issues.push(Issue::Synthetic);
+    let placed = place(stack, &common, &kept)?;
+    issues.extend(
+        stack
+            .issues
+            .iter()
+            .filter(|i| !lost_some || !is_about_spacing(i))
+            .cloned(),
+    );
+    if lost_some {
+        issues.extend(placed.issues);
     }
-    let windows = windows(d, &mut issues);
+    let (modality_lut, lut_issue) = meaning::modality_lut(&luts, &ctx.series.modality);
+    let rescale_matters = common.quantity != Quantity::Color;
+    issues.extend(lut_issue.filter(|_| rescale_matters));
+    issues.extend(slice_issues);
+    issues.extend(common.issues);
+    issues.extend(ctx.series.issues.iter().cloned());
+    let mut unique: Vec<Issue> = Vec::with_capacity(issues.len());
+    for issue in issues {
+        if !unique.contains(&issue) {
+            unique.push(issue);
+        }
+    }
+
     Ok(Volume {
-        geometry,
-        voxels: join(decoded.into_iter().map(|one| one.voxels).collect()),
+        geometry: placed.geometry,
+        voxels,
         modality_lut,
-        quantity,
-        modality: modality.to_owned(),
-        layout,
-        calibration,
-        inverted: image.format.photometric == "MONOCHROME1",
-        windows,
-        padding: decode::padding(d).filter(|_| !color),
-        frame_rate: float(d, tags::CINE_RATE)
-            .or_else(|| float(d, tags::RECOMMENDED_DISPLAY_FRAME_RATE))
-            .or_else(|| {
-                float(d, tags::FRAME_TIME)
-                    .filter(|t| *t > 0.0)
-                    .map(|ms| 1000.0 / ms)
-            }),
+        quantity: common.quantity,
+        modality: ctx.series.modality.clone(),
+        layout: placed.layout,
+        calibration: common.calibration,
+        inverted: common.format.photometric == Photometric::Monochrome1,
+        windows: common.windows,
+        padding: common.padding,
+        frame_rate: common.frame_rate,
         source: SourceSeries {
-            study_instance_uid: Some(context.study.study_instance_uid.clone()),
-            series_instance_uid: Some(context.series.series_instance_uid.clone()),
-            frame_of_reference_uid: context.series.frame_of_reference_uid.clone(),
-            description: context.series.description.clone(),
-            number: context.series.number,
-            body_part: context.series.body_part.clone(),
-            patient_study: patient_study(d),
-            images: instances
+            study_instance_uid: Some(ctx.study.study_instance_uid.clone()),
+            series_instance_uid: Some(ctx.series.series_instance_uid.clone()),
+            frame_of_reference_uid: ctx.series.frame_of_reference_uid.clone(),
+            description: ctx.series.description.clone(),
+            number: ctx.series.number,
+            body_part: ctx.series.body_part.clone(),
+            patient_study: common.patient_study,
+            images: kept
                 .iter()
-                .map(|i| SourceImage {
-                    sop_class_uid: i.sop_class_uid.clone(),
-                    sop_instance_uid: i.sop_instance_uid.clone(),
-                    frame: (i.frame_count > 1).then_some(i.frame),
-                    number: i.number,
-                    position_lps: i.position_lps,
+                .map(|image| SourceImage {
+                    sop_class_uid: image.sop_class_uid.clone(),
+                    sop_instance_uid: image.sop_instance_uid.clone(),
+                    frame: (image.frame_count > 1).then_some(image.frame),
+                    number: image.number,
+                    position_lps: image.position_lps,
                 })
                 .collect(),
+        },
+        issues: unique,
+    })
+}
+
+const fn is_about_spacing(issue: &Issue) -> bool {
+    matches!(
+        issue,
+        Issue::UnevenSpacing { .. }
+            | Issue::MissingSlices { .. }
+            | Issue::GantryTilt { .. }
+            | Issue::SingleSlice
+    )
+}
+
+fn common_of(loaded: &Loaded, image: &Instance, stack: &Stack) -> Result<Common, Error> {
+    let view = loaded.view(image.frame)?;
+    let root = loaded.dataset.root();
+    let format = loaded.format;
+    same_size(&format, stack)?;
+    let kind = if format.is_color() {
+        Kind::Rgb8
+    } else {
+        // The stream may know better than the header whether values are signed.
+        match loaded.decode(image.frame)?.samples {
+            Samples::U8(_) => Kind::U8,
+            Samples::I16(_) => Kind::I16,
+            Samples::U16(_) => Kind::U16,
+            _ => Kind::F32,
+        }
+    };
+    let mut issues = Vec::new();
+    let (lut, _) = meaning::slice_lut(root, &view, &format);
+    let (windows, window_issue) = meaning::windows(&view);
+    issues.extend(window_issue);
+    let localizer = stack.issues.contains(&Issue::Localizer);
+    let quantity = meaning::quantity(root, &view, &format, &lut, localizer);
+    let placed = image.position_lps.is_some() && view.orientation().is_some();
+    let (pixel_spacing, calibration) = calibration(&view, root, placed);
+    match calibration {
+        Calibration::Unknown => issues.push(Issue::NoPixelSpacing),
+        Calibration::Detector => issues.push(Issue::DetectorSpacing),
+        Calibration::Patient => {}
+    }
+    let patient_study = PATIENT_STUDY
+        .iter()
+        .filter_map(|(keyword, tag)| {
+            root.text(*tag)
+                .map(|value| ((*keyword).to_owned(), Sensitive::new(value)))
+        })
+        .collect();
+    Ok(Common {
+        format,
+        kind,
+        quantity,
+        windows,
+        padding: meaning::padding(root, &format).filter(|_| kind != Kind::Rgb8),
+        frame_rate: meaning::frame_rate(root),
+        orientation: view.orientation(),
+        pixel_spacing,
+        calibration,
+        thickness_mm: view.thickness_mm(),
+        patient_study,
+        issues,
+    })
+}
+
+/// In-plane spacing and what it is measured at.
+///
+/// # Source
+/// PS3.3 10.7.1.3: Pixel Spacing equal to Imager Pixel Spacing is not corrected for magnification.
+fn calibration(
+    view: &FrameView<'_>,
+    root: super::dataset::Item<'_>,
+    placed: bool,
+) -> (Option<header::PixelSpacing>, Calibration) {
+    let own = view.pixel_spacing();
+    let imager = view.imager_spacing();
+    let projection = matches!(
+        root.line(tags::MODALITY).as_str(),
+        "CR" | "DX" | "MG" | "IO" | "PX" | "XA" | "RF"
+    );
+    let calibrated = root.text(tags::PIXEL_SPACING_CALIBRATION_TYPE).is_some();
+    match (own, imager) {
+        (Some(own), _) if placed => (Some(own), Calibration::Patient),
+        (Some(own), _) if calibrated => (Some(own), Calibration::Patient),
+        (Some(own), Some(imager)) if own == imager => (Some(own), Calibration::Detector),
+        (Some(own), Some(_)) => (Some(own), Calibration::Patient),
+        (Some(own), None) if projection => (Some(own), Calibration::Detector),
+        (Some(own), None) => (Some(own), Calibration::Patient),
+        (None, Some(imager)) => (Some(imager), Calibration::Detector),
+        (None, None) => (None, Calibration::Unknown),
+    }
+}
+
+fn same_size(format: &PixelFormat, stack: &Stack) -> Result<(), Error> {
+    if (format.columns, format.rows) == (stack.columns, stack.rows) {
+        return Ok(());
+    }
+    Err(Error::StreamMismatch {
+        header: format!(
+            "{}×{} pixels when it was indexed",
+            stack.columns, stack.rows
+        ),
+        stream: format!("{}×{} pixels now", format.columns, format.rows),
+    })
+}
+
+/// Reads slices in parallel into one block of memory.
+struct Reader<'a> {
+    files: &'a Files<'a>,
+    images: &'a [&'a Instance],
+    pixels: usize,
+    common: &'a Common,
+    task: Option<&'a Task>,
+}
+
+type Slices = Vec<Result<Slice, Error>>;
+
+impl Reader<'_> {
+    fn all<T: Copy + Default + Send + Sync>(
+        &self,
+        convert: impl Fn(&Samples, &Loaded) -> Option<Vec<T>> + Sync,
+        wrap: impl Fn(Vec<T>) -> Voxels,
+    ) -> Result<(Voxels, Slices), Error>
+    where
+        Vec<T>: Zeroed,
+    {
+        let mut voxels = Vec::<T>::zeroed(self.pixels * self.images.len());
+        let slices = voxels
+            .par_chunks_mut(self.pixels)
+            .zip(self.images)
+            .map(|(out, image)| {
+                if let Some(task) = self.task {
+                    task.check()?;
+                }
+                let slice = self.files.with(image, |loaded| {
+                    let frame = loaded.decode(image.frame)?;
+                    let values = convert(&frame.samples, loaded)
+                        .filter(|values| values.len() == out.len())
+                        .ok_or_else(|| self.differs(loaded))?;
+                    out.copy_from_slice(&values);
+                    let view = loaded.view(image.frame)?;
+                    let (lut, issue) =
+                        meaning::slice_lut(loaded.dataset.root(), &view, &loaded.format);
+                    let mut issues = frame.issues;
+                    issues.extend(issue);
+                    Ok(Slice { lut, issues })
+                });
+                if let Some(task) = self.task {
+                    task.advance(1);
+                }
+                Ok(slice)
+            })
+            .collect::<Result<Slices, Cancelled>>()?;
+        Ok((wrap(voxels), slices))
+    }
+
+    fn differs(&self, loaded: &Loaded) -> Error {
+        let words = |f: &PixelFormat| {
+            format!(
+                "{}×{} pixels of {} bits, {}",
+                f.columns,
+                f.rows,
+                f.bits_allocated,
+                if f.signed { "signed" } else { "unsigned" }
+            )
+        };
+        Error::StreamMismatch {
+            header: words(&self.common.format),
+            stream: words(&loaded.format),
+        }
+    }
+}
+
+/// Memory that the system hands out as zeros, touched only where a slice is written.
+trait Zeroed {
+    fn zeroed(count: usize) -> Self;
+}
+
+macro_rules! zeroed {
+    ($($t:ty, $zero:expr);*) => {$(
+        impl Zeroed for Vec<$t> {
+            fn zeroed(count: usize) -> Self {
+                vec![$zero; count]
+            }
+        }
+    )*};
+}
+zeroed!(u8, 0; i16, 0; u16, 0; f32, 0.0; [u8; 3], [0; 3]);
+
+fn narrow_u8(samples: &Samples) -> Option<Vec<u8>> {
+    match samples {
+        Samples::U8(v) => Some(v.clone()),
+        _ => None,
+    }
+}
+
+fn narrow_i16(samples: &Samples) -> Option<Vec<i16>> {
+    match samples {
+        Samples::I16(v) => Some(v.clone()),
+        Samples::U8(v) => Some(v.iter().map(|&x| i16::from(x)).collect()),
+        _ => None,
+    }
+}
+
+fn narrow_u16(samples: &Samples) -> Option<Vec<u16>> {
+    match samples {
+        Samples::U16(v) => Some(v.clone()),
+        Samples::U8(v) => Some(v.iter().map(|&x| u16::from(x)).collect()),
+        _ => None,
+    }
+}
+
+fn floats(samples: &Samples) -> Vec<f32> {
+    match samples {
+        Samples::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),
+        Samples::I16(v) => v.iter().map(|&x| f32::from(x)).collect(),
+        Samples::U16(v) => v.iter().map(|&x| f32::from(x)).collect(),
+        Samples::I32(v) => v.iter().map(|&x| x as f32).collect(),
+        Samples::U32(v) => v.iter().map(|&x| x as f32).collect(),
+        Samples::F32(v) => v.clone(),
+        Samples::F64(v) => v.iter().map(|&x| x as f32).collect(),
+    }
+}
+
+/// Colors in 8 bit: the highest bits of deeper samples; palettes looked up.
+fn rgb(samples: &Samples, loaded: &Loaded) -> Option<Vec<[u8; 3]>> {
+    if let Some(palette) = &loaded.palette {
+        return Some(match samples {
+            Samples::U8(v) => v.iter().map(|&x| palette.color(x.into())).collect(),
+            Samples::I16(v) => v.iter().map(|&x| palette.color(x.into())).collect(),
+            Samples::U16(v) => v.iter().map(|&x| palette.color(x.into())).collect(),
+            _ => return None,
+        });
+    }
+    let down = u32::from(loaded.format.bits_stored.saturating_sub(8));
+    Some(match samples {
+        Samples::U8(v) => v.as_chunks().0.to_vec(),
+        Samples::U16(v) => (v.as_chunks::<3>().0.iter())
+            .map(|p| p.map(|x| (x >> down).min(255) as u8))
+            .collect(),
+        Samples::U32(v) => (v.as_chunks::<3>().0.iter())
+            .map(|p| p.map(|x| (x >> down).min(255) as u8))
+            .collect(),
+        _ => return None,
+    })
+}
+
+/// Takes slices out that are not to be kept.
+fn compact(voxels: &mut Voxels, pixels: usize, keep: &[bool]) {
+    fn go<T: Copy>(v: &mut Vec<T>, pixels: usize, keep: &[bool]) {
+        let mut to = 0;
+        for (k, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+            v.copy_within(k * pixels..(k + 1) * pixels, to * pixels);
+            to += 1;
+        }
+        v.truncate(to * pixels);
+    }
+    match voxels {
+        Voxels::U8(v) => go(v, pixels, keep),
+        Voxels::I16(v) => go(v, pixels, keep),
+        Voxels::U16(v) => go(v, pixels, keep),
+        Voxels::F32(v) => go(v, pixels, keep),
+        Voxels::Rgb8(v) => go(v, pixels, keep),
+    }
+}
+
+struct Placed {
+    geometry: VolumeGeometry,
+    layout: Layout,
+    issues: Vec<Issue>,
+}
+
+/// Where the kept images lie.
+fn place(stack: &Stack, common: &Common, kept: &[&Instance]) -> Result<Placed, Error> {
+    let dims = [stack.columns, stack.rows, kept.len()];
+    let (between_columns, between_rows) = common
+        .pixel_spacing
+        .map_or((1.0, 1.0), |s| (s.between_columns_mm, s.between_rows_mm));
+    let origin = kept.first().and_then(|image| image.position_lps);
+    let (Some(orientation), Some(origin)) = (common.orientation, origin) else {
+        let geometry = VolumeGeometry::from_axes(
+            dims,
+            DVec3::ZERO,
+            [DVec3::X, DVec3::Y, DVec3::Z],
+            [between_columns, between_rows, 1.0],
+        )?;
+        return Ok(Placed {
+            geometry,
+            layout: Layout::Images,
+            issues: Vec::new(),
+        });
+    };
+    let normal = orientation.normal();
+    let positions: Vec<DVec3> = kept.iter().filter_map(|i| i.position_lps).collect();
+    let spacing = Spacing::of(&positions, normal);
+    let mut issues = spacing.issues;
+    // A single slice takes the step of its stack, else its thickness.
+    let step = spacing
+        .step
+        .or_else(|| {
+            let all: Vec<DVec3> = stack.images.iter().filter_map(|i| i.position_lps).collect();
+            Spacing::of(&all, normal).step
+        })
+        .unwrap_or_else(|| normal * common.thickness_mm.unwrap_or(1.0));
+    if kept.len() == 1 && stack.images.len() > 1 {
+        issues.push(Issue::SingleSlice);
+    }
+    // CLINICAL(geometry): the third column is the step between positions, so that a tilted
+    // gantry keeps its shear. PS3.3 C.7.6.2.1.1.
+    let axes = DMat3::from_cols(
+        orientation.row * between_columns,
+        orientation.column * between_rows,
+        step,
+    );
+    let geometry = VolumeGeometry::new(dims, DAffine3::from_mat3_translation(axes, origin))?;
+    Ok(Placed {
+        geometry,
+        layout: if stack.is_volume {
+            Layout::Volumetric
+        } else {
+            Layout::Images
         },
         issues,
     })
 }
 
-/// The grid of positioned images; `None` when they have no place.
-fn place(
-    image: &ImageHeader,
-    frames: &[&FrameHeader],
-    issues: &mut Vec<Issue>,
-) -> Option<Result<VolumeGeometry, crate::geometry::Error>> {
-    let first = frames.first()?;
-    let [row, column] = first.orientation?;
-    let [between_rows, between_columns] = first.spacing?;
-    let origin = first.position?;
-    if image.format.is_color() {
-        return None;
-    }
-    let normal = row.cross(column);
-    let depths: Option<Vec<f64>> = frames
-        .iter()
-        .map(|f| Some(f.position?.dot(normal)))
-        .collect();
-    let depths = depths?;
-    let step = median_step(&depths).filter(|s| *s > 0.0);
-    let along = match (step, frames.last().and_then(|f| f.position)) {
-        // The direction comes from the positions, so that a tilted stack keeps its shear.
-        (Some(step), Some(last)) => {
-            let way = last - origin;
-            let k = way * (step / way.dot(normal));
-            // Rounded positions must not make a shear: below a quarter of a degree it is none.
-            let tilted = issues.iter().any(|i| matches!(i, Issue::GantryTilt { .. }));
-            if tilted { k } else { normal * step }
+/// Box average of the windowed first slice, true to the pixels' shape.
+fn shrink(volume: &Volume) -> Thumbnail {
+    let [columns, rows, _] = volume.geometry.dims();
+    let [across, down, _] = volume.geometry.spacing_mm();
+    let size_mm = (columns as f64 * across, rows as f64 * down);
+    let scale = (THUMBNAIL as f64 / size_mm.0.max(size_mm.1)).min(1.0 / across.min(down));
+    let side = |mm: f64| ((mm * scale).round() as usize).clamp(1, THUMBNAIL);
+    let (width, height) = (side(size_mm.0), side(size_mm.1));
+    let window: VoiWindow = volume
+        .windows
+        .first()
+        .map_or_else(|| auto_window(volume), |w| w.window);
+    let color = |n: usize| -> [f32; 3] {
+        if let Voxels::Rgb8(v) = &volume.voxels {
+            return v[n].map(f32::from);
         }
-        // One slice: its thickness, which says nothing of neighbors.
-        _ => normal * image.thickness_mm.unwrap_or(1.0),
+        let gray = window.gray(volume.value(n)) * 255.0;
+        [if volume.inverted { 255.0 - gray } else { gray }; 3]
     };
-    let affine = crate::geometry::DAffine3::from_mat3_translation(
-        crate::geometry::DMat3::from_cols(row * between_columns, column * between_rows, along),
-        origin,
-    );
-    Some(VolumeGeometry::new(
-        [image.format.columns, image.format.rows, frames.len()],
-        affine,
-    ))
-}
-
-/// Spacing between rows and columns of plain images, and what it means.
-fn flat_spacing(
-    d: &Object,
-    frame: &FrameHeader,
-    issues: &mut Vec<Issue>,
-) -> ([f64; 2], Calibration) {
-    let imager = spacing(d, tags::IMAGER_PIXEL_SPACING);
-    let own = frame.spacing.or_else(|| spacing(d, tags::PIXEL_SPACING));
-    let calibrated = text(d, tags::PIXEL_SPACING_CALIBRATION_TYPE).is_some();
-    match (own, imager) {
-        (Some(own), Some(imager)) if own == imager && !calibrated => {
-            issues.push(Issue::DetectorSpacing);
-            (imager, Calibration::Detector)
-        }
-        (Some(own), _) => (own, Calibration::Patient),
-        (None, Some(imager)) => {
-            issues.push(Issue::DetectorSpacing);
-            (imager, Calibration::Detector)
-        }
-        (None, None) => {
-            issues.push(Issue::NoPixelSpacing);
-            // Pixels may still be known not to be square.
-            let ratio = floats(d, tags::PIXEL_ASPECT_RATIO)
-                .filter(|r| r.len() == 2 && r[0] > 0.0 && r[1] > 0.0)
-                .map_or(1.0, |r| r[0] / r[1]);
-            ([ratio, 1.0], Calibration::Unknown)
-        }
-    }
-}
-
-/// What modality values are, and whether the modality must give a rescale.
-fn quantity(d: &Object, modality: &str, color: bool) -> (Quantity, bool) {
-    if color {
-        return (Quantity::Color, false);
-    }
-    let rescale_type = text(d, tags::RESCALE_TYPE);
-    match (modality, rescale_type.as_deref()) {
-        ("CT", None | Some("HU")) => (Quantity::Hounsfield, true),
-        ("PT", _) => match text(d, tags::UNITS).as_deref() {
-            Some("BQML") => (Quantity::ActivityConcentration, true),
-            Some(unit) => (Quantity::Named(unit.to_owned()), true),
-            None => (Quantity::Arbitrary, true),
-        },
-        (_, Some("US")) | (_, None) => (Quantity::Arbitrary, false),
-        (_, Some(name)) => (Quantity::Named(name.to_owned()), false),
-    }
-}
-
-fn modality_lut(
-    d: &Object,
-    frames: &[&FrameHeader],
-    expected: Option<String>,
-    issues: &mut Vec<Issue>,
-) -> ModalityLut {
-    if let Some(table) = item(d, tags::MODALITY_LUT_SEQUENCE).and_then(lut_table) {
-        return table;
-    }
-    let rescales: Vec<Option<(f64, f64)>> = frames.iter().map(|f| f.rescale).collect();
-    if rescales.iter().all(Option::is_none) {
-        if let Some(expected) = expected {
-            issues.push(Issue::RescaleMissing { expected });
-        }
-        return ModalityLut::IDENTITY;
-    }
-    let usable =
-        |(slope, intercept): (f64, f64)| slope.is_finite() && slope != 0.0 && intercept.is_finite();
-    if let Some((slope, intercept)) = rescales.iter().flatten().copied().find(|r| !usable(*r)) {
-        issues.push(Issue::RescaleInvalid { slope, intercept });
-        return ModalityLut::IDENTITY;
-    }
-    let all: Vec<(f32, f32)> = rescales
-        .iter()
-        .map(|r| r.map_or((1.0, 0.0), |(s, i)| (s as f32, i as f32)))
-        .collect();
-    match all.windows(2).all(|w| w[0] == w[1]) {
-        true => ModalityLut::Rescale {
-            slope: all[0].0,
-            intercept: all[0].1,
-        },
-        false => ModalityLut::PerSlice(all),
-    }
-}
-
-fn lut_table(lut: &Object) -> Option<ModalityLut> {
-    let descriptor = lut.get(tags::LUT_DESCRIPTOR)?.to_multi_int::<i64>().ok()?;
-    let &[entries, first, bits] = descriptor.as_slice() else {
-        return None;
+    let span = |n: usize, of: usize, count: usize| {
+        let from = n * count / of;
+        from..((n + 1) * count).div_ceil(of).clamp(from + 1, count)
     };
-    let entries = if entries == 0 {
-        65536
-    } else {
-        (entries & 0xFFFF) as usize
-    };
-    let values: Vec<f32> = match lut.get(tags::LUT_DATA)?.to_multi_int::<i64>() {
-        Ok(values) if values.len() >= entries => {
-            values.iter().map(|v| (*v & 0xFFFF) as f32).collect()
-        }
-        _ => {
-            let bytes = lut.get(tags::LUT_DATA)?.to_bytes().ok()?;
-            if bits <= 8 && bytes.len() < entries * 2 {
-                bytes.iter().map(|b| f32::from(*b)).collect()
-            } else {
-                bytes
-                    .chunks_exact(2)
-                    .map(|w| f32::from(u16::from_le_bytes([w[0], w[1]])))
-                    .collect()
-            }
-        }
-    };
-    (values.len() >= entries).then(|| ModalityLut::Table {
-        first: first as i32,
-        values: values[..entries].to_vec(),
-    })
-}
-
-fn windows(d: &Object, issues: &mut Vec<Issue>) -> Vec<NamedWindow> {
-    // Enhanced images keep windows in the functional groups.
-    let group = |tag| {
-        items(d, tag)
-            .first()
-            .and_then(|g| item(g, tags::FRAME_VOILUT_SEQUENCE))
-    };
-    let d = if d.get(tags::WINDOW_CENTER).is_some() {
-        d
-    } else {
-        group(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-            .or_else(|| group(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE))
-            .unwrap_or(d)
-    };
-    if d.get(tags::WINDOW_CENTER).is_none() && d.get(tags::WINDOW_WIDTH).is_none() {
-        return Vec::new();
-    }
-    let number = |text: &String| text.parse::<f32>().ok().filter(|x| x.is_finite());
-    let centers = texts(d, tags::WINDOW_CENTER);
-    let widths = texts(d, tags::WINDOW_WIDTH);
-    let names = texts(d, tags::WINDOW_CENTER_WIDTH_EXPLANATION);
-    let function = match text(d, tags::VOILUT_FUNCTION).as_deref() {
-        Some("SIGMOID") => VoiFunction::Sigmoid,
-        Some("LINEAR_EXACT") => VoiFunction::LinearExact,
-        _ => VoiFunction::Linear,
-    };
-    let mut windows = Vec::new();
-    for (n, (center, width)) in centers.iter().zip(&widths).enumerate() {
-        let fine = number(center).zip(number(width)).filter(|(_, w)| {
-            if function == VoiFunction::Linear {
-                *w >= 1.0
-            } else {
-                *w > 0.0
-            }
-        });
-        match fine {
-            Some((center, width)) => {
-                let name = names.get(n).filter(|name| !name.is_empty()).cloned();
-                let name = name.unwrap_or_else(|| format!("File {}", n + 1));
-                windows.push(NamedWindow {
-                    name,
-                    window: VoiWindow {
-                        center,
-                        width,
-                        function,
-                    },
-                });
-            }
-            None if !issues.contains(&Issue::WindowInvalid) => issues.push(Issue::WindowInvalid),
-            None => {}
-        }
-    }
-    windows
-}
-
-fn lossy(d: &Object, transfer_syntax: &str) -> Option<Issue> {
-    let by_syntax = match transfer_syntax {
-        "1.2.840.10008.1.2.4.50" | "1.2.840.10008.1.2.4.51" => Some("JPEG"),
-        "1.2.840.10008.1.2.4.81" => Some("JPEG-LS near-lossless"),
-        _ => None,
-    };
-    let declared = text(d, tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01");
-    let method = text(d, tags::LOSSY_IMAGE_COMPRESSION_METHOD);
-    match (by_syntax, declared) {
-        (Some(name), _) => Some(Issue::LossyCompression {
-            method: name.to_owned(),
-        }),
-        (None, true) => Some(Issue::LossyCompression {
-            method: method.unwrap_or_else(|| "unknown method".to_owned()),
-        }),
-        _ => None,
-    }
-}
-
-/// Attributes that derived objects of the study repeat.
-fn patient_study(d: &Object) -> Vec<(String, Sensitive<String>)> {
-    let keep = [
-        ("PatientName", tags::PATIENT_NAME),
-        ("PatientID", tags::PATIENT_ID),
-        ("PatientBirthDate", tags::PATIENT_BIRTH_DATE),
-        ("PatientSex", tags::PATIENT_SEX),
-        ("PatientAge", tags::PATIENT_AGE),
-        ("PatientSize", tags::PATIENT_SIZE),
-        ("PatientWeight", tags::PATIENT_WEIGHT),
-        ("StudyID", tags::STUDY_ID),
-        ("StudyDate", tags::STUDY_DATE),
-        ("StudyTime", tags::STUDY_TIME),
-        ("StudyDescription", tags::STUDY_DESCRIPTION),
-        ("AccessionNumber", tags::ACCESSION_NUMBER),
-        ("ReferringPhysicianName", tags::REFERRING_PHYSICIAN_NAME),
-        (
-            "PositionReferenceIndicator",
-            tags::POSITION_REFERENCE_INDICATOR,
-        ),
-    ];
-    keep.into_iter()
-        .filter_map(|(name, tag)| Some((name.to_owned(), Sensitive::new(text(d, tag)?))))
-        .collect()
-}
-
-/// Slices one after another. Stacks hold one format, but codecs may differ in width: the widest wins.
-fn join(slices: Vec<Voxels>) -> Voxels {
-    let all = |test: fn(&Voxels) -> bool| slices.iter().all(test);
-    macro_rules! concat {
-        ($kind:ident) => {{
-            let mut all = Vec::with_capacity(slices.iter().map(Voxels::len).sum());
-            for slice in slices {
-                if let Voxels::$kind(values) = slice {
-                    all.extend_from_slice(&values);
+    let mut rgb = Vec::with_capacity(width * height);
+    for y in 0..height {
+        for x in 0..width {
+            let mut sum = [0.0_f32; 3];
+            let mut count = 0.0;
+            for j in span(y, height, rows) {
+                for i in span(x, width, columns) {
+                    for (s, c) in sum.iter_mut().zip(color(j * columns + i)) {
+                        *s += c;
+                    }
+                    count += 1.0;
                 }
             }
-            Voxels::$kind(all)
-        }};
+            rgb.push(sum.map(|s| (s / count).round() as u8));
+        }
     }
-    if slices.len() == 1 {
-        return slices.into_iter().next().unwrap_or(Voxels::U8(Vec::new()));
-    }
-    if all(|s| matches!(s, Voxels::I16(_))) {
-        concat!(I16)
-    } else if all(|s| matches!(s, Voxels::U16(_))) {
-        concat!(U16)
-    } else if all(|s| matches!(s, Voxels::U8(_))) {
-        concat!(U8)
-    } else if all(|s| matches!(s, Voxels::Rgb8(_))) {
-        concat!(Rgb8)
-    } else {
-        let values = slices
-            .iter()
-            .flat_map(|s| (0..s.len()).map(|n| s.stored(n)));
-        Voxels::F32(values.collect())
-    }
+    Thumbnail { width, height, rgb }
 }

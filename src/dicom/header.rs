@@ -1,272 +1,462 @@
-//! What an image file says of itself, frame by frame.
+//! What the index and the assembly need of a data set: identity, format, and each frame's place.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use super::attributes::{
-    Object, float, floats, int, item, items, orientation, position, spacing, text, texts, uid,
-};
+use super::dataset::{Dataset, Item};
+use super::error::Error;
+use super::pixels::{self, PixelFormat};
 use crate::geometry::DVec3;
 use crate::study::Uid;
 
-/// Format of stored pixels (PS3.3 C.7.6.3).
-#[derive(Clone, Debug, PartialEq)]
-pub struct PixelFormat {
-    /// Rows.
-    pub rows: usize,
-    /// Columns.
-    pub columns: usize,
-    /// Samples per pixel, 1 or 3.
-    pub samples: usize,
-    /// 1, 8, 16, 32 or 64.
-    pub bits_allocated: usize,
-    /// 1 to `bits_allocated`.
-    pub bits_stored: usize,
-    /// Position of the highest stored bit.
-    pub high_bit: usize,
-    /// Two's complement.
-    pub signed: bool,
-    /// Colors plane by plane.
-    pub planar: bool,
-    /// Photometric Interpretation.
-    pub photometric: String,
+/// Keywords of `SourceSeries::patient_study`, repeated in derived objects.
+pub(super) const PATIENT_STUDY: [(&str, Tag); 26] = [
+    ("PatientName", tags::PATIENT_NAME),
+    ("PatientID", tags::PATIENT_ID),
+    ("IssuerOfPatientID", tags::ISSUER_OF_PATIENT_ID),
+    ("PatientBirthDate", tags::PATIENT_BIRTH_DATE),
+    ("PatientSex", tags::PATIENT_SEX),
+    ("PatientAge", tags::PATIENT_AGE),
+    ("PatientSize", tags::PATIENT_SIZE),
+    ("PatientWeight", tags::PATIENT_WEIGHT),
+    ("StudyID", tags::STUDY_ID),
+    ("StudyDate", tags::STUDY_DATE),
+    ("StudyTime", tags::STUDY_TIME),
+    ("StudyDescription", tags::STUDY_DESCRIPTION),
+    ("AccessionNumber", tags::ACCESSION_NUMBER),
+    ("ReferringPhysicianName", tags::REFERRING_PHYSICIAN_NAME),
+    ("Manufacturer", tags::MANUFACTURER),
+    ("ManufacturerModelName", tags::MANUFACTURER_MODEL_NAME),
+    ("InstitutionName", tags::INSTITUTION_NAME),
+    (
+        "PositionReferenceIndicator",
+        tags::POSITION_REFERENCE_INDICATOR,
+    ),
+    ("PatientIdentityRemoved", tags::PATIENT_IDENTITY_REMOVED),
+    ("DeidentificationMethod", tags::DEIDENTIFICATION_METHOD),
+    ("QualityControlImage", tags::QUALITY_CONTROL_IMAGE),
+    ("ImageComments", tags::IMAGE_COMMENTS),
+    ("SeriesDate", tags::SERIES_DATE),
+    ("SeriesTime", tags::SERIES_TIME),
+    ("ProtocolName", tags::PROTOCOL_NAME),
+    ("Laterality", tags::LATERALITY),
+];
+
+const SEGMENTATION_STORAGE: [&str; 2] = [
+    "1.2.840.10008.5.1.4.1.1.66.4",
+    "1.2.840.10008.5.1.4.1.1.66.7",
+];
+
+/// Spacing of pixels (Pixel Spacing gives rows first).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PixelSpacing {
+    pub between_rows_mm: f64,
+    pub between_columns_mm: f64,
 }
 
-impl PixelFormat {
-    /// Bytes of a native frame.
-    pub fn frame_bits(&self) -> usize {
-        self.rows * self.columns * self.samples * self.bits_allocated
-    }
-
-    /// Whether pixels become colors.
-    pub fn is_color(&self) -> bool {
-        self.samples == 3 || self.photometric == "PALETTE COLOR"
-    }
-}
-
-/// What is known of one frame.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FrameHeader {
-    /// Image Position.
-    pub position: Option<DVec3>,
-    /// Image Orientation.
-    pub orientation: Option<[DVec3; 2]>,
-    /// Pixel Spacing: between rows, between columns.
-    pub spacing: Option<[f64; 2]>,
-    /// Rescale Slope and Intercept.
-    pub rescale: Option<(f64, f64)>,
-    /// Attributes that may set stacks apart: (name, value).
-    pub splits: Vec<(&'static str, String)>,
-}
-
-/// What is known of an image file.
-#[derive(Clone, Debug)]
-pub struct ImageHeader {
-    /// SOP Class UID.
-    pub sop_class_uid: Uid,
-    /// SOP Instance UID.
-    pub sop_instance_uid: Uid,
-    /// Instance Number.
-    pub number: Option<i32>,
-    /// Modality.
-    pub modality: String,
-    /// Image Type.
-    pub image_type: Vec<String>,
-    /// Pixels.
-    pub format: PixelFormat,
-    /// Slice Thickness.
-    pub thickness_mm: Option<f64>,
-    /// One per frame.
-    pub frames: Vec<FrameHeader>,
-}
-
-/// Reads the header of an image; the reason when it cannot be shown.
-///
-/// # Errors
-/// What is wrong, in words.
-pub fn read(d: &Object, has_pixels: bool) -> Result<ImageHeader, String> {
-    let sop_class_uid = uid(d, tags::SOP_CLASS_UID)
-        .or_else(|| Uid::parse("1.2.840.10008.5.1.4.1.1.7").ok())
-        .ok_or("no SOP Class UID")?;
-    let sop_instance_uid = uid(d, tags::SOP_INSTANCE_UID).ok_or("no usable SOP Instance UID")?;
-    if !has_pixels {
-        return Err("no pixel data".to_owned());
-    }
-    let format = pixel_format(d)?;
-    let count = match d.get(tags::NUMBER_OF_FRAMES) {
-        None => 1,
-        Some(_) => match int(d, tags::NUMBER_OF_FRAMES) {
-            Some(n) if (1..=1_000_000).contains(&n) => n as usize,
-            _ if text(d, tags::NUMBER_OF_FRAMES).is_none() => 1,
-            _ => return Err("the number of frames is not a positive number".to_owned()),
-        },
-    };
-    Ok(ImageHeader {
-        sop_class_uid,
-        sop_instance_uid,
-        number: int(d, tags::INSTANCE_NUMBER).map(|n| n as i32),
-        modality: text(d, tags::MODALITY).unwrap_or_default(),
-        image_type: texts(d, tags::IMAGE_TYPE),
-        thickness_mm: float(d, tags::SLICE_THICKNESS).filter(|t| *t > 0.0),
-        frames: frames(d, count),
-        format,
-    })
-}
-
-fn pixel_format(d: &Object) -> Result<PixelFormat, String> {
-    let number = |tag: Tag, name: &str| {
-        int(d, tag)
-            .filter(|n| *n >= 0)
-            .map(|n| n as usize)
-            .ok_or(format!("{name} is absent or no number"))
-    };
-    let rows = number(tags::ROWS, "Rows")?;
-    let columns = number(tags::COLUMNS, "Columns")?;
-    if rows == 0 || columns == 0 {
-        return Err(format!("an image of {columns} × {rows} pixels"));
-    }
-    let samples = int(d, tags::SAMPLES_PER_PIXEL).map_or(1, |n| n.max(0) as usize);
-    if samples != 1 && samples != 3 {
-        return Err(format!("{samples} samples per pixel, expected 1 or 3"));
-    }
-    let bits_allocated = number(tags::BITS_ALLOCATED, "Bits Allocated")?;
-    if ![1, 8, 16, 32, 64].contains(&bits_allocated) {
-        return Err(format!(
-            "{bits_allocated} bits allocated, expected 1, 8, 16, 32 or 64"
-        ));
-    }
-    let bits_stored = int(d, tags::BITS_STORED).map_or(bits_allocated, |n| n.max(0) as usize);
-    if bits_stored == 0 || bits_stored > bits_allocated {
-        return Err(format!(
-            "{bits_stored} bits stored in {bits_allocated} allocated"
-        ));
-    }
-    let high_bit = int(d, tags::HIGH_BIT).map_or(bits_stored - 1, |n| n.max(0) as usize);
-    let high_bit = high_bit.clamp(bits_stored - 1, bits_allocated - 1);
-    let default = if samples == 3 { "RGB" } else { "MONOCHROME2" };
-    Ok(PixelFormat {
-        rows,
-        columns,
-        samples,
-        bits_allocated,
-        bits_stored,
-        high_bit,
-        signed: int(d, tags::PIXEL_REPRESENTATION) == Some(1),
-        planar: int(d, tags::PLANAR_CONFIGURATION) == Some(1),
-        photometric: text(d, tags::PHOTOMETRIC_INTERPRETATION)
-            .unwrap_or_else(|| default.to_owned()),
-    })
-}
-
-fn frames(d: &Object, count: usize) -> Vec<FrameHeader> {
-    let shared = item(d, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
-    let per_frame = items(d, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
-    if shared.is_none() && per_frame.is_empty() {
-        let plain = FrameHeader {
-            position: position(d),
-            orientation: orientation(d),
-            spacing: spacing(d, tags::PIXEL_SPACING),
-            rescale: rescale(d),
-            splits: splits(d),
-        };
-        let count = count.max(1);
-        if count == 1 {
-            return vec![plain];
+impl PixelSpacing {
+    fn new(values: &[f64]) -> Option<Self> {
+        match *values {
+            [rows, columns, ..]
+                if (1e-6..1e6).contains(&rows) && (1e-6..1e6).contains(&columns) =>
+            {
+                Some(Self {
+                    between_rows_mm: rows,
+                    between_columns_mm: columns,
+                })
+            }
+            _ => None,
         }
-        // Several frames share one position: a cine, not a volume (NM and RTDOSE give offsets).
-        let offsets = floats(d, tags::GRID_FRAME_OFFSET_VECTOR).filter(|o| o.len() == count);
-        let normal = plain.orientation.map(|[row, column]| row.cross(column));
-        return (0..count)
-            .map(|frame| match (&offsets, normal, plain.position) {
-                (Some(offsets), Some(normal), Some(first)) => {
-                    let step = offsets[frame] - if offsets[0] == 0.0 { 0.0 } else { offsets[0] };
-                    FrameHeader {
-                        position: Some(first + normal * step),
-                        ..plain.clone()
-                    }
-                }
-                _ => FrameHeader {
-                    position: None,
-                    ..plain.clone()
-                },
-            })
-            .collect();
     }
-    (0..count)
-        .map(|frame| {
-            let own = per_frame.get(frame);
-            let group = |tag: Tag| {
-                own.and_then(|g| item(g, tag))
-                    .or_else(|| shared.and_then(|g| item(g, tag)))
-            };
-            let mut header = FrameHeader {
-                position: group(tags::PLANE_POSITION_SEQUENCE).and_then(position),
-                orientation: group(tags::PLANE_ORIENTATION_SEQUENCE).and_then(orientation),
-                spacing: group(tags::PIXEL_MEASURES_SEQUENCE)
-                    .and_then(|g| spacing(g, tags::PIXEL_SPACING)),
-                rescale: group(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE).and_then(rescale),
-                splits: Vec::new(),
-            };
-            let mut split = |name: &'static str, value: Option<String>| {
-                header.splits.extend(value.map(|v| (name, v)));
-            };
-            let content = group(tags::FRAME_CONTENT_SEQUENCE);
-            let of = |g: Option<&Object>, tag: Tag| g.and_then(|g| text(g, tag));
-            split("stack", of(content, tags::STACK_ID));
-            split(
-                "echo",
-                of(group(tags::MR_ECHO_SEQUENCE), tags::EFFECTIVE_ECHO_TIME),
-            );
-            split("phase", of(content, tags::TEMPORAL_POSITION_INDEX));
-            split(
-                "b-value",
-                of(group(tags::MR_DIFFUSION_SEQUENCE), tags::DIFFUSION_B_VALUE),
-            );
-            let direction = group(tags::MR_DIFFUSION_SEQUENCE)
-                .and_then(|g| item(g, tags::DIFFUSION_GRADIENT_DIRECTION_SEQUENCE));
-            split(
-                "direction",
-                direction.map(|g| texts(g, tags::DIFFUSION_GRADIENT_ORIENTATION).join("\\")),
-            );
-            let kind = group(tags::MR_IMAGE_FRAME_TYPE_SEQUENCE)
-                .or(group(tags::CT_IMAGE_FRAME_TYPE_SEQUENCE));
-            split("type", kind.map(|g| texts(g, tags::FRAME_TYPE).join("\\")));
-            split(
-                "trigger",
-                of(
-                    group(tags::CARDIAC_SYNCHRONIZATION_SEQUENCE),
-                    tags::NOMINAL_CARDIAC_TRIGGER_DELAY_TIME,
-                ),
-            );
-            header
+}
+
+/// Directions of a row (increasing column) and of a column (increasing row), unit, at right angles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Orientation {
+    pub row: DVec3,
+    pub column: DVec3,
+}
+
+impl Orientation {
+    fn new(values: &[f64]) -> Option<Self> {
+        let &[a, b, c, d, e, f, ..] = values else {
+            return None;
+        };
+        let (row, column) = (DVec3::new(a, b, c), DVec3::new(d, e, f));
+        let unit = |v: DVec3| v.is_finite() && (0.9..1.1).contains(&v.length());
+        if !unit(row) || !unit(column) {
+            return None;
+        }
+        let (row, column) = (row.normalize(), column.normalize());
+        // 0.01: half a degree of rounding; the standard asks for right angles.
+        (row.dot(column).abs() < 0.01).then_some(Self { row, column })
+    }
+
+    pub fn normal(&self) -> DVec3 {
+        self.row.cross(self.column).normalize()
+    }
+}
+
+/// A frame of an image, as its own, the shared and the top-level attributes describe it.
+#[derive(Clone, Copy)]
+pub(super) struct FrameView<'a> {
+    root: Item<'a>,
+    shared: Option<Item<'a>>,
+    own: Option<Item<'a>>,
+    frame: usize,
+    frames: usize,
+}
+
+/// All frames of a data set.
+pub(super) fn frames(dataset: &Dataset, count: usize) -> impl Iterator<Item = FrameView<'_>> {
+    let root = dataset.root();
+    let shared = root.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+    let mut own = root.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+    (0..count).map(move |frame| FrameView {
+        root,
+        shared,
+        own: own.next(),
+        frame,
+        frames: count,
+    })
+}
+
+impl<'a> FrameView<'a> {
+    /// Item of a functional group.
+    pub fn group(&self, sequence: Tag) -> Option<Item<'a>> {
+        self.own
+            .and_then(|item| item.item(sequence))
+            .or_else(|| self.shared.and_then(|item| item.item(sequence)))
+    }
+
+    /// The item that holds `tag`: the functional group, else the data set itself.
+    pub fn holder(&self, sequence: Tag, tag: Tag) -> Item<'a> {
+        self.group(sequence)
+            .filter(|item| item.has(tag))
+            .unwrap_or(self.root)
+    }
+
+    fn is_enhanced(&self) -> bool {
+        self.own.is_some() || self.shared.is_some()
+    }
+
+    pub fn position(&self) -> Option<DVec3> {
+        let holder = self.holder(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT);
+        let position = holder.vector(tags::IMAGE_POSITION_PATIENT)?;
+        if self.frames == 1 || self.is_enhanced() {
+            return Some(position);
+        }
+        // RT Dose: frames lie at offsets along the normal (PS3.3 C.8.8.3.2).
+        let offsets = self.root.numbers(tags::GRID_FRAME_OFFSET_VECTOR);
+        let (first, offset) = (offsets.first()?, offsets.get(self.frame)?);
+        let along = if *first == 0.0 {
+            *offset
+        } else {
+            offset - first
+        };
+        Some(position + self.orientation()?.normal() * along).filter(|p| p.is_finite())
+    }
+
+    pub fn orientation(&self) -> Option<Orientation> {
+        let tag = tags::IMAGE_ORIENTATION_PATIENT;
+        Orientation::new(
+            &self
+                .holder(tags::PLANE_ORIENTATION_SEQUENCE, tag)
+                .numbers(tag),
+        )
+    }
+
+    pub fn pixel_spacing(&self) -> Option<PixelSpacing> {
+        let tag = tags::PIXEL_SPACING;
+        PixelSpacing::new(&self.holder(tags::PIXEL_MEASURES_SEQUENCE, tag).numbers(tag))
+    }
+
+    /// At the detector: Imager Pixel Spacing.
+    pub fn imager_spacing(&self) -> Option<PixelSpacing> {
+        PixelSpacing::new(&self.root.numbers(tags::IMAGER_PIXEL_SPACING))
+    }
+
+    /// Slice Thickness in mm.
+    pub fn thickness_mm(&self) -> Option<f64> {
+        let tag = tags::SLICE_THICKNESS;
+        self.holder(tags::PIXEL_MEASURES_SEQUENCE, tag)
+            .number(tag)
+            .filter(|t| (1e-3..1e4).contains(t))
+    }
+
+    /// Attributes whose values may set images of one position apart, the most telling first.
+    fn keys(&self) -> Vec<(String, String)> {
+        let mut keys = Vec::new();
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                keys.push((name.to_owned(), value));
+            }
+        };
+        let content = self.group(tags::FRAME_CONTENT_SEQUENCE);
+        let in_content = |tag: Tag| content.and_then(|c| c.text_or_number(tag));
+        let of = |sequence: Tag, tag: Tag| self.group(sequence).and_then(|g| g.text_or_number(tag));
+        let top = |tag: Tag| self.root.text_or_number(tag);
+        add("stack", in_content(tags::STACK_ID));
+        let frame_type = [
+            tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
+            tags::CT_IMAGE_FRAME_TYPE_SEQUENCE,
+            tags::PET_FRAME_TYPE_SEQUENCE,
+        ]
+        .into_iter()
+        .find_map(|sequence| of(sequence, tags::FRAME_TYPE));
+        add("type", frame_type.or_else(|| top(tags::IMAGE_TYPE)));
+        add(
+            "echo time",
+            of(tags::MR_ECHO_SEQUENCE, tags::EFFECTIVE_ECHO_TIME).or_else(|| top(tags::ECHO_TIME)),
+        );
+        add("echo", top(tags::ECHO_NUMBERS));
+        let diffusion = self.group(tags::MR_DIFFUSION_SEQUENCE);
+        add(
+            "b-value",
+            diffusion
+                .and_then(|d| d.text_or_number(tags::DIFFUSION_B_VALUE))
+                .or_else(|| top(tags::DIFFUSION_B_VALUE)),
+        );
+        let gradient = diffusion
+            .and_then(|d| d.item(tags::DIFFUSION_GRADIENT_DIRECTION_SEQUENCE))
+            .and_then(|d| d.text_or_number(tags::DIFFUSION_GRADIENT_ORIENTATION));
+        add(
+            "direction",
+            gradient.or_else(|| top(tags::DIFFUSION_GRADIENT_ORIENTATION)),
+        );
+        add(
+            "phase",
+            in_content(tags::TEMPORAL_POSITION_INDEX)
+                .or_else(|| top(tags::TEMPORAL_POSITION_IDENTIFIER)),
+        );
+        add(
+            "cardiac phase",
+            of(
+                tags::CARDIAC_SYNCHRONIZATION_SEQUENCE,
+                tags::NOMINAL_CARDIAC_TRIGGER_DELAY_TIME,
+            )
+            .or_else(|| top(tags::NOMINAL_PERCENTAGE_OF_CARDIAC_PHASE)),
+        );
+        add("trigger time", top(tags::TRIGGER_TIME));
+        add("flip angle", top(tags::FLIP_ANGLE));
+        add("inversion time", top(tags::INVERSION_TIME));
+        add("kernel", top(tags::CONVOLUTION_KERNEL));
+        add("tube voltage", top(tags::KVP));
+        add(
+            "acquisition",
+            in_content(tags::FRAME_ACQUISITION_NUMBER).or_else(|| top(tags::ACQUISITION_NUMBER)),
+        );
+        add("contrast", top(tags::CONTRAST_BOLUS_AGENT));
+        add("acquisition time", top(tags::ACQUISITION_TIME));
+        // Any other dimension that the writer declares.
+        if let Some(indices) = content.map(|c| c.numbers(tags::DIMENSION_INDEX_VALUES)) {
+            for (n, index) in indices.iter().take(8).enumerate() {
+                add(&format!("dimension {}", n + 1), Some(index.to_string()));
+            }
+        }
+        keys
+    }
+}
+
+/// One image of the index.
+#[derive(Clone, Debug)]
+pub(super) struct ImageInfo {
+    pub frame: u32,
+    pub position: Option<DVec3>,
+    pub orientation: Option<Orientation>,
+    pub has_spacing: bool,
+    pub keys: Vec<(String, String)>,
+}
+
+/// One file of the index.
+#[derive(Debug)]
+pub(super) struct FileInfo {
+    pub patient: [String; 4],
+    pub study_uid: Option<Uid>,
+    /// Date, time, description, ID, accession number, institution.
+    pub study: [String; 6],
+    pub series_uid: Option<Uid>,
+    pub modality: String,
+    pub series_number: Option<i32>,
+    pub series_description: String,
+    pub body_part: String,
+    pub frame_of_reference: Option<Uid>,
+    pub sop_class: Option<Uid>,
+    pub sop_instance: Option<Uid>,
+    pub instance_number: Option<i32>,
+    pub syntax: String,
+    pub lossy: Option<String>,
+    pub localizer: bool,
+    pub synthetic: bool,
+    /// Format and images; `None` for objects without pixels of their own (SR, RTSTRUCT, SEG).
+    pub images: Option<(PixelFormat, Vec<ImageInfo>)>,
+}
+
+impl FileInfo {
+    pub fn read(dataset: &Dataset) -> Result<Self, Error> {
+        let root = dataset.root();
+        if root.has(tags::DIRECTORY_RECORD_SEQUENCE) || root.has(tags::FILE_SET_ID) {
+            return Err(Error::NotDicom {
+                found: "an index (DICOMDIR): the files it lists are read themselves",
+            });
+        }
+        let sop_class = root.uid(tags::SOP_CLASS_UID);
+        let is_segmentation = sop_class
+            .as_ref()
+            .is_some_and(|uid| SEGMENTATION_STORAGE.contains(&uid.as_str()));
+        let is_image = dataset.pixels.is_some() || root.has(tags::ROWS) || root.has(tags::COLUMNS);
+        let images = if is_image && !is_segmentation {
+            Some(images(dataset)?)
+        } else {
+            None
+        };
+        if images.is_none() && dataset.pixels.is_none() {
+            if let Some(Error::Truncated {
+                tag,
+                declared,
+                available,
+            }) = &dataset.truncated
+            {
+                return Err(Error::Truncated {
+                    tag: tag.clone(),
+                    declared: *declared,
+                    available: *available,
+                });
+            }
+            if sop_class.is_none() && root.text(tags::MODALITY).is_none() {
+                return Err(Error::NotDicom {
+                    found: "a data set that is neither an image nor a known object",
+                });
+            }
+        }
+        let image_type = root.texts(tags::IMAGE_TYPE);
+        let lossy = dataset
+            .syntax
+            .is_lossy()
+            .then(|| dataset.syntax.name().to_owned())
+            .or_else(|| {
+                let marked = root.text(tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01");
+                let method = root.line(tags::LOSSY_IMAGE_COMPRESSION_METHOD);
+                marked.then(|| {
+                    if method.is_empty() {
+                        "unknown".to_owned()
+                    } else {
+                        method
+                    }
+                })
+            });
+        Ok(Self {
+            patient: [
+                person_name(&root.line(tags::PATIENT_NAME)),
+                root.line(tags::PATIENT_ID),
+                root.line(tags::PATIENT_BIRTH_DATE),
+                root.line(tags::PATIENT_SEX),
+            ],
+            study_uid: root.uid(tags::STUDY_INSTANCE_UID),
+            study: [
+                root.line(tags::STUDY_DATE),
+                root.line(tags::STUDY_TIME),
+                root.line(tags::STUDY_DESCRIPTION),
+                root.line(tags::STUDY_ID),
+                root.line(tags::ACCESSION_NUMBER),
+                root.line(tags::INSTITUTION_NAME),
+            ],
+            series_uid: root.uid(tags::SERIES_INSTANCE_UID),
+            modality: root.line(tags::MODALITY),
+            series_number: root.integer(tags::SERIES_NUMBER).map(|n| n as i32),
+            series_description: root.line(tags::SERIES_DESCRIPTION),
+            body_part: root.line(tags::BODY_PART_EXAMINED),
+            frame_of_reference: root.uid(tags::FRAME_OF_REFERENCE_UID),
+            sop_class,
+            sop_instance: root.uid(tags::SOP_INSTANCE_UID),
+            instance_number: root.integer(tags::INSTANCE_NUMBER).map(|n| n as i32),
+            syntax: dataset.syntax.uid().to_owned(),
+            lossy,
+            localizer: image_type.iter().any(|v| v == "LOCALIZER"),
+            synthetic: is_synthetic(root),
+            images,
         })
-        .collect()
+    }
 }
 
-fn rescale(d: &Object) -> Option<(f64, f64)> {
-    // Present but no number is NaN, which the assembling step reports; absent is `None`.
-    let slope = d.get(tags::RESCALE_SLOPE)?;
-    let intercept = d.get(tags::RESCALE_INTERCEPT);
-    let slope = slope.to_float64().unwrap_or(f64::NAN);
-    let intercept = intercept.map_or(0.0, |i| i.to_float64().unwrap_or(f64::NAN));
-    Some((slope, intercept))
+fn images(dataset: &Dataset) -> Result<(PixelFormat, Vec<ImageInfo>), Error> {
+    if dataset.pixels.is_none() {
+        if let Some(Error::Truncated {
+            tag,
+            declared,
+            available,
+        }) = &dataset.truncated
+        {
+            return Err(Error::Truncated {
+                tag: tag.clone(),
+                declared: *declared,
+                available: *available,
+            });
+        }
+        return Err(Error::NoPixelData);
+    }
+    if let super::syntax::Syntax::Unknown(uid) = &dataset.syntax {
+        return Err(Error::UnknownSyntax { uid: uid.clone() });
+    }
+    let format = PixelFormat::read(dataset)?;
+    if format.photometric == pixels::Photometric::Palette {
+        super::decode::Palette::read(dataset.root(), format.signed)?;
+    }
+    let count = pixels::frame_count(dataset.root())?;
+    pixels::check_length(dataset, &format, count)?;
+    let images = frames(dataset, count)
+        .map(|view| ImageInfo {
+            frame: view.frame as u32,
+            position: view.position(),
+            orientation: view.orientation(),
+            has_spacing: view.pixel_spacing().is_some(),
+            // Frames without attributes of their own have nothing that sets them apart.
+            keys: if count == 1 || view.own.is_some() {
+                view.keys()
+            } else {
+                Vec::new()
+            },
+        })
+        .collect();
+    Ok((format, images))
 }
 
-fn splits(d: &Object) -> Vec<(&'static str, String)> {
-    let one = |name: &'static str, tag: Tag| text(d, tag).map(|value| (name, value));
-    let mut splits: Vec<_> = [
-        one("stack", tags::STACK_ID),
-        one("echo", tags::ECHO_TIME).or(one("echo", tags::ECHO_NUMBERS)),
-        one("phase", tags::TEMPORAL_POSITION_IDENTIFIER),
-        one("b-value", tags::DIFFUSION_B_VALUE),
-        one("acquisition", tags::ACQUISITION_NUMBER),
-        one("trigger", tags::TRIGGER_TIME),
-        one("inversion", tags::INVERSION_TIME),
-        one("kernel", tags::CONVOLUTION_KERNEL),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    splits.push(("type", texts(d, tags::IMAGE_TYPE).join("\\")));
-    splits
+/// `Family^Given^Middle^Prefix^Suffix` as people write it; the alphabetic group, else the first
+/// that is there.
+pub(super) fn person_name(value: &str) -> String {
+    let group = value
+        .split('=')
+        .find(|g| !g.trim().is_empty())
+        .unwrap_or_default();
+    let parts: Vec<&str> = group.split('^').map(str::trim).collect();
+    let at = |n: usize| parts.get(n).copied().unwrap_or_default();
+    let given: Vec<&str> = [at(3), at(1), at(2), at(4)]
+        .into_iter()
+        .filter(|p| !p.is_empty())
+        .collect();
+    match (at(0), given.is_empty()) {
+        (family, true) => family.to_owned(),
+        ("", false) => given.join(" "),
+        (family, false) => format!("{family}, {}", given.join(" ")),
+    }
+}
+
+/// Our phantoms say so in two places.
+pub(super) fn is_synthetic(root: Item<'_>) -> bool {
+    root.text(tags::QUALITY_CONTROL_IMAGE).as_deref() == Some("YES")
+        && root.line(tags::IMAGE_COMMENTS).starts_with("SYNTHETIC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn person_names_read_as_people_write_them() {
+        assert_eq!(person_name("Doe^Jane^Q^Dr"), "Doe, Dr Jane Q");
+        assert_eq!(person_name("Yamada^Tarou=山田^太郎"), "Yamada, Tarou");
+        assert_eq!(person_name("=山田^太郎"), "山田, 太郎");
+        assert_eq!(person_name("Phantom^Synthetic"), "Phantom, Synthetic");
+        assert_eq!(person_name(""), "");
+    }
 }

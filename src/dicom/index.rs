@@ -1,336 +1,268 @@
-//! Paths in, the worklist out: patients, studies, series, stacks.
+//! Files → patients, studies, series, stacks.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 
-use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
-use super::attributes::{Object, int, text, uid};
-use super::header::{self, ImageHeader};
-use super::{archive, file, stacks};
+use super::dataset::{Dataset, Read};
+use super::error::Error;
+use super::header::FileInfo;
+use super::scan::{self, Opener};
+use super::stacks::{self, Candidate};
 use crate::redact::Sensitive;
-use crate::study::{FileSource, Patient, Series, Skipped, Study, Uid, Worklist};
+use crate::study::{FileSource, Instance, Issue, Patient, Series, Skipped, Study, Uid, Worklist};
 use crate::task::{Cancelled, Task};
 
-/// Deepest folder that is entered.
-const DEEPEST_FOLDER: usize = 32;
+/// First bytes read of a file; most headers end before.
+const FIRST_BYTES: usize = 32 << 10;
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 
-/// One file of a series.
-pub struct Found {
-    /// Where it is.
-    pub source: FileSource,
-    /// `None` for objects that hold no images.
-    pub image: Option<ImageHeader>,
-    transfer_syntax: String,
-    head: Head,
-}
-
-/// Attributes above the image, as the first file of each level gives them.
-struct Head {
-    patient: Patient,
-    study: Study,
-    series_uid: Uid,
-    modality: String,
-    number: Option<i32>,
-    description: String,
-    body_part: String,
-    frame_of_reference: Option<Uid>,
-    sop_instance: Option<Uid>,
-}
-
-/// Reads headers of all files below `paths` in parallel. What is not an image or a DICOM object
-/// is skipped with the reason; links that lead out of the tree are not followed.
+/// Finds and sorts everything in files, folders (recursive) and ZIP archives.
+///
+/// Reads headers only, in parallel. What is not DICOM is listed in `skipped` with the reason;
+/// a DICOMDIR is skipped as an index, its files are found like all others.
 ///
 /// # Errors
 /// [`Cancelled`].
 pub fn index(paths: &[PathBuf], task: &Task) -> Result<Worklist, Cancelled> {
     task.begin("Looking for files", 0);
-    let mut sources = Vec::new();
-    let mut skipped = Vec::new();
-    for path in paths {
-        collect(path, &mut sources, &mut skipped, task)?;
-    }
-    sources.sort();
-    sources.dedup();
+    let (sources, mut skipped) = scan::find(paths, task)?;
+    let opener = Opener::new(sources.iter());
     task.begin("Reading headers", sources.len());
-    let read: Vec<Result<Found, Skipped>> = sources
+    let read: Vec<(FileSource, Result<FileInfo, Error>)> = sources
         .into_par_iter()
         .map(|source| {
             task.check()?;
-            let found = read_one(&source).map_err(|reason| Skipped { source, reason });
+            let info = read_header(&opener, &source);
             task.advance(1);
-            Ok(found)
+            Ok((source, info))
         })
         .collect::<Result<_, Cancelled>>()?;
-    let mut found = Vec::new();
-    for result in read {
-        match result {
-            Ok(one) => found.push(one),
-            Err(reason) => skipped.push(reason),
+
+    let mut files = Vec::new();
+    let mut seen = HashSet::new();
+    for (source, info) in read {
+        match info {
+            Ok(info) => {
+                // The same image twice: its UID, number and place are those of an earlier file.
+                let place = info.images.as_ref().and_then(|(_, images)| {
+                    images
+                        .first()
+                        .and_then(|i| i.position)
+                        .map(|p| format!("{p:?}"))
+                });
+                let key = (info.sop_instance.clone(), info.instance_number, place);
+                if info.sop_instance.is_some() && !seen.insert(key) {
+                    skipped.push(Skipped {
+                        source,
+                        reason: "the same image as another file (same SOP Instance UID)".to_owned(),
+                    });
+                } else {
+                    files.push((source, info));
+                }
+            }
+            Err(error) => skipped.push(Skipped {
+                source,
+                reason: error.to_string(),
+            }),
         }
     }
     skipped.sort_by(|a, b| a.source.cmp(&b.source));
     Ok(Worklist {
-        patients: tree(found, &mut skipped),
+        patients: group(files),
         skipped,
     })
 }
 
-fn collect(
-    path: &Path,
-    sources: &mut Vec<FileSource>,
-    skipped: &mut Vec<Skipped>,
-    task: &Task,
-) -> Result<(), Cancelled> {
-    let skip = |path: &Path, reason: String| Skipped {
-        source: FileSource::Path(path.to_owned()),
-        reason,
-    };
-    if !path.exists() {
-        skipped.push(skip(path, "no such file or folder".to_owned()));
-        return Ok(());
+fn read_header(opener: &Opener, source: &FileSource) -> Result<FileInfo, Error> {
+    FileInfo::read(&read_dataset(opener, source)?)
+}
+
+/// Reads as much of a file as its header takes.
+pub(super) fn read_dataset(opener: &Opener, source: &FileSource) -> Result<Dataset, Error> {
+    let mut limit = FIRST_BYTES;
+    loop {
+        let (bytes, total) = opener.prefix(source, limit)?;
+        match Dataset::read(bytes, total)?.0 {
+            Read::Done(dataset) => return Ok(*dataset),
+            Read::NeedMore => limit = limit.saturating_mul(8),
+        }
+        if limit as u64 > total {
+            let bytes = opener.whole(source)?;
+            return Dataset::from_file(bytes);
+        }
     }
-    // The walker does not follow links; the path that a person names is resolved first.
-    let root = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let walk = walkdir::WalkDir::new(if path.is_dir() { &root } else { path })
-        .max_depth(DEEPEST_FOLDER)
-        .sort_by_file_name();
-    for entry in walk {
-        task.check()?;
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                let at = error.path().unwrap_or(path).to_owned();
-                let what = error
-                    .io_error()
-                    .map_or("a loop of links".to_owned(), ToString::to_string);
-                skipped.push(skip(&at, format!("cannot be read ({what})")));
-                continue;
-            }
-        };
-        let at = entry.path();
-        if entry.file_type().is_dir() {
+}
+
+type File = (FileSource, FileInfo);
+
+fn group(files: Vec<File>) -> Vec<Patient> {
+    let mut patients: BTreeMap<[String; 4], BTreeMap<Uid, BTreeMap<Uid, Vec<File>>>> =
+        BTreeMap::new();
+    // One person is one (name, ID); birth date and sex may be missing in some files.
+    for file in files {
+        let info = &file.1;
+        let [name, id, ..] = &info.patient;
+        let study = info
+            .study_uid
+            .clone()
+            .unwrap_or_else(|| stand_in(&["study", name, id, &info.study[0]]));
+        let series = info
+            .series_uid
+            .clone()
+            .unwrap_or_else(|| stand_in(&["series", study.as_str(), &info.modality]));
+        patients
+            .entry([name.clone(), id.clone(), String::new(), String::new()])
+            .or_default()
+            .entry(study)
+            .or_default()
+            .entry(series)
+            .or_default()
+            .push(file);
+    }
+    patients
+        .into_values()
+        .map(|studies| {
+            let first = studies
+                .values()
+                .flat_map(BTreeMap::values)
+                .flatten()
+                .map(|(_, info)| info);
+            let best = |n: usize| {
+                first
+                    .clone()
+                    .map(|info| info.patient[n].clone())
+                    .find(|v| !v.is_empty())
+                    .unwrap_or_default()
+            };
+            let mut patient = Patient {
+                name: Sensitive::new(best(0)),
+                id: Sensitive::new(best(1)),
+                birth_date: Sensitive::new(best(2)),
+                sex: Sensitive::new(best(3)),
+                studies: Vec::new(),
+            };
+            patient.studies = studies
+                .into_iter()
+                .map(|(uid, series)| study(uid, series))
+                .collect();
+            patient.studies.sort_by(|a, b| {
+                (b.date.expose(), b.time.expose()).cmp(&(a.date.expose(), a.time.expose()))
+            });
+            patient
+        })
+        .collect()
+}
+
+fn study(uid: Uid, series: BTreeMap<Uid, Vec<File>>) -> Study {
+    let infos = || series.values().flatten().map(|(_, info)| info);
+    let best = |n: usize| {
+        infos()
+            .map(|info| info.study[n].clone())
+            .find(|v| !v.is_empty())
+            .unwrap_or_default()
+    };
+    let mut study = Study {
+        study_instance_uid: uid,
+        date: Sensitive::new(best(0)),
+        time: Sensitive::new(best(1)),
+        description: best(2),
+        study_id: Sensitive::new(best(3)),
+        accession: Sensitive::new(best(4)),
+        institution: Sensitive::new(best(5)),
+        series: Vec::new(),
+    };
+    study.series = series
+        .into_iter()
+        .map(|(uid, files)| one_series(uid, files))
+        .collect();
+    study.series.sort_by(|a, b| {
+        (a.number.unwrap_or(i32::MAX), &a.series_instance_uid)
+            .cmp(&(b.number.unwrap_or(i32::MAX), &b.series_instance_uid))
+    });
+    study
+}
+
+fn one_series(uid: Uid, files: Vec<File>) -> Series {
+    let infos = || files.iter().map(|(_, info)| info);
+    let mut transfer_syntaxes: Vec<String> = infos().map(|info| info.syntax.clone()).collect();
+    transfer_syntaxes.sort();
+    transfer_syntaxes.dedup();
+    let text = |of: fn(&FileInfo) -> &String| {
+        infos()
+            .map(of)
+            .find(|v| !v.is_empty())
+            .cloned()
+            .unwrap_or_default()
+    };
+    let mut series = Series {
+        series_instance_uid: uid,
+        modality: text(|info| &info.modality),
+        number: infos().find_map(|info| info.series_number),
+        description: text(|info| &info.series_description),
+        body_part: text(|info| &info.body_part),
+        frame_of_reference_uid: infos().find_map(|info| info.frame_of_reference.clone()),
+        instances: files.len(),
+        transfer_syntaxes,
+        stacks: Vec::new(),
+        issues: Vec::new(),
+    };
+    let made_up = infos().any(|info| {
+        info.study_uid.is_none() || info.series_uid.is_none() || info.sop_instance.is_none()
+    });
+    if made_up {
+        series.issues.push(Issue::Other {
+            code: "uid-replaced",
+            message:
+                "a study, series or image UID is missing or cannot be used: a made-up one stands in"
+                    .to_owned(),
+        });
+    }
+    let mut candidates = Vec::new();
+    for (source, info) in files {
+        let Some((format, images)) = info.images else {
             continue;
-        }
-        if entry.file_type().is_symlink() {
-            // A link to a file within the tree is the file's second name; elsewhere it leads out.
-            let inside = at
-                .canonicalize()
-                .is_ok_and(|target| target.starts_with(&root));
-            if entry.depth() > 0 {
-                let reason = if inside {
-                    "a link to a file that is read anyway"
-                } else {
-                    "a link out of the folder"
-                };
-                skipped.push(skip(at, reason.to_owned()));
-                continue;
-            }
-        }
-        if is_zip(at) {
-            match archive::members(at) {
-                Ok(members) => {
-                    sources.extend(members.into_iter().map(|(index, name)| FileSource::Zip {
-                        archive: at.to_owned(),
-                        index,
-                        name,
-                    }))
-                }
-                Err(reason) => skipped.push(skip(at, reason)),
-            }
-        } else {
-            sources.push(FileSource::Path(at.to_owned()));
-        }
-        task.advance(1);
-    }
-    Ok(())
-}
-
-fn is_zip(path: &Path) -> bool {
-    let mut magic = [0_u8; 4];
-    std::fs::File::open(path)
-        .and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic))
-        .is_ok_and(|()| &magic == b"PK\x03\x04")
-}
-
-fn read_one(source: &FileSource) -> Result<Found, String> {
-    let parsed = file::open(source, false).map_err(|error| match error {
-        super::Error::File { reason, .. } => reason,
-        super::Error::Io { source, .. } => format!("cannot be read ({source})"),
-        other => other.to_string(),
-    })?;
-    let d = &parsed.header;
-    let class = parsed.sop_class().unwrap_or_default();
-    if class == "1.2.840.10008.1.3.10" || d.get(tags::DIRECTORY_RECORD_SEQUENCE).is_some() {
-        return Err("a DICOMDIR: the files themselves are read".to_owned());
-    }
-    let head = head(d)?;
-    let holds_images = parsed.structure.pixels.is_some() || d.get(tags::ROWS).is_some();
-    let is_segmentation =
-        class == "1.2.840.10008.5.1.4.1.1.66.4" || class == "1.2.840.10008.5.1.4.1.1.66.7";
-    let image = if holds_images && !is_segmentation {
-        Some(header::read(d, parsed.structure.pixels.is_some())?)
-    } else {
-        None
-    };
-    Ok(Found {
-        source: source.clone(),
-        image,
-        transfer_syntax: parsed.transfer_syntax,
-        head,
-    })
-}
-
-fn head(d: &Object) -> Result<Head, String> {
-    let some = |tag| text(d, tag).unwrap_or_default();
-    let hidden = |tag| Sensitive::new(text(d, tag).unwrap_or_default());
-    let series_uid = uid(d, tags::SERIES_INSTANCE_UID);
-    let sop_instance = uid(d, tags::SOP_INSTANCE_UID);
-    // Loose images without a series still can be looked at: each is a series of its own.
-    let series_uid = series_uid
-        .or_else(|| sop_instance.clone())
-        .ok_or("no usable series or instance UID")?;
-    let study_uid = uid(d, tags::STUDY_INSTANCE_UID).unwrap_or_else(|| series_uid.clone());
-    Ok(Head {
-        patient: Patient {
-            name: Sensitive::new(person_name(&some(tags::PATIENT_NAME))),
-            id: hidden(tags::PATIENT_ID),
-            birth_date: hidden(tags::PATIENT_BIRTH_DATE),
-            sex: hidden(tags::PATIENT_SEX),
-            studies: Vec::new(),
-        },
-        study: Study {
-            study_instance_uid: study_uid,
-            date: hidden(tags::STUDY_DATE),
-            time: hidden(tags::STUDY_TIME),
-            description: some(tags::STUDY_DESCRIPTION),
-            study_id: hidden(tags::STUDY_ID),
-            accession: hidden(tags::ACCESSION_NUMBER),
-            institution: hidden(tags::INSTITUTION_NAME),
-            series: Vec::new(),
-        },
-        modality: some(tags::MODALITY),
-        number: int(d, tags::SERIES_NUMBER).map(|n| n as i32),
-        description: some(tags::SERIES_DESCRIPTION),
-        body_part: some(tags::BODY_PART_EXAMINED),
-        frame_of_reference: uid(d, tags::FRAME_OF_REFERENCE_UID),
-        series_uid,
-        sop_instance,
-    })
-}
-
-/// "Family^Given^Middle" as "Family, Given Middle"; the first written form that is not empty.
-fn person_name(raw: &str) -> String {
-    let form = raw
-        .split('=')
-        .map(str::trim)
-        .find(|f| !f.is_empty())
-        .unwrap_or("");
-    let mut parts = form.split('^').map(str::trim);
-    let family = parts.next().unwrap_or("").to_owned();
-    let rest: Vec<&str> = parts.filter(|p| !p.is_empty()).collect();
-    if rest.is_empty() {
-        family
-    } else {
-        format!("{family}, {}", rest.join(" "))
-    }
-}
-
-fn tree(found: Vec<Found>, skipped: &mut Vec<Skipped>) -> Vec<Patient> {
-    let mut by_series: BTreeMap<(Uid, Uid), Vec<Found>> = BTreeMap::new();
-    for one in found {
-        let key = (
-            one.head.study.study_instance_uid.clone(),
-            one.head.series_uid.clone(),
-        );
-        by_series.entry(key).or_default().push(one);
-    }
-    let mut patients: Vec<Patient> = Vec::new();
-    for (_, mut files) in by_series {
-        // The same object twice (copied folders) counts once.
-        let mut seen = std::collections::HashSet::new();
-        files.retain(|one| {
-            let fresh = one
-                .head
-                .sop_instance
-                .clone()
-                .is_none_or(|uid| seen.insert(uid));
-            if !fresh {
-                let reason = "a second copy of an image that is read already".to_owned();
-                skipped.push(Skipped {
-                    source: one.source.clone(),
-                    reason,
-                });
-            }
-            fresh
-        });
-        let Some(first) = files.first() else { continue };
-        let head = &first.head;
-        let at = patients.iter().position(|p| {
-            p.id.expose() == head.patient.id.expose()
-                && p.name.expose() == head.patient.name.expose()
-        });
-        let patient = match at {
-            Some(at) => &mut patients[at],
-            None => {
-                patients.push(head.patient.clone());
-                patients.last_mut().expect("one was just added")
-            }
         };
-        let uid = &head.study.study_instance_uid;
-        let study = match patient
-            .studies
-            .iter()
-            .position(|s| s.study_instance_uid == *uid)
-        {
-            Some(at) => &mut patient.studies[at],
-            None => {
-                patient.studies.push(head.study.clone());
-                patient.studies.last_mut().expect("one was just added")
-            }
-        };
-        let mut transfer_syntaxes: Vec<String> =
-            files.iter().map(|f| f.transfer_syntax.clone()).collect();
-        transfer_syntaxes.sort();
-        transfer_syntaxes.dedup();
-        let (stacks, issues) = stacks::split(&files);
-        study.series.push(Series {
-            series_instance_uid: head.series_uid.clone(),
-            modality: head.modality.clone(),
-            number: head.number,
-            description: head.description.clone(),
-            body_part: head.body_part.clone(),
-            frame_of_reference_uid: head.frame_of_reference.clone(),
-            instances: files.len(),
-            transfer_syntaxes,
-            stacks,
-            issues,
+        let sop_instance_uid = info.sop_instance.unwrap_or_else(|| {
+            stand_in(&[
+                "image",
+                series.series_instance_uid.as_str(),
+                &source.to_string(),
+            ])
         });
-    }
-    for patient in &mut patients {
-        for study in &mut patient.studies {
-            study
-                .series
-                .sort_by_key(|s| (s.number.unwrap_or(i32::MAX), s.series_instance_uid.clone()));
+        let frame_count = images.len() as u32;
+        for image in images {
+            candidates.push(Candidate {
+                instance: Instance {
+                    source: source.clone(),
+                    sop_class_uid: info.sop_class.clone().unwrap_or_else(|| {
+                        Uid::parse(SECONDARY_CAPTURE).expect("a literal UID is valid")
+                    }),
+                    sop_instance_uid: sop_instance_uid.clone(),
+                    frame: image.frame,
+                    frame_count,
+                    number: info.instance_number,
+                    position_lps: image.position,
+                },
+                info: image,
+                format,
+                localizer: info.localizer,
+                lossy: info.lossy.clone(),
+                synthetic: info.synthetic,
+            });
         }
-        patient
-            .studies
-            .sort_by(|a, b| b.date.expose().cmp(a.date.expose()));
     }
-    patients
-        .sort_by(|a, b| (a.name.expose(), a.id.expose()).cmp(&(b.name.expose(), b.id.expose())));
-    patients
+    let (stacks, issues) = stacks::sort(candidates);
+    series.stacks = stacks;
+    series.issues.extend(issues);
+    series
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_written_as_people_read_them() {
-        assert_eq!(person_name("Doe^Jane^Q^^"), "Doe, Jane Q");
-        assert_eq!(person_name("=山田^太郎"), "山田, 太郎");
-        assert_eq!(person_name(""), "");
-    }
+/// A UID that is the same whenever the same file is opened again.
+fn stand_in(parts: &[&str]) -> Uid {
+    let digest = ring::digest::digest(&ring::digest::SHA256, parts.join("\u{1F}").as_bytes());
+    let mut bits = [0; 16];
+    bits.copy_from_slice(&digest.as_ref()[..16]);
+    Uid::from_u128(u128::from_be_bytes(bits))
 }

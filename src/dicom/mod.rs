@@ -1,31 +1,37 @@
 //! DICOM bytes in, the study model out; findings in, DICOM SEG out.
 //!
 //! The only module that knows tags, value representations and transfer syntaxes.
-//! Untrusted bytes pass [`structure`] before the parser sees them.
 //! Absent on purpose: networking, caching, anything that draws.
+//!
+//! Reading goes in this order: `scan` finds files, `parse` turns bytes into elements within
+//! bounds, `header` takes what the index needs, `stacks` sorts images into stacks, `decode`
+//! turns frames into samples, `assemble` makes a volume of a stack.
 
-mod archive;
 mod assemble;
-mod attributes;
+mod charset;
 mod compose;
+mod dataset;
 mod decode;
 mod error;
-mod file;
 mod header;
 mod index;
-mod jpeg12;
-mod palette;
+mod meaning;
+mod parse;
+mod pixels;
 mod read_segmentation;
-mod rle;
+mod scan;
 mod stacks;
-mod structure;
+mod strict;
+mod syntax;
 mod write_image;
 mod write_segmentation;
 
 pub use assemble::{SeriesContext, Thumbnail, estimate_bytes, load_image, load_volume, thumbnail};
 pub use compose::WriteError;
+pub use decode::{Decoded, Frame, Samples, decode_file};
 pub use error::Error;
 pub use index::index;
+pub use pixels::{Photometric, PixelFormat};
 pub use read_segmentation::{
     PlacedLabels, ReadSegment, ReadSegmentation, ReadSegmentationError, read_segmentation,
 };

@@ -1,379 +1,471 @@
-//! Images of a series → stacks in the order of their positions.
+//! Images of a series → stacks: split by what differs, order by position, doubts in numbers.
+//!
+//! File names and instance numbers never decide the order of images that have positions.
 
 use std::collections::BTreeMap;
 
-use super::header::{FrameHeader, ImageHeader, PixelFormat};
-use super::index::Found;
+use super::header::{ImageInfo, Orientation};
+use super::pixels::PixelFormat;
 use crate::geometry::DVec3;
-use crate::study::{FileSource, Instance, Issue, Stack};
+use crate::study::{Instance, Issue, Stack};
 
-/// Positions closer than this are one.
+/// Positions closer than this along the normal are one position.
 const SAME_POSITION_MM: f64 = 0.01;
-/// Cosines of one orientation differ by less (rounding in the files).
-const SAME_ORIENTATION: f64 = 2e-3;
-/// Modalities whose positioned slices form volumes.
-const VOLUMETRIC: [&str; 6] = ["CT", "MR", "PT", "NM", "RTDOSE", "OT"];
+/// Orientations within half a degree are one orientation.
+const SAME_DIRECTION_COS: f64 = 0.999_96;
+/// Tilt below this is rounding.
+const TILT_DEGREES: f64 = 0.2;
+/// Gaps listed one by one; the rest is counted by the first ones' presence.
+const GAPS_LISTED: usize = 8;
 
-/// One frame of one file.
-#[derive(Clone)]
-struct Image<'a> {
-    source: &'a FileSource,
-    file: &'a ImageHeader,
-    index: usize,
+/// An image of a series before sorting.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub instance: Instance,
+    pub info: ImageInfo,
+    pub format: PixelFormat,
+    pub localizer: bool,
+    pub lossy: Option<String>,
+    pub synthetic: bool,
 }
 
-impl Image<'_> {
-    fn frame(&self) -> &FrameHeader {
-        &self.file.frames[self.index]
-    }
-
-    fn instance(&self) -> Instance {
-        Instance {
-            source: self.source.clone(),
-            sop_class_uid: self.file.sop_class_uid.clone(),
-            sop_instance_uid: self.file.sop_instance_uid.clone(),
-            frame: self.index as u32,
-            frame_count: self.file.frames.len() as u32,
-            number: self.file.number,
-            position_lps: self.frame().position,
+impl Candidate {
+    /// Orientation, position and spacing: what a volume needs.
+    fn place(&self) -> Option<(Orientation, DVec3)> {
+        if !self.info.has_spacing {
+            return None;
         }
-    }
-
-    fn is_localizer(&self) -> bool {
-        self.file.image_type.iter().any(|t| t == "LOCALIZER")
+        Some((self.info.orientation?, self.info.position?))
     }
 }
 
-/// Stacks of a series and the doubts about the series as a whole.
-pub fn split(files: &[Found]) -> (Vec<Stack>, Vec<Issue>) {
-    let images: Vec<Image> = files
-        .iter()
-        .filter_map(|found| Some((&found.source, found.image.as_ref()?)))
-        .flat_map(|(source, file)| {
-            (0..file.frames.len()).map(move |index| Image {
-                source,
-                file,
-                index,
+/// What always separates images.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    localizer: bool,
+    rows: usize,
+    columns: usize,
+    samples: usize,
+    bits_allocated: u16,
+    signed: bool,
+    float: bool,
+    photometric: super::pixels::Photometric,
+    orientation: Option<usize>,
+    /// Clips and other multi-frame images without positions stay by themselves.
+    clip: Option<String>,
+}
+
+/// Sorts the images of one series. The second value: doubts about the series as a whole.
+pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
+    let mut orientations: Vec<Orientation> = Vec::new();
+    let mut kinds: BTreeMap<Kind, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        let orientation = candidate.place().map(|(orientation, _)| {
+            let same = |o: &Orientation| {
+                o.row.dot(orientation.row) > SAME_DIRECTION_COS
+                    && o.column.dot(orientation.column) > SAME_DIRECTION_COS
+            };
+            orientations.iter().position(same).unwrap_or_else(|| {
+                orientations.push(orientation);
+                orientations.len() - 1
             })
-        })
-        .collect();
-    let mut groups: Vec<Vec<Image>> = Vec::new();
-    for image in images {
-        match groups
-            .iter_mut()
-            .find(|group| belong_together(&group[0], &image))
-        {
-            Some(group) => group.push(image),
-            None => groups.push(vec![image]),
+        });
+        let format = candidate.format;
+        let instance = &candidate.instance;
+        let kind = Kind {
+            localizer: candidate.localizer,
+            rows: format.rows,
+            columns: format.columns,
+            samples: format.samples,
+            bits_allocated: format.bits_allocated,
+            signed: format.signed,
+            float: format.float,
+            photometric: format.photometric,
+            orientation,
+            clip: (orientation.is_none() && instance.frame_count > 1)
+                .then(|| instance.sop_instance_uid.to_string()),
+        };
+        kinds.entry(kind).or_default().push(candidate);
+    }
+    let mut issues = mixed_formats(&kinds);
+    let several_orientations = orientations.len() > 1;
+    let mut stacks = Vec::new();
+    for (kind, group) in kinds {
+        let mut label = Vec::new();
+        if kind.localizer {
+            label.push("localizer".to_owned());
+        }
+        if several_orientations && let Some(n) = kind.orientation {
+            label.push(orientation_name(&orientations[n], n));
+        }
+        let labels = label.join(", ");
+        match kind.orientation {
+            Some(n) => {
+                let normal = orientations[n].normal();
+                for (extra, part, duplicates) in split(group, normal) {
+                    let label = match (labels.is_empty(), extra.is_empty()) {
+                        (true, _) => extra,
+                        (false, true) => labels.clone(),
+                        (false, false) => format!("{labels}, {extra}"),
+                    };
+                    stacks.push(placed(label, part, normal, duplicates));
+                }
+            }
+            None => stacks.push(unplaced(labels, group)),
         }
     }
-    let mut issues = Vec::new();
-    // The largest group is the series; others of another size or format are named.
-    let largest = groups.iter().map(Vec::len).max().unwrap_or(0);
-    let main = groups
-        .iter()
-        .find(|g| g.len() == largest)
-        .map(|g| format_key(&g[0].file.format));
-    let odd: usize = groups
-        .iter()
-        .filter(|g| Some(format_key(&g[0].file.format)) != main)
-        .map(Vec::len)
-        .sum();
-    if odd > 0 {
-        issues.push(Issue::MixedFormat { count: odd });
+    // The largest first: it is what people came for; localizers last.
+    stacks.sort_by_key(|stack| {
+        let localizer = stack.issues.contains(&Issue::Localizer);
+        (localizer, usize::MAX - stack.images.len())
+    });
+    let formats: std::collections::BTreeSet<(usize, usize)> =
+        stacks.iter().map(|s| (s.rows, s.columns)).collect();
+    if formats.len() > 1 {
+        for stack in &mut stacks {
+            let size = format!("{}×{}", stack.columns, stack.rows);
+            stack.label = if stack.label.is_empty() {
+                size
+            } else {
+                format!("{}, {size}", stack.label)
+            };
+        }
     }
-    let several = groups.len() > 1;
-    let mut stacks: Vec<Stack> = Vec::new();
-    for group in groups {
-        let label = if several {
-            group_label(&group[0])
-        } else {
-            String::new()
-        };
-        stacks.extend(stacks_of(group, &label));
-    }
+    issues.dedup();
     (stacks, issues)
 }
 
-type FormatKey = (usize, usize, usize, usize, bool, bool);
-
-fn format_key(f: &PixelFormat) -> FormatKey {
-    (
-        f.rows,
-        f.columns,
-        f.samples,
-        f.bits_allocated,
-        f.signed,
-        f.photometric == "MONOCHROME1",
-    )
+/// Images apart from the most common size or pixel format of the series.
+fn mixed_formats(kinds: &BTreeMap<Kind, Vec<Candidate>>) -> Vec<Issue> {
+    let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+    for (kind, group) in kinds.iter().filter(|(kind, _)| !kind.localizer) {
+        let format = Kind {
+            orientation: None,
+            clip: None,
+            ..kind.clone()
+        };
+        *counts.entry(format).or_default() += group.len();
+    }
+    let total: usize = counts.values().sum();
+    let most = counts.values().max().copied().unwrap_or(0);
+    if total > most {
+        vec![Issue::MixedFormat {
+            count: total - most,
+        }]
+    } else {
+        Vec::new()
+    }
 }
 
-fn belong_together(a: &Image, b: &Image) -> bool {
-    let same_orientation = match (a.frame().orientation, b.frame().orientation) {
-        (Some(a), Some(b)) => a
-            .iter()
-            .zip(b)
-            .all(|(a, b)| a.distance(b) < SAME_ORIENTATION),
-        (None, None) => true,
-        _ => false,
+fn orientation_name(orientation: &Orientation, n: usize) -> String {
+    let a = orientation.normal().abs();
+    let largest = a.max_element();
+    let name = if largest < 0.9 {
+        "oblique"
+    } else if a.z == largest {
+        "axial"
+    } else if a.y == largest {
+        "coronal"
+    } else {
+        "sagittal"
     };
-    let same_spacing = match (a.frame().spacing, b.frame().spacing) {
-        (Some(a), Some(b)) => a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3 * a.abs()),
-        (None, None) => true,
-        _ => false,
-    };
-    format_key(&a.file.format) == format_key(&b.file.format)
-        && same_orientation
-        && same_spacing
-        && a.is_localizer() == b.is_localizer()
-        && a.frame().position.is_some() == b.frame().position.is_some()
-}
-
-fn group_label(image: &Image) -> String {
-    let f = &image.file.format;
-    let size = format!("{} × {}", f.columns, f.rows);
-    match image.frame().orientation {
-        Some([row, column]) => {
-            let n = row.cross(column).abs();
-            let plane = if n.z >= n.x && n.z >= n.y {
-                "axial"
-            } else if n.y >= n.x {
-                "coronal"
-            } else {
-                "sagittal"
-            };
-            format!("{plane}, {size}")
-        }
-        None => size,
+    if largest < 0.9 {
+        format!("{name} {}", n + 1)
+    } else {
+        name.to_owned()
     }
 }
 
-fn stacks_of(group: Vec<Image>, label: &str) -> Vec<Stack> {
-    let first = group[0].file;
-    let placed = group[0].frame().orientation.is_some()
-        && group[0].frame().position.is_some()
-        && group[0].frame().spacing.is_some();
-    let modality = VOLUMETRIC.contains(&first.modality.as_str()) || first.modality.is_empty();
-    if !placed || !modality || first.format.is_color() {
-        return vec![plain(group, label)];
-    }
-    let mut parts = vec![(String::new(), group)];
-    // Attributes in the order of how surely they set stacks apart; each is used only where
-    // positions repeat and it makes them repeat less.
-    for name in [
-        "stack",
-        "echo",
-        "phase",
-        "b-value",
-        "direction",
-        "inversion",
-        "acquisition",
-        "kernel",
-        "type",
-        "trigger",
-    ] {
-        parts = parts
-            .into_iter()
-            .flat_map(|(label, part)| split_by(name, label, part))
-            .collect();
-    }
-    let several = parts.len() > 1;
-    parts
-        .into_iter()
-        .map(|(part_label, part)| {
-            let labels: Vec<&str> = [label, if several { &part_label } else { "" }]
-                .into_iter()
-                .filter(|l| !l.is_empty())
-                .collect();
-            volume(part, &labels.join(", "))
-        })
-        .collect()
-}
-
-fn split_by<'a>(name: &str, label: String, part: Vec<Image<'a>>) -> Vec<(String, Vec<Image<'a>>)> {
-    let before = repeated(&part);
-    if before == 0 {
-        return vec![(label, part)];
-    }
-    let value = |image: &Image| {
-        let found = image.frame().splits.iter().find(|(n, _)| *n == name);
-        found.map(|(_, v)| v.clone()).unwrap_or_default()
-    };
-    let mut by_value: BTreeMap<(i64, String), Vec<Image>> = BTreeMap::new();
-    for image in &part {
-        let value = value(image);
-        // Numbers in numeric order.
-        let order = value
-            .parse::<f64>()
-            .map_or(i64::MAX, |x| (x * 1000.0) as i64);
-        by_value
-            .entry((order, value))
-            .or_default()
-            .push(image.clone());
-    }
-    let after: usize = by_value.values().map(|p| repeated(p)).sum();
-    if by_value.len() < 2 || after >= before {
-        return vec![(label, part)];
-    }
-    by_value
-        .into_iter()
-        .map(|((_, value), part)| {
-            let own = if name == "type" {
-                value.to_lowercase().replace('\\', " ")
-            } else {
-                format!("{name} {value}")
-            };
-            let label = if label.is_empty() {
-                own
-            } else {
-                format!("{label}, {own}")
-            };
-            (label, part)
-        })
-        .collect()
-}
-
-fn normal(image: &Image) -> DVec3 {
-    image
-        .frame()
-        .orientation
-        .map_or(DVec3::Z, |[row, column]| row.cross(column).normalize())
-}
-
-fn sorted<'a>(part: &[Image<'a>]) -> Vec<(f64, Image<'a>)> {
-    let n = normal(&part[0]);
-    let mut images: Vec<(f64, Image)> = part
+/// How often the most crowded position is taken.
+fn crowding(group: &[Candidate], normal: DVec3) -> usize {
+    positions(group, normal)
         .iter()
-        .map(|image| {
-            (
-                image.frame().position.map_or(0.0, |p| p.dot(n)),
-                image.clone(),
-            )
-        })
+        .map(Vec::len)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Indices of images by position, in order along the normal.
+fn positions(group: &[Candidate], normal: DVec3) -> Vec<Vec<usize>> {
+    let mut along: Vec<(f64, usize)> = group
+        .iter()
+        .enumerate()
+        .map(|(n, c)| (c.info.position.unwrap_or_default().dot(normal), n))
         .collect();
-    images.sort_by(|a, b| {
-        let number = |i: &Image| (i.file.number, i.index);
-        a.0.total_cmp(&b.0)
-            .then_with(|| number(&a.1).cmp(&number(&b.1)))
-    });
-    images
-}
-
-/// Images whose position is another's.
-fn repeated(part: &[Image]) -> usize {
-    sorted(part)
-        .windows(2)
-        .filter(|w| w[1].0 - w[0].0 < SAME_POSITION_MM)
-        .count()
-}
-
-fn volume(part: Vec<Image>, label: &str) -> Stack {
-    let mut images = sorted(&part);
-    let before = images.len();
+    along.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut bins: Vec<Vec<usize>> = Vec::new();
     let mut last = f64::NEG_INFINITY;
-    images.retain(|(depth, _)| {
-        let fresh = depth - last >= SAME_POSITION_MM;
-        if fresh {
-            last = *depth;
+    for (position, n) in along {
+        match bins.last_mut() {
+            Some(bin) if position - last < SAME_POSITION_MM => bin.push(n),
+            _ => {
+                bins.push(vec![n]);
+                last = position;
+            }
         }
-        fresh
-    });
-    let mut issues = Vec::new();
-    if images.len() < before {
-        issues.push(Issue::DuplicateSlices {
-            count: before - images.len(),
+    }
+    bins
+}
+
+/// Splits images that share positions by the attributes that set them apart.
+/// Each part: its label, its images in order, and how many duplicates were left out.
+fn split(group: Vec<Candidate>, normal: DVec3) -> Vec<(String, Vec<Candidate>, usize)> {
+    let crowd = crowding(&group, normal);
+    if crowd > 1 {
+        let mut names: Vec<&str> = Vec::new();
+        for candidate in &group {
+            for (name, _) in &candidate.info.keys {
+                if !names.contains(&name.as_str()) {
+                    names.push(name);
+                }
+            }
+        }
+        let parts_by = |name: &str| {
+            let mut parts: BTreeMap<SortableText, Vec<usize>> = BTreeMap::new();
+            for (n, candidate) in group.iter().enumerate() {
+                let value = candidate.info.keys.iter().find(|(k, _)| k == name);
+                let value = SortableText::new(value.map_or("", |(_, v)| v));
+                parts.entry(value).or_default().push(n);
+            }
+            parts
+        };
+        let crowd_of = |part: &[usize]| {
+            let images: Vec<Candidate> = part.iter().map(|&n| group[n].clone()).collect();
+            crowding(&images, normal)
+        };
+        // No more parts than images at the most crowded position: so attributes that change from
+        // slice to slice never tear a stack apart. An attribute that settles everything wins.
+        let useful: Vec<_> = names
+            .iter()
+            .map(|name| (*name, parts_by(name)))
+            .filter(|(_, parts)| parts.len() > 1 && parts.len() <= crowd)
+            .map(|(name, parts)| {
+                let worst = parts.values().map(|p| crowd_of(p)).max().unwrap_or(crowd);
+                (name.to_owned(), parts, worst)
+            })
+            .filter(|(_, _, worst)| *worst < crowd)
+            .collect();
+        let best = useful
+            .iter()
+            .find(|(_, _, worst)| *worst == 1)
+            .or_else(|| useful.first());
+        if let Some((name, parts, _)) = best {
+            let mut out = Vec::new();
+            for (value, part) in parts {
+                let images = part.iter().map(|&n| group[n].clone()).collect();
+                for (rest, images, duplicates) in split(images, normal) {
+                    let own = format!("{name} {}", value.text);
+                    let label = if rest.is_empty() {
+                        own
+                    } else {
+                        format!("{own}, {rest}")
+                    };
+                    out.push((label, images, duplicates));
+                }
+            }
+            return out;
+        }
+    }
+    let mut bins = positions(&group, normal);
+    for bin in &mut bins {
+        bin.sort_by_key(|&n| {
+            let instance = &group[n].instance;
+            (
+                instance.number,
+                instance.frame,
+                instance.sop_instance_uid.clone(),
+            )
         });
     }
-    let depths: Vec<f64> = images.iter().map(|(depth, _)| *depth).collect();
-    issues.extend(spacing_issues(&depths));
-    issues.extend(tilt(&images));
-    if images[0].1.is_localizer() {
-        issues.push(Issue::Localizer);
+    // Every position taken equally often, without a word why: passes in order of acquisition.
+    if crowd > 1 && bins.len() > 1 && bins.iter().all(|bin| bin.len() == crowd) {
+        return (0..crowd)
+            .map(|pass| {
+                let images = bins.iter().map(|bin| group[bin[pass]].clone()).collect();
+                (format!("pass {}", pass + 1), images, 0)
+            })
+            .collect();
     }
-    let format = &images[0].1.file.format;
+    let duplicates = group.len() - bins.len();
+    let images = bins.iter().map(|bin| group[bin[0]].clone()).collect();
+    vec![(String::new(), images, duplicates)]
+}
+
+/// Text that sorts by number where it is one.
+#[derive(Clone, Debug, PartialEq)]
+struct SortableText {
+    number: f64,
+    text: String,
+}
+
+impl SortableText {
+    fn new(text: &str) -> Self {
+        Self {
+            number: text.parse().unwrap_or(f64::INFINITY),
+            text: text.chars().filter(|c| !c.is_control()).take(64).collect(),
+        }
+    }
+}
+
+impl Eq for SortableText {}
+
+impl Ord for SortableText {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.number
+            .total_cmp(&other.number)
+            .then_with(|| self.text.cmp(&other.text))
+    }
+}
+
+impl PartialOrd for SortableText {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A stack of images with positions, already in order along the normal.
+fn placed(label: String, images: Vec<Candidate>, normal: DVec3, duplicates: usize) -> Stack {
+    let positions: Vec<DVec3> = images.iter().filter_map(|c| c.info.position).collect();
+    let mut issues = common_issues(&images);
+    if duplicates > 0 {
+        issues.push(Issue::DuplicateSlices { count: duplicates });
+    }
+    if images.len() == 1 {
+        issues.push(Issue::SingleSlice);
+    }
+    issues.extend(Spacing::of(&positions, normal).issues);
     Stack {
-        label: label.to_owned(),
-        columns: format.columns,
-        rows: format.rows,
-        is_volume: images.len() > 1 && !images[0].1.is_localizer(),
-        images: images.iter().map(|(_, image)| image.instance()).collect(),
+        label,
+        columns: images[0].format.columns,
+        rows: images[0].format.rows,
+        is_volume: images.len() > 1,
+        images: images.into_iter().map(|c| c.instance).collect(),
         issues,
     }
 }
 
-/// Median distance of neighbors; `None` for fewer than two.
-pub fn median_step(depths: &[f64]) -> Option<f64> {
-    let mut steps: Vec<f64> = depths.windows(2).map(|w| w[1] - w[0]).collect();
-    if steps.is_empty() {
-        return None;
+/// Images without positions, in order of acquisition.
+fn unplaced(label: String, mut images: Vec<Candidate>) -> Stack {
+    images.sort_by_key(|c| {
+        (
+            c.instance.number,
+            c.instance.sop_instance_uid.clone(),
+            c.instance.frame,
+        )
+    });
+    let mut issues = common_issues(&images);
+    issues.push(Issue::NoGeometry);
+    Stack {
+        label,
+        columns: images[0].format.columns,
+        rows: images[0].format.rows,
+        is_volume: false,
+        images: images
+            .into_iter()
+            .map(|mut c| {
+                // A position without orientation or spacing places nothing.
+                c.instance.position_lps = None;
+                c.instance
+            })
+            .collect(),
+        issues,
     }
-    steps.sort_by(f64::total_cmp);
-    Some(steps[(steps.len() - 1) / 2])
 }
 
-fn spacing_issues(depths: &[f64]) -> Vec<Issue> {
-    let Some(step) = median_step(depths) else {
-        return Vec::new();
-    };
+fn common_issues(images: &[Candidate]) -> Vec<Issue> {
     let mut issues = Vec::new();
-    let mut worst: Option<Issue> = None;
-    let mut worst_by = 0.0;
-    for (before, w) in depths.windows(2).enumerate() {
-        let gap = w[1] - w[0];
-        // Positions are written with about 1e-3 mm; 1 % covers stacks computed in tenths.
-        if (gap - step).abs() <= 0.01 + 0.01 * step {
-            continue;
-        }
-        let times = gap / step;
-        if times > 1.5 && (times - times.round()).abs() < 0.05 {
-            issues.push(Issue::MissingSlices {
-                count: times.round() as usize - 1,
-                after: before,
-            });
-        } else if (gap - step).abs() > worst_by {
-            worst_by = (gap - step).abs();
-            worst = Some(Issue::UnevenSpacing {
-                before,
-                after: before + 1,
-                gap_mm: gap,
-                expected_mm: step,
-            });
-        }
+    if images.iter().any(|c| c.synthetic) {
+        issues.push(Issue::Synthetic);
     }
-    issues.extend(worst);
+    if images.iter().any(|c| c.localizer) {
+        issues.push(Issue::Localizer);
+    }
+    if let Some(method) = images.iter().find_map(|c| c.lossy.clone()) {
+        issues.push(Issue::LossyCompression { method });
+    }
     issues
 }
 
-fn tilt(images: &[(f64, Image)]) -> Option<Issue> {
-    let (first, last) = (images.first()?, images.last()?);
-    let way = last.1.frame().position? - first.1.frame().position?;
-    let along = way.dot(normal(&first.1));
-    if along < SAME_POSITION_MM {
-        return None;
-    }
-    let degrees = (along / way.length()).clamp(-1.0, 1.0).acos().to_degrees();
-    // Rounded cosines make up to about 0.1°.
-    (degrees > 0.25).then_some(Issue::GantryTilt { degrees })
+/// The step between slices, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Spacing {
+    /// From slice to slice in LPS mm; `None` for a single slice.
+    pub step: Option<DVec3>,
+    pub issues: Vec<Issue>,
 }
 
-fn plain(mut group: Vec<Image>, label: &str) -> Stack {
-    group.sort_by_key(|image| (image.file.number.unwrap_or(i32::MAX), image.index));
-    let first = &group[0];
-    let mut issues = Vec::new();
-    if first.is_localizer() {
-        issues.push(Issue::Localizer);
-    }
-    let wants_place = VOLUMETRIC[..3].contains(&first.file.modality.as_str());
-    if wants_place && (first.frame().orientation.is_none() || first.frame().position.is_none()) {
-        issues.push(Issue::NoGeometry);
-    }
-    Stack {
-        label: label.to_owned(),
-        columns: first.file.format.columns,
-        rows: first.file.format.rows,
-        is_volume: false,
-        images: group.iter().map(Image::instance).collect(),
-        issues,
+impl Spacing {
+    /// Of positions in order along `normal`.
+    pub fn of(positions: &[DVec3], normal: DVec3) -> Self {
+        let mut issues = Vec::new();
+        let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else {
+            return Self { step: None, issues };
+        };
+        let count = positions.len();
+        if count < 2 || first.distance(last) < SAME_POSITION_MM {
+            return Self { step: None, issues };
+        }
+        let direction = (last - first).normalize();
+        let steps: Vec<f64> = positions
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).dot(direction))
+            .collect();
+        let mut sorted = steps.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted[(sorted.len() - 1) / 2];
+        // 1 % of a step, but not below the rounding of decimal strings.
+        let tolerance = (0.01 * median).max(SAME_POSITION_MM);
+        let even = steps.iter().all(|s| (s - median).abs() <= tolerance);
+        // Even steps differ by rounding alone: the whole length divided is the best estimate.
+        let step = if even {
+            (last - first) / (count - 1) as f64
+        } else {
+            direction * median
+        };
+        let mut worst: Option<(usize, f64)> = None;
+        for (n, &gap) in steps.iter().enumerate() {
+            let missing = (gap / median).round();
+            if missing >= 2.0 && (gap - missing * median).abs() <= 2.0 * tolerance {
+                if issues.len() < GAPS_LISTED {
+                    issues.push(Issue::MissingSlices {
+                        count: missing as usize - 1,
+                        after: n,
+                    });
+                }
+            } else if (gap - median).abs() > tolerance
+                && worst.is_none_or(|(_, w)| (gap - median).abs() > (w - median).abs())
+            {
+                worst = Some((n, gap));
+            }
+        }
+        if let Some((before, gap_mm)) = worst {
+            issues.push(Issue::UnevenSpacing {
+                before,
+                after: before + 1,
+                gap_mm,
+                expected_mm: median,
+            });
+        }
+        let degrees = direction.dot(normal).clamp(-1.0, 1.0).acos().to_degrees();
+        if degrees > TILT_DEGREES {
+            issues.push(Issue::GantryTilt { degrees });
+        }
+        let off_line = positions
+            .iter()
+            .map(|&p| (p - first).reject_from(direction).length())
+            .fold(0.0, f64::max);
+        if off_line > 0.5 {
+            issues.push(Issue::Other {
+                code: "positions-off-line",
+                message: format!(
+                    "slice positions leave a straight line by up to {off_line:.1} mm: places between slices are doubtful"
+                ),
+            });
+        }
+        Self {
+            step: Some(step),
+            issues,
+        }
     }
 }
 
@@ -381,15 +473,59 @@ fn plain(mut group: Vec<Image>, label: &str) -> Stack {
 mod tests {
     use super::*;
 
+    fn line(at: &[f64]) -> Vec<DVec3> {
+        at.iter().map(|&z| DVec3::new(1.0, 2.0, z)).collect()
+    }
+
     #[test]
-    fn missing_and_uneven_slices_are_told_apart() {
-        let missing = spacing_issues(&[0.0, 2.0, 4.0, 10.0, 12.0]);
-        assert_eq!(missing, [Issue::MissingSlices { count: 2, after: 2 }]);
-        let uneven = spacing_issues(&[0.0, 2.0, 4.0, 4.7, 6.7]);
-        assert!(matches!(
-            uneven[..],
-            [Issue::UnevenSpacing { before: 2, .. }]
-        ));
-        assert!(spacing_issues(&[0.0, 1.001, 2.0, 2.999]).is_empty());
+    fn even_slices_raise_no_issue() {
+        let spacing = Spacing::of(&line(&[0.0, 2.5, 5.0, 7.5]), DVec3::Z);
+        assert_eq!(spacing.step, Some(DVec3::new(0.0, 0.0, 2.5)));
+        assert_eq!(spacing.issues, []);
+    }
+
+    #[test]
+    fn a_double_step_is_a_missing_slice() {
+        let spacing = Spacing::of(&line(&[0.0, 2.0, 4.0, 8.0, 10.0]), DVec3::Z);
+        assert_eq!(spacing.step, Some(DVec3::new(0.0, 0.0, 2.0)));
+        assert_eq!(
+            spacing.issues,
+            [Issue::MissingSlices { count: 1, after: 2 }]
+        );
+    }
+
+    #[test]
+    fn clinical_spacing_uneven_steps_are_named_with_their_numbers() {
+        let spacing = Spacing::of(&line(&[0.0, 2.0, 4.0, 7.1, 9.1]), DVec3::Z);
+        let [
+            Issue::UnevenSpacing {
+                before: 2,
+                after: 3,
+                gap_mm,
+                expected_mm,
+            },
+        ] = spacing.issues[..]
+        else {
+            panic!("{:?}", spacing.issues);
+        };
+        assert!((gap_mm - 3.1).abs() < 1e-9 && (expected_mm - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn clinical_spacing_a_tilted_gantry_keeps_its_shear() {
+        let positions: Vec<DVec3> = (0..5)
+            .map(|n| DVec3::new(0.0, f64::from(n) * 1.0, f64::from(n) * 3.0))
+            .collect();
+        let spacing = Spacing::of(&positions, DVec3::Z);
+        assert!(
+            spacing
+                .step
+                .unwrap()
+                .abs_diff_eq(DVec3::new(0.0, 1.0, 3.0), 1e-9)
+        );
+        let [Issue::GantryTilt { degrees }] = spacing.issues[..] else {
+            panic!("{:?}", spacing.issues);
+        };
+        assert!((degrees - (1.0_f64 / 3.0).atan().to_degrees()).abs() < 1e-9);
     }
 }

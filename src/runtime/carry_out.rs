@@ -158,7 +158,7 @@ impl Runtime {
                             key,
                             width: picture.width,
                             height: picture.height,
-                            rgba: Arc::new(picture.rgba),
+                            rgba: Arc::new(with_alpha(&picture.rgb)),
                         });
                     }
                 }
@@ -346,4 +346,9 @@ pub fn failed(title: &str, advice: &str, error: &dyn std::error::Error) -> Stop 
         level: NoticeLevel::Error,
         ..Notice::from_error(title, advice, error)
     })
+}
+
+/// Opaque RGBA from RGB.
+fn with_alpha(rgb: &[[u8; 3]]) -> Vec<u8> {
+    rgb.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect()
 }
