@@ -38,7 +38,9 @@ impl ModalityLut {
             }
             Self::Table { first, values } => {
                 let last = values.len().saturating_sub(1) as i64;
-                let index = (stored as i64 - i64::from(*first)).clamp(0, last.max(0)) as usize;
+                let index = (stored as i64)
+                    .saturating_sub(i64::from(*first))
+                    .clamp(0, last.max(0)) as usize;
                 values.get(index).copied().unwrap_or(stored)
             }
         }
@@ -97,6 +99,9 @@ mod tests {
             .map(|s| lut.apply(s, 0))
             .to_vec();
         assert_eq!(got, [10.0, 10.0, 20.0, 40.0, 40.0]);
+        // Infinite stored values are beyond the ends too.
+        assert_eq!(lut.apply(f32::INFINITY, 0), 40.0);
+        assert_eq!(lut.apply(f32::NEG_INFINITY, 0), 10.0);
     }
 
     #[test]
