@@ -4,6 +4,7 @@
 mod app;
 mod audit;
 mod batch;
+mod cli;
 mod export;
 mod nifti;
 mod render;
