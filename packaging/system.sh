@@ -18,7 +18,8 @@ install_system_packages() { # "window" adds what shows and tests a window
     echo "Checking system packages:"
     need gcc                  "compiles the C parts of dependencies (ring, codecs)"
     need g++                  "compiles CharLS, the JPEG-LS decoder"
-    need cmake                "configures CharLS and OpenJPEG"
+    need make                 "runs the build that CMake writes"
+    need cmake                "configures CharLS"
     if [[ "${1:-}" == window ]]; then
         need libvulkan1           "Vulkan loader"
         need mesa-vulkan-drivers  "software Vulkan (lavapipe) where there is no GPU"
@@ -29,6 +30,7 @@ install_system_packages() { # "window" adds what shows and tests a window
         need libxi6               "X11 pointer input, opened at run time"
         need libxrandr2           "X11 screens, opened at run time"
         need xvfb                 "a display for machines without one"
+        need xauth                "lets xvfb-run start that display"
         need xdotool              "finds the window in the test that starts the real program"
         need imagemagick          "takes the screenshot of the window"
     fi

@@ -1,13 +1,19 @@
 //! `negatoscope demo` and `negatoscope phantom`: the program without other files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::Ending;
+use super::progress::ProgressLine;
+use crate::batch::{Plan, Status};
 use crate::dicom::{ImageSeriesOptions, write_image_series};
+use crate::export::Format;
+use crate::model::Registry;
 use crate::nifti;
-use crate::runtime::{Home, RandomUids, now_utc};
+use crate::runtime::{Home, RandomUids, now_utc, run_batch};
+use crate::task::Task;
 use crate::volume::phantom::{DEMO_SEED, Phantom, head_geometry, head_mr};
 
 #[derive(clap::Args, Debug)]
@@ -70,16 +76,54 @@ fn write_study(phantom: &Phantom, folder: &Path) -> anyhow::Result<Vec<PathBuf>>
     )?)
 }
 
+/// Slices of the synthetic study.
+fn slices() -> usize {
+    head_geometry().dims()[2]
+}
+
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let study = arguments.out.join("study");
-    if study.join("0001.dcm").is_file() {
+    let results = arguments.out.join("results");
+    if (1..=slices()).all(|n| study.join(format!("{n:04}.dcm")).is_file()) {
         eprintln!("The synthetic study is there already: {}", study.display());
     } else {
         eprintln!("Writing a synthetic study to {}", study.display());
         write_study(&head_mr(DEMO_SEED, head_geometry()), &study)?;
     }
-    if !arguments.no_window {
-        return super::open_window(home.clone(), vec![study]);
+    let entry = Registry::new(home.models())
+        .list()
+        .into_iter()
+        .find(|entry| entry.bundled)
+        .context("this build carries no model")?;
+    let model = entry.manifest.key();
+    eprintln!("Running {} ({model}) on it", entry.manifest.name);
+    let plan = Plan {
+        inputs: vec![study.clone()],
+        output: results.clone(),
+        formats: Format::ALL.to_vec(),
+        resume: true,
+    };
+    let task = Arc::new(Task::new());
+    let line = ProgressLine::start(&task);
+    let (summary, rows) = run_batch(home, &model, &plan, &task, |_, row| {
+        if row.status == Status::Failed {
+            line.note(&format!("failed: {}", row.reason));
+        }
+    })?;
+    drop(line);
+    let mut opened = vec![study];
+    for row in rows.iter().filter(|row| row.status == Status::Done) {
+        for (name, ml) in &row.volumes_ml {
+            eprintln!("  {name}: {ml:.2} mL");
+        }
+        eprintln!("Results: {}", row.results.display());
+        opened.push(row.results.join(Format::Seg.file_name()));
     }
-    Ok(Ending::Done)
+    if summary.done == 0 {
+        return Ok(Ending::Nothing);
+    }
+    if arguments.no_window {
+        return Ok(Ending::Done);
+    }
+    super::open_window(home.clone(), opened)
 }

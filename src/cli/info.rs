@@ -122,6 +122,10 @@ fn series_json(
             Err(error) => {
                 *failed += 1;
                 let message = error.to_string();
+                eprintln!(
+                    "negatoscope: series {}: {message}",
+                    series.series_instance_uid
+                );
                 issues.push(Issue::Other {
                     code: "unreadable",
                     message,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::Ending;
+use super::print::{say, say_json};
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::import;
 use crate::model::{self, Manifest, Registry};
@@ -66,20 +67,17 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                     .iter()
                     .map(|e| entry_json(&e.manifest, e.bundled))
                     .collect();
-                println!(
-                    "{}",
-                    serde_json::to_string_pretty(&json!({ "models": list }))?
-                );
+                say_json(&json!({ "models": list }))?;
             } else {
                 for e in &entries {
                     let origin = if e.bundled { "bundled" } else { "imported" };
-                    println!(
+                    say(&format!(
                         "{:<28} {:<8} {} ({origin}, {})",
                         e.manifest.key(),
                         e.manifest.modality,
                         e.manifest.name,
                         e.manifest.license
-                    );
+                    ))?;
                 }
             }
         }
@@ -87,23 +85,23 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             let package = registry.load(id)?;
             let manifest = package.manifest();
             if *json {
-                println!("{}", serde_json::to_string_pretty(manifest)?);
+                say_json(&serde_json::to_value(manifest)?)?;
             } else {
-                println!("{}  {}", manifest.key(), manifest.name);
-                println!("License: {}", manifest.license);
-                println!("Intended use: {}", manifest.intended_use);
-                println!("Trained on: {}", manifest.training_data);
+                say(&format!("{}  {}", manifest.key(), manifest.name))?;
+                say(&format!("License: {}", manifest.license))?;
+                say(&format!("Intended use: {}", manifest.intended_use))?;
+                say(&format!("Trained on: {}", manifest.training_data))?;
                 for limit in &manifest.limits {
-                    println!("Limit: {limit}");
+                    say(&format!("Limit: {limit}"))?;
                 }
                 for label in &manifest.labels {
-                    println!(
+                    say(&format!(
                         "{:>4}  {}  ({}, {})",
                         label.label, label.name, label.property.value, label.property.scheme
-                    );
+                    ))?;
                 }
                 if let Some(card) = &package.files().card {
-                    println!("\n{}", String::from_utf8_lossy(card));
+                    say(&format!("\n{}", String::from_utf8_lossy(card)))?;
                 }
             }
         }
@@ -129,10 +127,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 );
             }
             if *json {
-                println!(
-                    "{}",
-                    serde_json::to_string_pretty(&json!({ "imported": list }))?
-                );
+                say_json(&json!({ "imported": list }))?;
             }
         }
         What::Verify { json } => {
@@ -145,15 +140,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 })
                 .collect();
             if *json {
-                println!(
-                    "{}",
-                    serde_json::to_string_pretty(&json!({ "ok": bad == 0, "models": list }))?
-                );
+                say_json(&json!({ "ok": bad == 0, "models": list }))?;
             } else {
                 for (key, check) in &checks {
                     match check {
-                        Ok(()) => println!("{key}: as it was installed"),
-                        Err(error) => println!("{key}: {}", chain(error)),
+                        Ok(()) => say(&format!("{key}: as it was installed"))?,
+                        Err(error) => say(&format!("{key}: {}", chain(error)))?,
                     }
                 }
             }
@@ -167,10 +159,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             let key = registry.remove(id)?;
             eprintln!("removed {key}");
             if *json {
-                println!(
-                    "{}",
-                    serde_json::to_string_pretty(&json!({ "removed": key }))?
-                );
+                say_json(&json!({ "removed": key }))?;
             }
         }
     }

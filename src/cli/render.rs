@@ -7,12 +7,11 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 
 use super::progress::ProgressLine;
-use super::{Ending, PlaneArgument};
-use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use super::{Ending, PlaneArgument, opening};
 use crate::findings::{AlgorithmType, Segmentation};
 use crate::geometry::ViewPlane;
 use crate::render::{CornerLines, OverlayStyle, SliceView, SnapshotOptions, snapshot, write_png};
-use crate::runtime::{Home, about_volume, now_utc, pick_volume};
+use crate::runtime::Home;
 use crate::study::Issue;
 use crate::task::Task;
 use crate::volume::{
@@ -86,8 +85,8 @@ fn size(text: &str) -> Result<[u32; 2], String> {
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let picked = pick_volume(&arguments.path, arguments.series.as_deref(), &task)?;
-    let volume = &picked.volume;
+    let opened = opening::open_one(home, &arguments.path, arguments.series.as_deref(), &task)?;
+    let volume = &opened.volume;
     let plane = arguments.plane.map(ViewPlane::from);
     let count = SliceView::slice_count(volume, plane);
     if let Some(slice) = arguments.slice {
@@ -125,19 +124,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         options.legend.clone_from(&overlay.names);
     }
     let picture = snapshot(volume, overlay.as_ref().map(|o| &o.map), &options);
-    let log = Log::open(home.root())?;
-    let event =
-        AuditEvent::new(EventId::Export, now_utc()).about(ParticipantObject::file(&arguments.out));
-    let _receipt = log.append(&about_volume(event, volume))?;
+    opening::record_export(home, volume, &arguments.path, &arguments.out)?;
     write_png(&arguments.out, &picture)
         .with_context(|| format!("could not write {}", arguments.out.display()))?;
     drop(line);
-    for note in picked.notes {
-        eprintln!("negatoscope: {note}");
-    }
-    for issue in &volume.issues {
-        eprintln!("negatoscope: doubt: {issue}");
-    }
+    opened.tell();
     eprintln!("{}", arguments.out.display());
     Ok(Ending::Done)
 }

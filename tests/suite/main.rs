@@ -4,6 +4,7 @@
 mod app;
 mod audit;
 mod batch;
+mod cli;
 mod dicom_decode;
 mod export;
 mod nifti;
