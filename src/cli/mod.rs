@@ -17,7 +17,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::geometry::ViewPlane;
 use crate::runtime::{Home, Runtime};
@@ -45,7 +45,6 @@ impl From<Ending> for ExitCode {
     version,
     about = "Opens DICOM studies, runs segmentation models on this machine, keeps the result.",
     after_help = "Research use – not for diagnostic use.\nExit codes: 0 all done, 1 nothing could be done, 2 usage, 3 partly done.",
-    args_conflicts_with_subcommands = true,
     subcommand_precedence_over_arg = true
 )]
 struct Arguments {
@@ -100,6 +99,12 @@ impl From<PlaneArgument> for ViewPlane {
 /// Parses the process's arguments and carries them out.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.command.is_some() && !arguments.paths.is_empty() {
+        let text = "paths before a subcommand have no meaning; put them after it";
+        let error = Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, text);
+        let _ = error.print();
+        return ExitCode::from(2);
+    }
     start_logging();
     hide_panic_payloads();
     let home = Home::resolve(arguments.home);
@@ -124,6 +129,13 @@ pub fn run() -> ExitCode {
 }
 
 fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
+    let display = ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"];
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if cfg!(target_os = "linux") && !display.iter().any(|name| is_set(name)) {
+        anyhow::bail!(
+            "there is no display for the window; the subcommands work without one, see --help"
+        );
+    }
     let runtime = Runtime::new(home)?;
     crate::ui::open_window(runtime, paths).map_err(|error| {
         anyhow::anyhow!("the window could not be opened: {error} (is a display there? try a subcommand, see --help)")

@@ -132,6 +132,7 @@ fn wrong_usage_ends_with_2_and_leaves_standard_output_alone() {
         ],
         &["models"],
         &["--no-such-option"],
+        &["study", "info", "study"],
     ] {
         let ran = place.run(arguments).ends_with(2);
         assert!(
@@ -174,6 +175,36 @@ fn info_has_the_shape_that_scripts_read() {
     let skipped = &all["skipped"][0];
     assert!(skipped["path"].as_str().unwrap().ends_with("notes.txt"));
     assert!(!skipped["reason"].as_str().unwrap().is_empty());
+}
+
+/// `--home` stands before or after the subcommand and wins over the environment.
+#[test]
+fn the_home_can_be_named_on_either_side_of_the_subcommand() {
+    let place = Place::new().with_study();
+    for arguments in [
+        &["--home", "other", "info", "study"][..],
+        &["info", "--home", "other", "study"],
+        &["info", "study", "--home=other"],
+    ] {
+        assert!(
+            place.run(arguments).ends_with(0).out.contains("2.25.77001"),
+            "{arguments:?}"
+        );
+    }
+    assert!(!place.path("home").exists());
+    let records = place
+        .run(&["--home", "other", "audit", "verify", "--json"])
+        .json();
+    assert_eq!(records["records"], 3);
+}
+
+#[test]
+fn without_a_display_the_window_says_so() {
+    let place = Place::new().with_study();
+    let ran = place.run(&["study"]);
+    if cfg!(target_os = "linux") {
+        assert!(ran.ends_with(1).err.contains("no display"));
+    }
 }
 
 #[test]
