@@ -6,10 +6,14 @@ use super::package::PackageFiles;
 
 /// Packages compiled in.
 pub fn packages() -> Vec<PackageFiles> {
-    vec![]
+    vec![package(
+        "hippocampus-mini",
+        include_bytes!("../../assets/models/hippocampus-mini/manifest.json"),
+        include_bytes!("../../assets/models/hippocampus-mini/weights.safetensors"),
+        include_bytes!("../../assets/models/hippocampus-mini/MODEL_CARD.md"),
+    )]
 }
 
-#[expect(dead_code, reason = "used by the list above")]
 fn package(name: &str, manifest: &[u8], weights: &[u8], card: &[u8]) -> PackageFiles {
     PackageFiles {
         manifest: manifest.to_vec(),

@@ -7,6 +7,7 @@ mod batch;
 mod cli;
 mod dicom_decode;
 mod export;
+mod models;
 mod nifti;
 mod render;
 mod seg_export;
