@@ -17,6 +17,8 @@ pub enum Command {
     Open(Vec<PathBuf>),
     /// Show a series.
     OpenSeries(SeriesKey),
+    /// Draw a segmentation (DICOM SEG) of the browser on the open series.
+    OpenSegmentation(PathBuf),
     /// Show the next (1) or previous (-1) series.
     StepSeries(i32),
     /// Gray window by hand.

@@ -53,6 +53,7 @@ impl App {
             self.browser.add_file(file);
         }
         if let Some(key) = fresh.first_choice() {
+            self.pending_segmentation = segmentation_of(&fresh, &key);
             self.open_series(key);
             if skipped > 0 {
                 let text = "They are not DICOM images or could not be read: File ▸ Skipped files… tells why.";
@@ -221,6 +222,9 @@ impl App {
             auto_window,
         };
         self.show_volume(open);
+        if let Some(path) = self.pending_segmentation.take() {
+            self.open_segmentation(path);
+        }
     }
 
     pub(super) fn show_volume(&mut self, open: OpenVolume) {
@@ -327,6 +331,23 @@ impl App {
             self.workspace.window = named.window;
             self.workspace.window_name = Some(named.name);
         }
+    }
+}
+
+/// The only DICOM SEG that was opened with a series of the same study.
+fn segmentation_of(found: &Browser, key: &SeriesKey) -> Option<PathBuf> {
+    let SeriesKey::Stack { series, .. } = key else {
+        return None;
+    };
+    let (_, study, _) = found.find(series)?;
+    let mut files = study
+        .series
+        .iter()
+        .filter(|s| s.modality == "SEG")
+        .flat_map(|s| &s.objects);
+    match (files.next(), files.next()) {
+        (Some(crate::study::FileSource::Path(path)), None) => Some(path.clone()),
+        _ => None,
     }
 }
 

@@ -154,7 +154,7 @@ impl App {
     }
 
     /// Shows a DICOM SEG of the browser on the open volume.
-    pub fn open_segmentation(&mut self, path: PathBuf) {
+    pub(super) fn open_segmentation(&mut self, path: PathBuf) {
         let Some(open) = self.workspace.open.as_ref().filter(|o| o.loading.is_none()) else {
             self.notices.push(Notice::info(
                 "Open the images first",

@@ -70,6 +70,8 @@ pub struct App {
     pub settings: Settings,
     /// The stack that loads, until its last voxel is there.
     pub(super) pending: Option<Pending>,
+    /// A segmentation that was opened together with images: drawn when they are there.
+    pub(super) pending_segmentation: Option<PathBuf>,
     pub(super) next_id: u64,
     pub(super) actions: Vec<Action>,
 }
@@ -128,6 +130,7 @@ impl App {
             Command::OpenFolder => self.ask(AskFor::OpenFolder),
             Command::Open(paths) => self.open_paths(paths),
             Command::OpenSeries(key) => self.open_series(key),
+            Command::OpenSegmentation(path) => self.open_segmentation(path),
             Command::StepSeries(step) => self.step_series(step),
             Command::SetVoiWindow(window) => {
                 self.workspace.window = window;

@@ -206,6 +206,11 @@ fn one_series(uid: Uid, files: Vec<File>) -> Series {
         instances: files.len(),
         transfer_syntaxes,
         stacks: Vec::new(),
+        objects: files
+            .iter()
+            .filter(|(_, info)| info.images.is_none())
+            .map(|(source, _)| source.clone())
+            .collect(),
         issues: Vec::new(),
     };
     let made_up = infos().any(|info| {

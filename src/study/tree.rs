@@ -119,6 +119,8 @@ pub struct Series {
     pub transfer_syntaxes: Vec<String>,
     /// Groups of images that make one volume (or one run of plain images) each.
     pub stacks: Vec<Stack>,
+    /// Files without images of their own (SEG, SR, plans).
+    pub objects: Vec<FileSource>,
     /// Doubts that concern the series as a whole.
     pub issues: Vec<Issue>,
 }

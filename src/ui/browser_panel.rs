@@ -10,7 +10,7 @@ use eframe::egui::{
 use super::corner_text::date_words;
 use super::{icons, theme};
 use crate::app::{App, Command, SeriesKey};
-use crate::study::{Patient, Series, Study};
+use crate::study::{FileSource, Patient, Series, Study};
 
 /// Textures of the thumbnails; a cache, droppable at any time.
 #[derive(Default)]
@@ -51,7 +51,7 @@ pub fn browser_ui(
                     study_ui(ui, study);
                     for series in &study.series {
                         if series.stacks.is_empty() {
-                            object_ui(ui, series);
+                            object_ui(ui, series, commands);
                         }
                         for stack in 0..series.stacks.len() {
                             stack_ui(ui, app, thumbnails, series, stack, commands);
@@ -116,15 +116,34 @@ fn study_ui(ui: &mut Ui, study: &Study) {
     ui.add(egui::Label::new(RichText::new(text).small().color(theme::TEXT)).truncate());
 }
 
-/// A series that holds no images (SEG, SR, plan): listed, so that nothing seems lost.
-fn object_ui(ui: &mut Ui, series: &Series) {
+/// A series that holds no images: listed, so that nothing seems lost. A SEG can be drawn.
+fn object_ui(ui: &mut Ui, series: &Series, commands: &mut Vec<Command>) {
     let text = format!(
         "{}  {}  {}",
         icons::STACK,
         series.modality,
         series.description
     );
-    ui.add(egui::Label::new(RichText::new(text).small().color(theme::TEXT_WEAK)).truncate());
+    let text = RichText::new(text).small().color(theme::TEXT_WEAK);
+    let segmentation = series.objects.iter().find_map(|source| match source {
+        FileSource::Path(path) if series.modality == "SEG" => Some(path.clone()),
+        _ => None,
+    });
+    match segmentation {
+        Some(path) => {
+            let button = egui::Button::new(text).truncate();
+            if ui
+                .add(button)
+                .on_hover_text("Draw this segmentation on the open series")
+                .clicked()
+            {
+                commands.push(Command::OpenSegmentation(path));
+            }
+        }
+        None => {
+            ui.add(egui::Label::new(text).truncate());
+        }
+    }
 }
 
 fn stack_ui(

@@ -46,7 +46,7 @@ pub fn empty_ui(ui: &mut Ui, app: &App, rect: Rect, commands: &mut Vec<Command>)
     ui.label(RichText::new("Drop files, a folder or a ZIP here, or").color(theme::TEXT_WEAK));
     ui.add_space(10.0);
     ui.horizontal(|ui| {
-        ui.add_space((ui.available_width() - 286.0).max(0.0) / 2.0);
+        ui.add_space((ui.available_width() - 258.0).max(0.0) / 2.0);
         if ui
             .button(format!("{}  Open folder…", icons::FOLDER_OPEN))
             .clicked()

@@ -376,19 +376,14 @@ fn ruler_ui(over: &Over, app: &App, placement: &Placement) {
         &label,
         theme::OVER_IMAGE,
     );
-    // The same length on the left edge, so that non-square screens would show.
-    let (x, y0) = (r.left() + 5.0, r.center().y - points / 2.0);
-    if points < r.height() * 0.6 {
-        let above = r.center().y - 14.0;
-        let below = r.center().y + 14.0;
-        line(pos2(x, y0), pos2(x, above));
-        line(pos2(x, below), pos2(x, y0 + points));
+    // The same length on the left edge, below the orientation letter.
+    let (x, y0) = (r.left() + 5.0, r.center().y + 16.0);
+    if y0 + points < r.bottom() - 80.0 {
+        line(pos2(x, y0), pos2(x, y0 + points));
         for n in 0..=10 {
             let ty = y0 + points * n as f32 / 10.0;
-            if ty <= above || ty >= below {
-                let tick = if n % 5 == 0 { 6.0 } else { 3.0 };
-                line(pos2(x, ty), pos2(x + tick, ty));
-            }
+            let tick = if n % 5 == 0 { 6.0 } else { 3.0 };
+            line(pos2(x, ty), pos2(x + tick, ty));
         }
     }
 }
@@ -443,7 +438,8 @@ fn doubts_ui(over: &Over, app: &App) {
     if app.settings.corner_text == CornerText::None && open.data.issues.is_empty() {
         return;
     }
-    let start = over.rect.left_top() + vec2(12.0, 9.0 + 16.5 * 4.0);
+    let above = corners(app, carries_text(app), 0.0).top_left.len() as f32;
+    let start = over.rect.left_top() + vec2(12.0, 15.0 + 16.5 * above);
     let fit = ((over.rect.width() * 0.6) / 6.6) as usize;
     for (n, issue) in open.data.issues.iter().take(3).enumerate() {
         let text = issue.to_string();

@@ -68,6 +68,12 @@ impl Window {
         self.carry_out(ctx);
     }
 
+    /// Takes in an event as if work had reported it (the answer of a file dialog); for tests.
+    pub fn event(&mut self, ctx: &egui::Context, event: crate::app::Event) {
+        self.app.on_event(event);
+        self.carry_out(ctx);
+    }
+
     fn carry_out(&mut self, ctx: &egui::Context) {
         for action in self.app.take_actions() {
             if matches!(action, Action::Quit) {

@@ -122,6 +122,7 @@ fn headers(n: usize, kind: Kind) -> Series {
         } else {
             vec![stack]
         },
+        objects: Vec::new(),
         issues: Vec::new(),
     }
 }

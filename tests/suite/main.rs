@@ -11,3 +11,4 @@ mod models;
 mod nifti;
 mod render;
 mod seg_export;
+mod window;
