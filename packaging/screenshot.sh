@@ -18,7 +18,7 @@ xvfb-run -a -s "-screen 0 1440x900x24" bash -c '
     done
     [[ -n $window ]] || { echo "the window did not appear" >&2; kill $pid; exit 1; }
     xdotool windowsize --sync "$window" 1440 900 || true
-    sleep "${NEGATOSCOPE_SCREENSHOT_DELAY:-6}"
+    sleep "${NEGATOSCOPE_SCREENSHOT_DELAY:-15}"
     import -window root "$picture"
     kill $pid
 ' _ "$program" "$picture" "$@"

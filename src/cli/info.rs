@@ -87,9 +87,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     }
     if nothing {
         eprintln!(
-            "negatoscope: no studies found: {} files skipped",
+            "negatoscope: no studies found, {} files skipped",
             skipped.len()
         );
+        for entry in opened.worklist.skipped.iter().take(5) {
+            eprintln!("negatoscope: {}: {}", entry.source, entry.reason);
+        }
         return Ok(Ending::Nothing);
     }
     Ok(match (read, failed) {

@@ -713,7 +713,7 @@ fn place(stack: &Stack, common: &Common, kept: &[&Instance]) -> Result<Placed, E
     if kept.len() == 1 && stack.images.len() > 1 {
         issues.push(Issue::SingleSlice);
     }
-    // CLINICAL(geometry): the third column is the step between positions, so that a tilted
+    // CLINICAL(spacing): the third column is the step between positions, so that a tilted
     // gantry keeps its shear. PS3.3 C.7.6.2.1.1.
     let axes = DMat3::from_cols(
         orientation.row * between_columns,
