@@ -113,7 +113,7 @@ fn image_color(p: vec3<f32>) -> vec3<f32> {
     return rgb;
 }
 
-// The visible label at an offset from the middle of the view, in pixels; 0 where there is none.
+// The label at an offset from the middle of the view, in pixels; 0 where there is none.
 fn label_at(pixel: vec2<f32>) -> u32 {
     let p = view.label_origin.xyz + pixel.x * view.label_dx.xyz + pixel.y * view.label_dy.xyz;
     if any(p < view.label_low.xyz) || any(p >= view.label_high.xyz) {
@@ -121,32 +121,30 @@ fn label_at(pixel: vec2<f32>) -> u32 {
     }
     let last = vec3<i32>(textureDimensions(labels)) - vec3<i32>(1);
     let c = clamp(vec3<i32>(floor(p + vec3<f32>(0.5))), vec3<i32>(0), last);
-    let label = textureLoad(labels, c, 0).r;
-    // Hidden segments have alpha 0 and count as background.
-    return select(0u, label, colors[label].a > 0.0);
+    return textureLoad(labels, c, 0).r;
 }
 
-// Whether another label lies within `outline_px` steps, counted along rows and columns.
-fn is_edge(pixel: vec2<f32>, label: u32) -> bool {
+// Opacity of the outline in a pixel of a visible segment. It is an edge when another label, shown
+// or not, lies within `outline_px` steps, counted along rows and columns. Dashes run along x where
+// the edge is rather level, else along y: 5 on, 3 off.
+fn outline(pixel: vec2<f32>, at: vec2<i32>, label: u32) -> f32 {
     let reach = i32(view.outline_px);
+    var edge = false;
+    var level = false;
     for (var y = -reach; y <= reach; y++) {
         let rest = reach - abs(y);
         for (var x = -rest; x <= rest; x++) {
-            if label_at(pixel + vec2<f32>(f32(x), f32(y))) != label {
-                return true;
+            if x == 0 && y == 0 {
+                continue;
             }
+            let differs = label_at(pixel + vec2<f32>(f32(x), f32(y))) != label;
+            edge = edge || differs;
+            level = level || (differs && abs(y) == reach);
         }
     }
-    return false;
-}
-
-// Dashes run along x where the edge is rather level, else along y: 5 on, 3 off.
-fn is_dash(pixel: vec2<f32>, at: vec2<i32>, label: u32) -> bool {
-    let reach = vec2<f32>(0.0, f32(view.outline_px));
-    let level = label_at(pixel - reach) != label || label_at(pixel + reach) != label;
     let along = select(at.y, at.x, level);
-    let unit = i32(view.outline_px);
-    return along % (8 * unit) < 5 * unit;
+    let open = along % (8 * reach) >= 5 * reach && (view.flags & FLAG_DASHED) != 0u;
+    return select(0.0, view.outline, edge && !open);
 }
 
 @fragment
@@ -157,15 +155,11 @@ fn fragment(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
     var rgb = image_color(p);
     if OVERLAY {
         let label = label_at(pixel);
-        if label != 0u {
-            let color = colors[label].rgb;
-            rgb = mix(rgb, color, view.fill);
-            if is_edge(pixel, label) {
-                let solid = (view.flags & FLAG_DASHED) == 0u;
-                if solid || is_dash(pixel, vec2<i32>(floor(in_view)), label) {
-                    rgb = mix(rgb, color, view.outline);
-                }
-            }
+        let color = colors[label];
+        // Background and hidden segments have alpha 0.
+        if label != 0u && color.a > 0.0 {
+            rgb = mix(rgb, color.rgb, view.fill);
+            rgb = mix(rgb, color.rgb, outline(pixel, vec2<i32>(floor(in_view)), label));
         }
     }
     return vec4<f32>(rgb, 1.0);
