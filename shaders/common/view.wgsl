@@ -18,7 +18,7 @@ struct View {
     size: vec2<f32>,         // of the view in pixels
     viewport_origin: vec2<f32>, // its left upper corner in the target, in pixels
     slope: f32,              // modality value = slope · stored + intercept
-    intercept: f32,          // with FLAG_TABLE: stored value of the table's first entry
+    intercept: f32,          // with a table: the stored value of its first entry
     center: f32,             // window, in modality values
     width: f32,
     voi_function: u32,       // 0 linear, 1 linear exact, 2 sigmoid
@@ -32,13 +32,8 @@ struct View {
 };
 
 const FLAG_INVERT: u32 = 1u;
-const FLAG_LINEAR: u32 = 2u;      // trilinear; else nearest
-const FLAG_COLOR: u32 = 4u;       // voxels are colors
-const FLAG_LABELS: u32 = 8u;      // draw the overlay
-const FLAG_DASHED: u32 = 16u;     // outline of results that nobody has reviewed
-const FLAG_PADDING: u32 = 32u;    // the padding range counts
-const FLAG_PER_SLICE: u32 = 64u;  // slope and intercept from the table, by slice
-const FLAG_TABLE: u32 = 128u;     // modality LUT from the table
+const FLAG_DASHED: u32 = 2u;      // outline of results that nobody has reviewed
+const FLAG_PADDING: u32 = 4u;     // the padding range counts
 
 // Stored floats beyond this stand for values that are not finite.
 const NOT_FINITE: f32 = 3.0e38;

@@ -30,10 +30,12 @@ impl VoxelFormat {
 /// The slice shader for a format.
 pub fn slice(format: VoxelFormat) -> String {
     let texel = format.texel();
+    let color = format == VoxelFormat::Color;
     let access = format!(
         "@group(0) @binding(1) var voxels: texture_3d<{texel}>;\n\
          fn texel_of(c: vec3<i32>) -> vec4<f32> {{ return vec4<f32>(textureLoad(voxels, c, 0)); }}\n\
-         fn voxel_dims() -> vec3<u32> {{ return textureDimensions(voxels); }}\n"
+         fn voxel_dims() -> vec3<u32> {{ return textureDimensions(voxels); }}\n\
+         const COLOR: bool = {color};\n"
     );
     [
         include_str!("../../shaders/common/view.wgsl"),

@@ -7,18 +7,18 @@ use eframe::egui_wgpu::wgpu::{
     self, BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayout,
     BindGroupLayoutDescriptor, BindGroupLayoutEntry, BindingResource, BindingType, Buffer,
     BufferBindingType, BufferDescriptor, BufferUsages, Device, Queue, RenderPass, RenderPipeline,
-    ShaderStages, TextureFormat, TextureSampleType, TextureViewDimension,
+    ShaderModule, ShaderStages, TextureFormat, TextureSampleType, TextureViewDimension,
 };
 
 use super::shaders::{self, VoxelFormat};
 use super::slice_view::SliceView;
 use super::textures::{Error, GridTexture, Texels};
-use super::uniforms::ViewUniforms;
+use super::uniforms::{Variant, ViewUniforms};
 use crate::geometry::VolumeGeometry;
 use crate::volume::{LabelMap, ModalityLut, Volume};
 
 /// Bytes uploaded in one frame, over all views: a frame stays short even without a graphics card.
-const BYTES_PER_FRAME: usize = 32 << 20;
+const BYTES_PER_FRAME: usize = 16 << 20;
 
 /// Bytes of all textures together, unless [`SliceGpu::set_budget`] says otherwise.
 const BUDGET: usize = 2 << 30;
@@ -54,7 +54,7 @@ struct Cached {
 struct PreparedView {
     image: Key,
     labels: Option<Key>,
-    format: VoxelFormat,
+    variant: Option<Variant>,
     uniforms: Buffer,
     colors: Buffer,
     group: BindGroup,
@@ -64,7 +64,8 @@ struct PreparedView {
 /// the longest time goes first.
 pub struct SliceGpu {
     target: TextureFormat,
-    pipelines: HashMap<VoxelFormat, (BindGroupLayout, RenderPipeline)>,
+    sources: HashMap<VoxelFormat, (BindGroupLayout, ShaderModule)>,
+    pipelines: HashMap<Variant, RenderPipeline>,
     cached: Vec<Cached>,
     no_labels: GridTexture,
     views: HashMap<u64, PreparedView>,
@@ -90,6 +91,7 @@ impl SliceGpu {
         no_labels.upload_some(queue, Texels::U8(&[0]), [1; 3], 0, 1);
         Self {
             target,
+            sources: HashMap::new(),
             pipelines: HashMap::new(),
             cached: Vec::new(),
             no_labels,
@@ -165,10 +167,17 @@ impl SliceGpu {
         }
         let image = self.cached_grid(volume_key);
         let labels = labels.map(|(key, map)| (map, self.cached_grid(key)));
+        let has_labels = labels.is_some();
         let uniforms = ViewUniforms::new(view, (volume, image), labels, viewport_origin);
-        let prepared = &self.views[&slot];
+        let variant = uniforms.variant(view, volume, image.format);
+        if !self.pipelines.contains_key(&variant) {
+            let made = pipeline(device, self.target, &self.sources[&variant.format], variant);
+            self.pipelines.insert(variant, made);
+        }
+        let prepared = self.views.get_mut(&slot).expect("the view was made above");
+        prepared.variant = Some(variant);
         queue.write_buffer(&prepared.uniforms, 0, bytemuck::bytes_of(&uniforms));
-        if labels.is_some() {
+        if has_labels {
             let colors = colors_of(view);
             queue.write_buffer(&prepared.colors, 0, bytemuck::cast_slice(&colors));
         }
@@ -181,7 +190,10 @@ impl SliceGpu {
         let Some(prepared) = self.views.get(&slot) else {
             return;
         };
-        pass.set_pipeline(&self.pipelines[&prepared.format].1);
+        let Some(variant) = prepared.variant else {
+            return;
+        };
+        pass.set_pipeline(&self.pipelines[&variant]);
         pass.set_bind_group(0, &prepared.group, &[]);
         pass.draw(0..3, 0..1);
     }
@@ -326,10 +338,9 @@ impl SliceGpu {
 
     fn new_view(&mut self, device: &Device, image: Key, labels: Option<Key>) -> PreparedView {
         let format = self.cached(image).grid.format;
-        if !self.pipelines.contains_key(&format) {
-            let made = pipeline(device, self.target, format);
-            self.pipelines.insert(format, made);
-        }
+        self.sources
+            .entry(format)
+            .or_insert_with(|| source(device, format));
         let uniforms = buffer(
             device,
             BufferUsages::UNIFORM,
@@ -347,7 +358,7 @@ impl SliceGpu {
         let entry = |binding, resource| BindGroupEntry { binding, resource };
         let group = device.create_bind_group(&BindGroupDescriptor {
             label: Some("slice"),
-            layout: &self.pipelines[&format].0,
+            layout: &self.sources[&format].0,
             entries: &[
                 entry(0, uniforms.as_entire_binding()),
                 entry(1, BindingResource::TextureView(&cached.grid.view)),
@@ -359,7 +370,7 @@ impl SliceGpu {
         PreparedView {
             image,
             labels,
-            format,
+            variant: None,
             uniforms,
             colors,
             group,
@@ -416,11 +427,7 @@ fn buffer(
     buffer
 }
 
-fn pipeline(
-    device: &Device,
-    target: TextureFormat,
-    format: VoxelFormat,
-) -> (BindGroupLayout, RenderPipeline) {
+fn source(device: &Device, format: VoxelFormat) -> (BindGroupLayout, ShaderModule) {
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some("slice"),
         source: wgpu::ShaderSource::Wgsl(shaders::slice(format).into()),
@@ -461,31 +468,44 @@ fn pipeline(
         label: Some("slice"),
         entries: &entries,
     });
+    (layout, module)
+}
+
+fn pipeline(
+    device: &Device,
+    target: TextureFormat,
+    (layout, module): &(BindGroupLayout, ShaderModule),
+    variant: Variant,
+) -> RenderPipeline {
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some("slice"),
-        bind_group_layouts: &[Some(&layout)],
+        bind_group_layouts: &[Some(layout)],
         immediate_size: 0,
     });
-    let pipeline = device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
+    let constants = variant.constants();
+    let compilation_options = wgpu::PipelineCompilationOptions {
+        constants: &constants,
+        ..wgpu::PipelineCompilationOptions::default()
+    };
+    device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
         label: Some("slice"),
         layout: Some(&pipeline_layout),
         vertex: wgpu::VertexState {
-            module: &module,
+            module,
             entry_point: Some("vertex"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            compilation_options: compilation_options.clone(),
             buffers: &[],
         },
         primitive: wgpu::PrimitiveState::default(),
         depth_stencil: None,
         multisample: wgpu::MultisampleState::default(),
         fragment: Some(wgpu::FragmentState {
-            module: &module,
+            module,
             entry_point: Some("fragment"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            compilation_options,
             targets: &[Some(target.into())],
         }),
         multiview_mask: None,
         cache: None,
-    });
-    (layout, pipeline)
+    })
 }

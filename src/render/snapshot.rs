@@ -98,7 +98,7 @@ pub fn snapshot(
     view.invert = options.invert;
     view.interpolate = options.interpolate;
     view.background = BACKGROUND;
-    view.overlay = options.overlay.clone();
+    view.overlay.clone_from(&options.overlay);
     let mut picture = draw_slice_cpu(volume, labels, &view);
     let present = labels.map(|map| visible_labels(map, &view));
     picture.height = height as usize;
@@ -231,7 +231,13 @@ impl Page {
         }
         let pixels = (length / mm_per_pixel) as f32;
         let thick = (1.2 * s).round().max(1.0);
-        let tick = |n: u32| if n % 5 == 0 { 7.0 * s } else { 3.5 * s };
+        let tick = |n: u32| {
+            if n.is_multiple_of(5) {
+                7.0 * s
+            } else {
+                3.5 * s
+            }
+        };
         let (x0, y) = (w / 2.0 - pixels / 2.0, h - 10.0 * s);
         let mut marks = vec![([x0, y], [pixels + thick, thick])];
         // The same length on the left edge, open where the letter stands.

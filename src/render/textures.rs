@@ -93,7 +93,7 @@ impl<'a> Texels<'a> {
                     let v: Vec<f32> = v[range].iter().map(|&x| finite(x)).collect();
                     Cow::Owned(bytemuck::cast_slice(&v).to_vec())
                 }
-                Self::Rgb8(v) => Cow::Owned(v[range].iter().flat_map(rgba).collect()),
+                Self::Rgb8(v) => Cow::Owned(v[range].iter().copied().flat_map(rgba).collect()),
             };
         }
         let mut out = Vec::new();
@@ -106,7 +106,7 @@ impl<'a> Texels<'a> {
                         Self::I16(v) => out.extend(v[n].to_ne_bytes()),
                         Self::U16(v) => out.extend(v[n].to_ne_bytes()),
                         Self::F32(v) => out.extend(finite(v[n]).to_ne_bytes()),
-                        Self::Rgb8(v) => out.extend(rgba(&v[n])),
+                        Self::Rgb8(v) => out.extend(rgba(v[n])),
                     }
                 }
             }
@@ -120,7 +120,7 @@ fn finite(x: f32) -> f32 {
     if x.is_finite() { x } else { f32::MAX }
 }
 
-fn rgba(&[r, g, b]: &[u8; 3]) -> [u8; 4] {
+fn rgba([r, g, b]: [u8; 3]) -> [u8; 4] {
     [r, g, b, 255]
 }
 

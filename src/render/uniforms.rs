@@ -1,6 +1,7 @@
 //! The view as the shader reads it.
 
-use super::slice_view::SliceView;
+use super::shaders::VoxelFormat;
+use super::slice_view::{OverlayStyle, SliceView};
 use super::textures::GridTexture;
 use crate::geometry::{DVec3, VolumeGeometry};
 use crate::volume::{LabelMap, ModalityLut, VoiFunction, Volume, Voxels};
@@ -42,13 +43,35 @@ struct GridUniforms {
 const _: () = assert!(size_of::<ViewUniforms>() == 240);
 
 const INVERT: u32 = 1;
-const LINEAR: u32 = 2;
-const COLOR: u32 = 4;
-const LABELS: u32 = 8;
-const DASHED: u32 = 16;
-const PADDING: u32 = 32;
-const PER_SLICE: u32 = 64;
-const TABLE: u32 = 128;
+const DASHED: u32 = 2;
+const PADDING: u32 = 4;
+
+/// What is fixed when a pipeline is made: the overrides of `shaders/slice.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    pub format: VoxelFormat,
+    linear: bool,
+    lut: u8,
+    holes: bool,
+    overlay: bool,
+    flat: [bool; 3],
+}
+
+impl Variant {
+    /// Names and values of the overrides.
+    pub fn constants(self) -> [(&'static str, f64); 7] {
+        let on = |switch: bool| f64::from(u8::from(switch));
+        [
+            ("LINEAR", on(self.linear)),
+            ("LUT", f64::from(self.lut)),
+            ("HOLES", on(self.holes)),
+            ("OVERLAY", on(self.overlay)),
+            ("FLAT_I", on(self.flat[0])),
+            ("FLAT_J", on(self.flat[1])),
+            ("FLAT_K", on(self.flat[2])),
+        ]
+    }
+}
 
 impl GridUniforms {
     fn new(view: &SliceView, geometry: &VolumeGeometry, texture: &GridTexture) -> Self {
@@ -94,20 +117,15 @@ impl ViewUniforms {
         labels: Option<(&LabelMap, &GridTexture)>,
         viewport_origin: [f32; 2],
     ) -> Self {
-        let (slope, intercept, lut) = match &volume.modality_lut {
-            ModalityLut::Rescale { slope, intercept } => (*slope, *intercept, 0),
-            ModalityLut::PerSlice(_) => (1.0, 0.0, PER_SLICE),
+        let (slope, intercept) = match &volume.modality_lut {
+            ModalityLut::Rescale { slope, intercept } => (*slope, *intercept),
             // An empty table changes nothing.
-            ModalityLut::Table { values, .. } if values.is_empty() => (1.0, 0.0, 0),
-            ModalityLut::Table { first, .. } => (1.0, *first as f32, TABLE),
+            ModalityLut::Table { first, values } if !values.is_empty() => (1.0, *first as f32),
+            _ => (1.0, 0.0),
         };
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
         let overlay = view.overlay.as_ref().filter(|_| labels.is_some());
-        let flags = lut
-            | flag(view.invert != volume.inverted, INVERT)
-            | flag(view.interpolate, LINEAR)
-            | flag(matches!(volume.voxels, Voxels::Rgb8(_)), COLOR)
-            | flag(overlay.is_some(), LABELS)
+        let flags = flag(view.invert != volume.inverted, INVERT)
             | flag(overlay.is_some_and(|o| o.dashed), DASHED)
             | flag(volume.padding.is_some(), PADDING);
         let (padding_low, padding_high) = volume.padding.unwrap_or((0.0, 0.0));
@@ -134,8 +152,26 @@ impl ViewUniforms {
             padding_high,
             fill: overlay.map_or(0.0, |o| o.fill),
             outline: overlay.map_or(0.0, |o| o.outline),
-            outline_px: overlay.map_or(1, |o| o.outline_px()),
+            outline_px: overlay.map_or(1, OverlayStyle::outline_px),
             unused: 0,
+        }
+    }
+
+    /// The pipeline that these uniforms need.
+    pub fn variant(&self, view: &SliceView, volume: &Volume, format: VoxelFormat) -> Variant {
+        let GridUniforms { origin, dx, dy, .. } = self.image;
+        let floats = matches!(volume.voxels, Voxels::F32(_));
+        Variant {
+            format,
+            linear: view.interpolate,
+            lut: match &volume.modality_lut {
+                ModalityLut::PerSlice(_) => 1,
+                ModalityLut::Table { values, .. } if !values.is_empty() => 2,
+                _ => 0,
+            },
+            holes: floats || volume.padding.is_some(),
+            overlay: view.overlay.is_some() && self.labels.high != [0.0; 4],
+            flat: std::array::from_fn(|a| dx[a] == 0.0 && dy[a] == 0.0 && origin[a].fract() == 0.0),
         }
     }
 }
