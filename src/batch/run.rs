@@ -310,7 +310,7 @@ impl<E: Engine> Batch<'_, E> {
                 .segment(volume, task)
                 .inspect_err(|failure| match failure {
                     Failure::Cancelled => {
-                        self.record(run.clone().failed(Outcome::MinorFailure, "cancelled"))
+                        self.record(run.clone().failed(Outcome::MinorFailure, "cancelled"));
                     }
                     Failure::Reason(why) => {
                         self.record(run.clone().failed(Outcome::SeriousFailure, why));
@@ -577,7 +577,8 @@ fn remove_leftovers(folder: &Path) {
         let ours = Format::ALL
             .iter()
             .any(|f| name.starts_with(&format!(".{}.", f.file_name())));
-        if ours && name.ends_with(".part") {
+        let temporary = entry.path().extension().is_some_and(|e| e == "part");
+        if ours && temporary {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -1,6 +1,6 @@
 //! `negatoscope convert`: a series as NIfTI, in modality values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -26,7 +26,8 @@ pub struct Arguments {
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let out = &arguments.out;
     let name = out.to_string_lossy().to_lowercase();
-    if !name.ends_with(".nii") && !name.ends_with(".nii.gz") {
+    let unpacked = Path::new(name.strip_suffix(".gz").unwrap_or(&name));
+    if unpacked.extension().is_none_or(|e| e != "nii") {
         bail!(
             "the file to write must end in .nii or .nii.gz: {}",
             out.display()

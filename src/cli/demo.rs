@@ -39,7 +39,8 @@ pub struct PhantomArguments {
 pub fn phantom(arguments: &PhantomArguments) -> anyhow::Result<Ending> {
     let phantom = head_mr(arguments.seed, head_geometry());
     let name = arguments.out.to_string_lossy().into_owned();
-    if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+    let unpacked = Path::new(name.strip_suffix(".gz").unwrap_or(&name));
+    if unpacked.extension().is_some_and(|e| e == "nii") {
         let stem = name.trim_end_matches(".gz").trim_end_matches(".nii");
         let truth = PathBuf::from(format!("{stem}_truth.nii.gz"));
         nifti::write_volume(&arguments.out, &phantom.volume)?;

@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
 fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
     let display = ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"];
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if cfg!(target_os = "linux") && !display.iter().any(|name| is_set(name)) {
+    if cfg!(target_os = "linux") && !display.iter().any(is_set) {
         anyhow::bail!(
             "there is no display for the window; the subcommands work without one, see --help"
         );

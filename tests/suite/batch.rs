@@ -16,7 +16,7 @@ use negatoscope::study::{
     FileSource, Instance, Patient, Series, Skipped, Stack, Study, Uid, Worklist,
 };
 use negatoscope::task::{Cancelled, Task};
-use negatoscope::volume::Volume;
+use negatoscope::volume::{SourceSeries, Volume};
 
 use crate::seg_export::{now, segmentation, stacks, volume};
 
@@ -172,12 +172,11 @@ impl Engine for Fake {
     fn load(&self, source: &ItemSource, task: &Task) -> Result<Volume, Failure> {
         task.check()?;
         let mut volume = volume(&stacks()[0]);
-        let n = match source {
-            ItemSource::Stack { headers, .. } => headers.2.number.unwrap() as usize,
-            _ => {
-                volume.source = Default::default();
-                99
-            }
+        let n = if let ItemSource::Stack { headers, .. } = source {
+            headers.2.number.unwrap() as usize
+        } else {
+            volume.source = SourceSeries::default();
+            99
         };
         self.say("read", n);
         if self.series.get(n) == Some(&Kind::Unreadable) {
@@ -358,7 +357,7 @@ fn every_series_has_a_result_or_a_reason() {
     assert_eq!(table["rows"][1]["reason"], "cut off in the middle");
     let liver = table["rows"][0]["volumes_ml"]["Liver"].as_f64().unwrap();
     let truth = segmentation(&volume(&stacks()[0]));
-    let voxels = truth.map.labels.iter().filter(|l| **l == 1).count();
+    let voxels = truth.map.counts()[1];
     assert!(
         (liver - voxels as f64 * 0.7 * 0.9 * 2.5 / 1000.0).abs() < 1e-9,
         "{liver}"
