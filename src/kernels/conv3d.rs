@@ -287,7 +287,6 @@ unsafe fn row_of<V: Lanes>(
                 (_, 2) => tiles::<V, 2, 0>(conv, input, z, y, first, weights, put),
                 (_, 3) => tiles::<V, 3, 0>(conv, input, z, y, first, weights, put),
                 (_, 4) => tiles::<V, 4, 0>(conv, input, z, y, first, weights, put),
-
                 _ => tiles::<V, BLOCK, 0>(conv, input, z, y, first, weights, put),
             }
         }
