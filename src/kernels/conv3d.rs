@@ -4,6 +4,10 @@
 //! taps and input channels in registers, then bias and activation are applied and it is stored
 //! once. Rows beyond the grid in y and z are skipped; in x the rows' own zeros are read.
 #![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the caller's instruction set"
+)]
+#![expect(
     unsafe_code,
     reason = "raw pointers in the inner loop; bounds are proven before it"
 )]

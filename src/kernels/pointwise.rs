@@ -1,4 +1,8 @@
 //! Activations and instance norm.
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the caller's instruction set"
+)]
 
 use rayon::prelude::*;
 
@@ -53,7 +57,7 @@ fn elu(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding and taking away 1.5·2²³ rounds to the nearest whole number.
     const ROUND: f32 = 12_582_912.0;
-    let below = x.min(0.0).max(-87.0);
+    let below = x.clamp(-87.0, 0.0);
     let shifted = below * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = below - n * LN2_HIGH - n * LN2_LOW;

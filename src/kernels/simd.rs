@@ -1,5 +1,9 @@
 //! Vectors of f32 by instruction set, chosen at run time.
 #![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the caller's instruction set"
+)]
+#![expect(
     unsafe_code,
     reason = "intrinsics; each is called only after its feature was detected"
 )]

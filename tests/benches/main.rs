@@ -1,3 +1,15 @@
-//! Benchmarks.
+//! Benchmarks: `cargo bench`, with a word to run only what it names.
 
-fn main() {}
+mod inference;
+mod render;
+
+fn main() {
+    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));
+    if wanted("inference") {
+        inference::run();
+    }
+    if wanted("scroll") {
+        render::run();
+    }
+}
