@@ -168,7 +168,9 @@ impl Model {
         }
         task.check()?;
         if manifest.output.kind == OutputKind::Mask {
-            labels.iter_mut().for_each(|l| *l = u8::from(*l != 0));
+            for label in &mut labels {
+                *label = u8::from(*label != 0);
+            }
         }
         clock.lap("components");
         let map = LabelMap {

@@ -4,6 +4,10 @@
 //! taps and input channels in registers, then bias and activation are applied and it is stored
 //! once. Rows beyond the grid in y and z are skipped; in x the rows' own zeros are read.
 #![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the caller's instruction set"
+)]
+#![expect(
     unsafe_code,
     reason = "raw pointers in the inner loop; bounds are proven before it"
 )]
@@ -14,9 +18,10 @@ use super::Planes;
 use super::pointwise::Activation;
 use super::simd::{Instructions, Lanes};
 
-/// Most output channels of a register tile.
-const BLOCK: usize = 6;
-/// Vectors of x in a register tile.
+/// Most output channels of a register tile; with six, compilers spill registers.
+const BLOCK: usize = 5;
+/// Vectors of x in a register tile: with [`BLOCK`] channels ten sums, as many as two
+/// multiply-adds per cycle of four cycles need to be busy.
 const VECTORS: usize = 2;
 
 /// The work was stopped by its watcher.
@@ -65,7 +70,7 @@ impl Conv3d {
             bias.is_empty() || bias.len() == output,
             "a bias for each output channel"
         );
-        // Blocks of nearly equal size waste no lanes: 21 channels are 6+5+5+5, not 6+6+6+3.
+        // Blocks of nearly equal size waste no lanes: 21 channels are 5+4+4+4+4, not 5+5+5+5+1.
         let count = output.div_ceil(BLOCK);
         let mut blocks = Vec::new();
         let mut first = 0;
@@ -162,9 +167,7 @@ pub fn conv3d(
                 &mut |co, x, values: &[f32]| {
                     let count = values.len().min(nx - x);
                     let at = co * stride + pad + x;
-                    for (to, from) in out[at..at + count].iter_mut().zip(values) {
-                        *to = conv.activation.of(*from);
-                    }
+                    out[at..at + count].copy_from_slice(&values[..count]);
                 },
             );
             if row_done() { Ok(()) } else { Err(Stopped) }
@@ -279,21 +282,25 @@ unsafe fn row_of<V: Lanes>(
     for (width, weights) in &conv.blocks {
         // SAFETY: passed on from the caller.
         unsafe {
-            match width {
-                1 => tiles::<V, 1>(conv, input, z, y, first, weights, put),
-                2 => tiles::<V, 2>(conv, input, z, y, first, weights, put),
-                3 => tiles::<V, 3>(conv, input, z, y, first, weights, put),
-                4 => tiles::<V, 4>(conv, input, z, y, first, weights, put),
-                5 => tiles::<V, 5>(conv, input, z, y, first, weights, put),
-                _ => tiles::<V, BLOCK>(conv, input, z, y, first, weights, put),
+            match (conv.size, width) {
+                // The usual size is known while compiling, so that its loop is unrolled.
+                (3, 3) => tiles::<V, 3, 3>(conv, input, z, y, first, weights, put),
+                (3, 4) => tiles::<V, 4, 3>(conv, input, z, y, first, weights, put),
+                (3, 5) => tiles::<V, 5, 3>(conv, input, z, y, first, weights, put),
+                (_, 1) => tiles::<V, 1, 0>(conv, input, z, y, first, weights, put),
+                (_, 2) => tiles::<V, 2, 0>(conv, input, z, y, first, weights, put),
+                (_, 3) => tiles::<V, 3, 0>(conv, input, z, y, first, weights, put),
+                (_, 4) => tiles::<V, 4, 0>(conv, input, z, y, first, weights, put),
+                _ => tiles::<V, BLOCK, 0>(conv, input, z, y, first, weights, put),
             }
         }
         first += width;
     }
 }
 
+/// The tiles of one block of `CO` output channels; `SIZE` is the kernel's edge, 0 for any.
 #[inline(always)]
-unsafe fn tiles<V: Lanes, const CO: usize>(
+unsafe fn tiles<V: Lanes, const CO: usize, const SIZE: usize>(
     conv: &Conv3d,
     input: &Planes,
     z: usize,
@@ -304,7 +311,8 @@ unsafe fn tiles<V: Lanes, const CO: usize>(
 ) {
     let [nz, ny, nx] = input.dims();
     let (stride, line) = (input.stride(), input.line());
-    let (size, dilation, reach) = (conv.size, conv.dilation, conv.reach());
+    let size = if SIZE > 0 { SIZE } else { conv.size };
+    let (dilation, reach) = (conv.dilation, conv.reach());
     let data = input.as_slice();
     let tap_weights = conv.input * size * CO;
     debug_assert_eq!(weights.len(), size * size * tap_weights);
@@ -329,26 +337,25 @@ unsafe fn tiles<V: Lanes, const CO: usize>(
                     else {
                         continue;
                     };
-                    let mut row = data
-                        .as_ptr()
-                        .add((pz * ny + py) * line + input.pad() - reach + x);
-                    let mut w = weights.as_ptr().add((kz * size + ky) * tap_weights);
-                    for _ in 0..conv.input {
-                        for kx in 0..size {
-                            let at = row.add(kx * dilation);
+                    let start = (pz * ny + py) * line + input.pad() - reach + x;
+                    // Pointers wrap, so that builds with debug assertions check nothing here.
+                    let mut row = data.as_ptr().wrapping_add(start);
+                    let taps = &weights[(kz * size + ky) * tap_weights..][..tap_weights];
+                    for taps in taps.as_chunks::<CO>().0.chunks_exact(size) {
+                        for (kx, taps) in taps.iter().enumerate() {
+                            let at = row.wrapping_add(kx * dilation);
                             let mut loaded = [V::splat(0.0); VECTORS];
                             for (n, vector) in loaded.iter_mut().enumerate() {
-                                *vector = V::load(at.add(n * V::N));
+                                *vector = V::load(at.wrapping_add(n * V::N));
                             }
-                            for (co, sums) in sums.iter_mut().enumerate() {
-                                let weight = V::splat(*w.add(co));
+                            for (sums, tap) in sums.iter_mut().zip(taps) {
+                                let weight = V::splat(*tap);
                                 for (sum, vector) in sums.iter_mut().zip(loaded) {
                                     *sum = sum.add_product(vector, weight);
                                 }
                             }
-                            w = w.add(CO);
                         }
-                        row = row.add(stride);
+                        row = row.wrapping_add(stride);
                     }
                 }
             }
@@ -356,6 +363,7 @@ unsafe fn tiles<V: Lanes, const CO: usize>(
                 for (n, sum) in sums.iter().enumerate() {
                     sum.store(values.as_mut_ptr().add(n * V::N));
                 }
+                conv.activation.apply(&mut values[..tile]);
                 put(first + co, x, &values[..tile]);
             }
         }

@@ -6,6 +6,7 @@ mod audit;
 mod batch;
 mod cli;
 mod dicom_decode;
+mod engine;
 mod export;
 mod models;
 mod nifti;
