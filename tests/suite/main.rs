@@ -6,6 +6,7 @@ mod audit;
 mod batch;
 mod cli;
 mod dicom_decode;
+mod dicom_read;
 mod export;
 mod models;
 mod nifti;
