@@ -98,15 +98,15 @@ fn read_nifti(path: &Path) -> Nifti {
                 })
                 .collect(),
         ],
-        128 => (0..3)
-            .map(|c| {
-                b[at..]
-                    .chunks_exact(3)
-                    .take(count)
-                    .map(|p| f64::from(p[c]))
-                    .collect()
-            })
-            .collect(),
+        // RGB24 and RGBA32.
+        kind @ (128 | 2304) => {
+            let size = if kind == 128 { 3 } else { 4 };
+            let channel = |c: usize| {
+                let pixels = b[at..].chunks_exact(size).take(count);
+                pixels.map(|p| f64::from(p[c])).collect()
+            };
+            (0..3).map(channel).collect()
+        }
         other => panic!("data type {other}"),
     };
     Nifti { dims, rows, values }
