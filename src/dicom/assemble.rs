@@ -498,13 +498,11 @@ fn calibration(
         .is_some_and(|uid| uid.as_str().starts_with("1.2.840.10008.5.1.4.1.1.7"));
     let calibrated = root.text(tags::PIXEL_SPACING_CALIBRATION_TYPE).is_some();
     match (own, imager) {
-        (Some(own), _) if placed => (Some(own), Calibration::Patient),
-        (Some(own), _) if calibrated => (Some(own), Calibration::Patient),
+        (Some(own), _) if placed || calibrated => (Some(own), Calibration::Patient),
         (Some(_), None) if secondary => (None, Calibration::Unknown),
         (Some(own), Some(imager)) if own == imager => (Some(own), Calibration::Detector),
-        (Some(own), Some(_)) => (Some(own), Calibration::Patient),
         (Some(own), None) if projection => (Some(own), Calibration::Detector),
-        (Some(own), None) => (Some(own), Calibration::Patient),
+        (Some(own), _) => (Some(own), Calibration::Patient),
         (None, Some(imager)) => (Some(imager), Calibration::Detector),
         (None, None) => (None, Calibration::Unknown),
     }
