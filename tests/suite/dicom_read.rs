@@ -144,19 +144,16 @@ fn assert_equals_nifti(volume: &Volume, truth: &Nifti) {
                 let n =
                     (at.z as usize * truth.dims[1] + at.y as usize) * truth.dims[0] + at.x as usize;
                 let mine = volume.geometry.index(i, j, k);
-                match &volume.voxels {
-                    Voxels::Rgb8(v) => {
-                        let truth: Vec<f64> = truth.values.iter().map(|c| c[n]).collect();
-                        assert_eq!(v[mine].map(f64::from).to_vec(), truth);
-                    }
-                    _ => {
-                        let (value, truth) = (f64::from(volume.value(mine)), truth.values[0][n]);
-                        // One step of the truth's own rounding to integers or f32.
-                        assert!(
-                            (value - truth).abs() <= 0.5 + 1e-5 * truth.abs(),
-                            "{value} {truth}"
-                        );
-                    }
+                if let Voxels::Rgb8(v) = &volume.voxels {
+                    let truth: Vec<f64> = truth.values.iter().map(|c| c[n]).collect();
+                    assert_eq!(v[mine].map(f64::from).to_vec(), truth);
+                } else {
+                    let (value, truth) = (f64::from(volume.value(mine)), truth.values[0][n]);
+                    // One step of the truth's own rounding to integers or f32.
+                    assert!(
+                        (value - truth).abs() <= 0.5 + 1e-5 * truth.abs(),
+                        "{value} {truth}"
+                    );
                 }
             }
         }
@@ -275,7 +272,7 @@ fn every_malformed_file_has_a_reason_or_a_volume() {
                     let _ = thumbnail(ctx, stack);
                     match load_volume(ctx, stack, &Task::new()) {
                         Ok(volume) => {
-                            assert_eq!(volume.voxels.len(), volume.geometry.voxel_count())
+                            assert_eq!(volume.voxels.len(), volume.geometry.voxel_count());
                         }
                         Err(error) => assert!(error.to_string().len() > 10, "{}", path.display()),
                     }
