@@ -320,6 +320,12 @@ fn load(
 
     // What could not be read leaves the volume.
     let mut issues = Vec::new();
+    if slices.len() == 1 && slices[0].is_err() {
+        return Err(slices
+            .into_iter()
+            .find_map(Result::err)
+            .unwrap_or(Error::NoPixelData));
+    }
     let failed: Vec<&Error> = slices.iter().filter_map(|s| s.as_ref().err()).collect();
     if let Some(first) = failed.first() {
         if failed.len() == slices.len() {
@@ -486,14 +492,17 @@ fn calibration(
         root.line(tags::MODALITY).as_str(),
         "CR" | "DX" | "MG" | "IO" | "PX" | "XA" | "RF"
     );
+    // Screen shots keep the spacing of what they show, at another size.
+    let secondary = root
+        .uid(tags::SOP_CLASS_UID)
+        .is_some_and(|uid| uid.as_str().starts_with("1.2.840.10008.5.1.4.1.1.7"));
     let calibrated = root.text(tags::PIXEL_SPACING_CALIBRATION_TYPE).is_some();
     match (own, imager) {
-        (Some(own), _) if placed => (Some(own), Calibration::Patient),
-        (Some(own), _) if calibrated => (Some(own), Calibration::Patient),
+        (Some(own), _) if placed || calibrated => (Some(own), Calibration::Patient),
+        (Some(_), None) if secondary => (None, Calibration::Unknown),
         (Some(own), Some(imager)) if own == imager => (Some(own), Calibration::Detector),
-        (Some(own), Some(_)) => (Some(own), Calibration::Patient),
         (Some(own), None) if projection => (Some(own), Calibration::Detector),
-        (Some(own), None) => (Some(own), Calibration::Patient),
+        (Some(own), _) => (Some(own), Calibration::Patient),
         (None, Some(imager)) => (Some(imager), Calibration::Detector),
         (None, None) => (None, Calibration::Unknown),
     }

@@ -97,15 +97,13 @@ fn decode_extended(bytes: &[u8], first: &str) -> String {
     let mut rest = bytes;
     while !rest.is_empty() {
         if rest[0] == 0x1B {
-            match ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape)) {
-                Some((escape, name)) => {
-                    set = name;
-                    rest = &rest[escape.len()..];
-                }
-                None => {
-                    out.push('\u{FFFD}');
-                    rest = &rest[1..];
-                }
+            let known = ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape));
+            if let Some((escape, name)) = known {
+                set = name;
+                rest = &rest[escape.len()..];
+            } else {
+                out.push('\u{FFFD}');
+                rest = &rest[1..];
             }
             continue;
         }

@@ -30,6 +30,16 @@ pub(super) struct Dataset {
     pub pixels: Option<PixelElement>,
     pub truncated: Option<Error>,
     charset: CharacterSets,
+    /// Media Storage SOP Class and Instance UID of the file meta group.
+    pub meta_sop: [Option<Uid>; 2],
+}
+
+/// The file meta group, as far as reading needs it.
+#[derive(Default)]
+struct Meta {
+    syntax: Option<String>,
+    sop: [Option<Uid>; 2],
+    end: usize,
 }
 
 /// What [`Dataset::read`] needs more bytes for.
@@ -66,15 +76,19 @@ impl Dataset {
         let has_meta = bytes
             .get(start..start + 4)
             .is_some_and(|b| b[..2] == [2, 0]);
-        let (mut uid, at) = if has_meta {
+        let meta = if has_meta {
             match read_meta(&bytes, start, total)? {
                 Some(meta) => meta,
                 None => return Ok((Read::NeedMore, bytes)),
             }
         } else {
-            (None, start)
+            Meta {
+                end: start,
+                ..Meta::default()
+            }
         };
-        let declared = uid.as_deref().map(Syntax::from_uid);
+        let at = meta.end;
+        let declared = meta.syntax.as_deref().map(Syntax::from_uid);
         if start == 0 && !has_meta {
             looks_like_data_set(&bytes)?;
         }
@@ -84,7 +98,8 @@ impl Dataset {
             }
             let inflated = inflate(&bytes[at..], bytes.len() as u64)?;
             let total = inflated.len() as u64;
-            return Self::parse(inflated, 0, total, Encoding::EXPLICIT_LE, Syntax::Deflated);
+            let encoding = Encoding::EXPLICIT_LE;
+            return Self::parse(inflated, 0, total, encoding, Syntax::Deflated, meta.sop);
         }
         let guessed = guess_encoding(bytes.get(at..).unwrap_or_default());
         let encoding = match (&declared, guessed) {
@@ -94,11 +109,8 @@ impl Dataset {
             (None, Some(guess)) => guess,
             (None, None) => Encoding::IMPLICIT_LE,
         };
-        let syntax = declared.unwrap_or_else(|| {
-            uid = None;
-            Syntax::native(encoding)
-        });
-        Self::parse(bytes, at, total, encoding, syntax)
+        let syntax = declared.unwrap_or_else(|| Syntax::native(encoding));
+        Self::parse(bytes, at, total, encoding, syntax, meta.sop)
     }
 
     fn parse(
@@ -107,6 +119,7 @@ impl Dataset {
         total: u64,
         encoding: Encoding,
         syntax: Syntax,
+        meta_sop: [Option<Uid>; 2],
     ) -> Result<(Read, Vec<u8>), Error> {
         let parsed = match parse::parse(&bytes, at, total, encoding)? {
             Outcome::Done(parsed) => parsed,
@@ -121,6 +134,7 @@ impl Dataset {
             pixels: parsed.pixels,
             truncated: parsed.truncated,
             charset: CharacterSets::default(),
+            meta_sop,
         };
         let names = dataset.root().text(tags::SPECIFIC_CHARACTER_SET);
         dataset.charset = CharacterSets::new(&names.unwrap_or_default());
@@ -308,25 +322,23 @@ fn each(bytes: &[u8], size: usize, value: impl Fn(&[u8]) -> f64) -> Vec<f64> {
     bytes.chunks_exact(size).map(value).collect()
 }
 
-/// Transfer Syntax UID and where the data set begins; `None` when the buffer is too short.
-fn read_meta(
-    bytes: &[u8],
-    start: usize,
-    total: u64,
-) -> Result<Option<(Option<String>, usize)>, Error> {
+/// Reads the meta group; `None` when the buffer is too short.
+fn read_meta(bytes: &[u8], start: usize, total: u64) -> Result<Option<Meta>, Error> {
     // The group length is often wrong: go on while the group is 0002.
     let mut pos = start;
-    let mut uid = None;
+    let mut meta = Meta::default();
     loop {
         if bytes.len() < pos + 12 {
             if (bytes.len() as u64) < total {
                 return Ok(None);
             }
-            return Ok(Some((uid, pos.min(bytes.len()))));
+            meta.end = pos.min(bytes.len());
+            return Ok(Some(meta));
         }
         let b = &bytes[pos..];
         if b[..2] != [2, 0] {
-            return Ok(Some((uid, pos)));
+            meta.end = pos;
+            return Ok(Some(meta));
         }
         let long = matches!(&b[4..6], b"OB" | b"UN" | b"OW" | b"UT" | b"SQ");
         let explicit = b[4..6].iter().all(u8::is_ascii_uppercase);
@@ -350,12 +362,15 @@ fn read_meta(
         if end > bytes.len() as u64 {
             return Ok(None);
         }
-        if b[2..4] == [0x10, 0x00] {
+        let uid = || {
             let value = &bytes[value_at..end as usize];
-            uid = std::str::from_utf8(value)
-                .ok()
-                .and_then(|t| Uid::parse(t).ok())
-                .map(String::from);
+            Uid::parse(std::str::from_utf8(value).ok()?).ok()
+        };
+        match b[2] {
+            0x02 if b[3] == 0 => meta.sop[0] = uid(),
+            0x03 if b[3] == 0 => meta.sop[1] = uid(),
+            0x10 if b[3] == 0 => meta.syntax = uid().map(String::from),
+            _ => {}
         }
         pos = end as usize;
     }

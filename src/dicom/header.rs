@@ -42,6 +42,34 @@ pub(super) const PATIENT_STUDY: [(&str, Tag); 26] = [
     ("Laterality", tags::LATERALITY),
 ];
 
+/// Modalities whose objects have no pixels (PS3.3 C.7.3.1.1.1).
+const OBJECT_MODALITIES: [&str; 24] = [
+    "SR",
+    "KO",
+    "PR",
+    "SEG",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTRECORD",
+    "RTINTENT",
+    "RTSEGANN",
+    "RTRAD",
+    "REG",
+    "FID",
+    "RWV",
+    "DOC",
+    "PLAN",
+    "ECG",
+    "EPS",
+    "HD",
+    "AU",
+    "M3D",
+    "ANN",
+    "STAIN",
+    "SMR",
+    "TEXTUREMAP",
+];
+
 const SEGMENTATION_STORAGE: [&str; 2] = [
     "1.2.840.10008.5.1.4.1.1.66.4",
     "1.2.840.10008.5.1.4.1.1.66.7",
@@ -300,7 +328,8 @@ impl FileInfo {
                 found: "an index (DICOMDIR): the files it lists are read themselves",
             });
         }
-        let sop_class = root.uid(tags::SOP_CLASS_UID);
+        let [meta_class, meta_instance] = dataset.meta_sop.clone();
+        let sop_class = root.uid(tags::SOP_CLASS_UID).or(meta_class);
         let is_segmentation = sop_class
             .as_ref()
             .is_some_and(|uid| SEGMENTATION_STORAGE.contains(&uid.as_str()));
@@ -323,10 +352,14 @@ impl FileInfo {
                     available: *available,
                 });
             }
-            if sop_class.is_none() && root.text(tags::MODALITY).is_none() {
+            let modality = root.line(tags::MODALITY);
+            if modality.is_empty() {
                 return Err(Error::NotDicom {
                     found: "a data set that is neither an image nor a known object",
                 });
+            }
+            if !OBJECT_MODALITIES.contains(&modality.as_str()) {
+                return Err(Error::NoPixelData);
             }
         }
         let image_type = root.texts(tags::IMAGE_TYPE);
@@ -368,7 +401,7 @@ impl FileInfo {
             body_part: root.line(tags::BODY_PART_EXAMINED),
             frame_of_reference: root.uid(tags::FRAME_OF_REFERENCE_UID),
             sop_class,
-            sop_instance: root.uid(tags::SOP_INSTANCE_UID),
+            sop_instance: root.uid(tags::SOP_INSTANCE_UID).or(meta_instance),
             instance_number: root.integer(tags::INSTANCE_NUMBER).map(|n| n as i32),
             syntax: dataset.syntax.uid().to_owned(),
             lossy,

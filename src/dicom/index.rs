@@ -96,10 +96,10 @@ pub(super) fn read_dataset(opener: &Opener, source: &FileSource) -> Result<Datas
 }
 
 type File = (FileSource, FileInfo);
+type Studies = BTreeMap<Uid, BTreeMap<Uid, Vec<File>>>;
 
 fn group(files: Vec<File>) -> Vec<Patient> {
-    let mut patients: BTreeMap<[String; 4], BTreeMap<Uid, BTreeMap<Uid, Vec<File>>>> =
-        BTreeMap::new();
+    let mut patients: BTreeMap<[String; 4], Studies> = BTreeMap::new();
     // One person is one (name, ID); birth date and sex may be missing in some files.
     for file in files {
         let info = &file.1;

@@ -83,7 +83,7 @@ pub(super) fn modality_lut(slices: &[SliceLut], modality: &str) -> (ModalityLut,
     let Some(first) = slices.first() else {
         return (ModalityLut::IDENTITY, None);
     };
-    if slices.iter().any(|s| *s == SliceLut::Absent) {
+    if slices.contains(&SliceLut::Absent) {
         let expected = match modality {
             "CT" => Some("HU"),
             "PT" => Some("Bq/mL"),
@@ -167,7 +167,6 @@ pub(super) fn quantity(
         {
             Quantity::Hounsfield
         }
-        ("CT" | "MR", "HU") => Quantity::Arbitrary,
         ("PT", _) => match root.line(tags::UNITS).as_str() {
             "BQML" if *lut != SliceLut::Absent => Quantity::ActivityConcentration,
             "" | "BQML" => Quantity::Arbitrary,
@@ -179,7 +178,7 @@ pub(super) fn quantity(
             "" => Quantity::Arbitrary,
             other => Quantity::Named(other.to_lowercase()),
         },
-        (_, "" | "US") => Quantity::Arbitrary,
+        (_, "" | "US") | ("CT" | "MR", "HU") => Quantity::Arbitrary,
         (_, other) => Quantity::Named(other.to_owned()),
     }
 }

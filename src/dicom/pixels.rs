@@ -97,13 +97,12 @@ impl PixelFormat {
             Some("MONOCHROME1") => Photometric::Monochrome1,
             Some("MONOCHROME2") => Photometric::Monochrome2,
             Some("PALETTE COLOR") => Photometric::Palette,
-            Some("RGB") => Photometric::Rgb,
             Some("YBR_FULL") => Photometric::YbrFull,
             Some("YBR_FULL_422") => Photometric::YbrFull422,
             Some("YBR_RCT") => Photometric::YbrRct,
             Some("YBR_ICT") => Photometric::YbrIct,
             None if samples == 1 => Photometric::Monochrome2,
-            None => Photometric::Rgb,
+            Some("RGB") | None => Photometric::Rgb,
             Some(other) => {
                 return Err(Error::Attribute {
                     attribute: "PhotometricInterpretation",

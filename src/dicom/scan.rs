@@ -102,7 +102,12 @@ impl Found {
             .file_name()
             .map(|n| n.to_string_lossy().to_lowercase())
             .unwrap_or_default();
-        if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+        #[expect(
+            clippy::case_sensitive_file_extension_comparisons,
+            reason = "the name is lower case here"
+        )]
+        let is_nifti = name.ends_with(".nii") || name.ends_with(".nii.gz");
+        if is_nifti {
             return self.skip(
                 path,
                 "NIfTI: open the file itself, not its folder".to_owned(),

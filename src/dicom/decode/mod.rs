@@ -140,8 +140,9 @@ pub(super) fn decode_frame(
         });
     }
     let Syntax::Encapsulated(codec, _) = &dataset.syntax else {
-        return Err(Error::UnknownSyntax {
-            uid: dataset.syntax.uid().to_owned(),
+        return Err(Error::Attribute {
+            attribute: "TransferSyntaxUID",
+            found: "uncompressed, but the pixel data comes in fragments".to_owned(),
         });
     };
     let mut issues = Vec::new();

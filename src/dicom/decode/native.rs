@@ -96,13 +96,19 @@ pub(super) fn samples(
     };
     if format.float {
         return Ok(match format.bits_allocated {
-            64 => Samples::F64(words(bytes, |b: [u8; 8]| match big_endian {
-                true => f64::from_be_bytes(b),
-                false => f64::from_le_bytes(b),
+            64 => Samples::F64(words(bytes, |b: [u8; 8]| {
+                if big_endian {
+                    f64::from_be_bytes(b)
+                } else {
+                    f64::from_le_bytes(b)
+                }
             })),
-            _ => Samples::F32(words(bytes, |b: [u8; 4]| match big_endian {
-                true => f32::from_be_bytes(b),
-                false => f32::from_le_bytes(b),
+            _ => Samples::F32(words(bytes, |b: [u8; 4]| {
+                if big_endian {
+                    f32::from_be_bytes(b)
+                } else {
+                    f32::from_le_bytes(b)
+                }
             })),
         });
     }
@@ -110,16 +116,22 @@ pub(super) fn samples(
         1 => Samples::U8(unpack(bytes, 0, format.native_bits() as usize)),
         8 => from_u8(bytes.to_vec(), format),
         16 => from_u16(
-            words(bytes, |b| match big_endian {
-                true => u16::from_be_bytes(b),
-                false => u16::from_le_bytes(b),
+            words(bytes, |b| {
+                if big_endian {
+                    u16::from_be_bytes(b)
+                } else {
+                    u16::from_le_bytes(b)
+                }
             }),
             format,
         ),
         _ => from_u32(
-            words(bytes, |b| match big_endian {
-                true => u32::from_be_bytes(b),
-                false => u32::from_le_bytes(b),
+            words(bytes, |b| {
+                if big_endian {
+                    u32::from_be_bytes(b)
+                } else {
+                    u32::from_le_bytes(b)
+                }
             }),
             format,
         ),

@@ -44,7 +44,7 @@ pub(super) fn frame(stream: &[u8], format: &PixelFormat) -> Result<Samples, Erro
         let (sample, byte) = (segment / sample_bytes, segment % sample_bytes);
         let offset = sample * sample_bytes + (sample_bytes - 1 - byte);
         unpack(packed, pixels, |n, value| {
-            bytes[n * wanted + offset] = value
+            bytes[n * wanted + offset] = value;
         })?;
     }
     let interleaved = PixelFormat {
