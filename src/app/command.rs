@@ -141,71 +141,86 @@ pub struct Shortcut {
     pub key: &'static str,
 }
 
-const fn key(key: &'static str) -> Option<Shortcut> {
-    Some(Shortcut {
+const fn key(key: &'static str) -> Shortcut {
+    Shortcut {
         ctrl: false,
         shift: false,
         key,
-    })
+    }
 }
 
-const fn ctrl(key: &'static str) -> Option<Shortcut> {
-    Some(Shortcut {
+const fn ctrl(key: &'static str) -> Shortcut {
+    Shortcut {
         ctrl: true,
         shift: false,
         key,
-    })
+    }
 }
 
-const fn ctrl_shift(key: &'static str) -> Option<Shortcut> {
-    Some(Shortcut {
+const fn ctrl_shift(key: &'static str) -> Shortcut {
+    Shortcut {
         ctrl: true,
         shift: true,
         key,
-    })
+    }
 }
 
 /// Menu, label, command, shortcut: of every command that stands in a menu.
 pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Shortcut>)> {
     vec![
-        ("File", "Open…", Command::OpenFiles, ctrl("O")),
-        ("File", "Open folder…", Command::OpenFolder, ctrl_shift("O")),
-        ("File", "Save results…", Command::Export, ctrl("S")),
+        ("File", "Open…", Command::OpenFiles, Some(ctrl("O"))),
+        (
+            "File",
+            "Open folder…",
+            Command::OpenFolder,
+            Some(ctrl_shift("O")),
+        ),
+        ("File", "Save results…", Command::Export, Some(ctrl("S"))),
         (
             "File",
             "Skipped files…",
             Command::ShowDialog(Dialog::Skipped),
             None,
         ),
-        ("File", "Quit", Command::Quit, ctrl("Q")),
-        ("View", "Fit", Command::Fit, key("Equals")),
-        ("View", "Invert", Command::Invert, key("I")),
+        ("File", "Quit", Command::Quit, Some(ctrl("Q"))),
+        ("View", "Fit", Command::Fit, Some(key("Equals"))),
+        ("View", "Invert", Command::Invert, Some(key("I"))),
         (
             "View",
             "Smooth pixels",
             Command::ToggleInterpolation,
-            key("P"),
+            Some(key("P")),
         ),
-        ("View", "Crosshair", Command::ToggleCrosshair, key("X")),
+        (
+            "View",
+            "Crosshair",
+            Command::ToggleCrosshair,
+            Some(key("X")),
+        ),
         (
             "View",
             "Corner text",
             Command::CycleCornerText,
-            key("Space"),
+            Some(key("Space")),
         ),
-        ("View", "Segmentation", Command::ToggleOverlay, key("G")),
-        ("View", "Next view", Command::NextView(1), key("Tab")),
+        (
+            "View",
+            "Segmentation",
+            Command::ToggleOverlay,
+            Some(key("G")),
+        ),
+        ("View", "Next view", Command::NextView(1), Some(key("Tab"))),
         (
             "View",
             "Next series",
             Command::StepSeries(1),
-            key("ArrowRight"),
+            Some(key("ArrowRight")),
         ),
         (
             "View",
             "Previous series",
             Command::StepSeries(-1),
-            key("ArrowLeft"),
+            Some(key("ArrowLeft")),
         ),
         (
             "View",
@@ -213,31 +228,31 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             Command::ToggleDragDirection,
             None,
         ),
-        ("Analysis", "Run model", Command::RunModel, key("F5")),
+        ("Analysis", "Run model", Command::RunModel, Some(key("F5"))),
         (
             "Analysis",
             "Accept result",
             Command::AcceptResult,
-            ctrl("Enter"),
+            Some(ctrl("Enter")),
         ),
         (
             "Analysis",
             "Reject result",
             Command::RejectResult,
-            ctrl("Backspace"),
+            Some(ctrl("Backspace")),
         ),
         (
             "Analysis",
             "Analyze folder…",
             Command::AnalyzeFolder,
-            ctrl("B"),
+            Some(ctrl("B")),
         ),
         ("Analysis", "Import model…", Command::ImportModel, None),
         (
             "Help",
             "Keys and gestures",
             Command::ShowDialog(Dialog::Keys),
-            key("F1"),
+            Some(key("F1")),
         ),
         (
             "Help",

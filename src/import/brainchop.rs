@@ -205,13 +205,10 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
     let text = read_file(&path)?;
     let model: Value =
         serde_json::from_slice(&text).map_err(|e| refuse(format!("the JSON ({e})")))?;
-    let group = match model["weightsManifest"].as_array().map(Vec::as_slice) {
-        Some([one]) => one,
-        _ => {
-            return Err(refuse(
-                "a weights manifest of other than one group".to_owned(),
-            ));
-        }
+    let Some([group]) = model["weightsManifest"].as_array().map(Vec::as_slice) else {
+        return Err(refuse(
+            "a weights manifest of other than one group".to_owned(),
+        ));
     };
     let mut bytes = Vec::new();
     for file in group["paths"].as_array().into_iter().flatten() {

@@ -73,9 +73,9 @@ pub fn largest_component(labels: &mut [u8], dims: [usize; 3]) {
         }
     }
     let mut sizes = vec![0_u64; runs.len()];
-    for n in 0..runs.len() {
+    for (n, run) in runs.iter().enumerate() {
         let r = root(&mut parent, n as u32);
-        sizes[r as usize] += u64::from(runs[n].end - runs[n].start);
+        sizes[r as usize] += u64::from(run.end - run.start);
     }
     let Some(best) = (0..runs.len()).max_by_key(|&n| (sizes[n], std::cmp::Reverse(n))) else {
         return;

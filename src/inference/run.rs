@@ -42,7 +42,7 @@ pub struct Settings {
 pub struct Model {
     package: Arc<VerifiedPackage>,
     network: Network,
-    pre_model: Option<Box<Model>>,
+    region: Option<Box<Model>>,
 }
 
 /// A finished run.
@@ -84,14 +84,14 @@ impl Model {
                 Some(Box::new(Self {
                     package,
                     network,
-                    pre_model: None,
+                    region: None,
                 }))
             }
         };
         Ok(Self {
             package: Arc::new(package),
             network,
-            pre_model,
+            region: pre_model,
         })
     }
 
@@ -108,7 +108,7 @@ impl Model {
     pub fn plan(&self, volume: &Volume, task: &Task) -> Result<RunPlan, Error> {
         let manifest = self.package.manifest();
         let scan = volume.geometry.voxel_count();
-        let dims = if self.pre_model.is_none() && manifest.input.crop.is_some() {
+        let dims = if self.region.is_none() && manifest.input.crop.is_some() {
             let conformed = conform(volume, &manifest.input.conform, task)?;
             let region = self.threshold_box(&conformed);
             kji(region.size())
@@ -117,7 +117,7 @@ impl Model {
         };
         let grid = target(volume, &manifest.input.conform).voxel_count();
         let mut plan = RunPlan::new(&self.network, dims, grid, scan);
-        if let Some(pre) = &self.pre_model {
+        if let Some(pre) = &self.region {
             let whole = kji(target(volume, &manifest.input.conform).dims());
             let before = RunPlan::new(&pre.network, whole, grid, scan);
             plan.needed_bytes = plan.needed_bytes.max(before.needed_bytes);
@@ -143,9 +143,9 @@ impl Model {
         fits((3 * grid + 2 * scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
         clock.lap("conform");
-        let region = match (&self.pre_model, &manifest.input.crop) {
+        let region = match (&self.region, &manifest.input.crop) {
             (Some(pre), Some(crop)) => {
-                let found = self.pre_labels(pre, &conformed, settings, task)?;
+                let found = Self::pre_labels(pre, &conformed, settings, task)?;
                 clock.lap("region model");
                 Region::of(conformed.geometry.dims(), crop.padding, |n| found[n] != 0)
             }
@@ -222,7 +222,6 @@ impl Model {
     }
 
     fn pre_labels(
-        &self,
         pre: &Self,
         conformed: &Conformed,
         settings: &Settings,
@@ -281,7 +280,7 @@ impl Model {
                 manifest.output.largest_component.to_string(),
             ),
         ];
-        if let Some(pre) = &self.pre_model {
+        if let Some(pre) = &self.region {
             parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
         }
         Provenance {

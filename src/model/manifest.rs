@@ -211,11 +211,12 @@ impl Manifest {
 
     /// Output channels of the last convolution.
     pub fn classes(&self) -> usize {
-        let outputs = self.network.layers.iter().filter_map(|layer| match layer {
+        let mut backwards = self.network.layers.iter().rev();
+        let output = backwards.find_map(|layer| match layer {
             Layer::Conv3d { output, .. } => Some(*output),
             _ => None,
         });
-        outputs.last().unwrap_or(0)
+        output.unwrap_or(0)
     }
 
     fn check(&self) -> Result<(), String> {

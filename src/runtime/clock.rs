@@ -6,6 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::study::Uid;
 
 /// The time now.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now_utc() -> DateTime<Utc> {
     Utc::now()
 }

@@ -94,7 +94,7 @@ impl Jobs {
                     (Ok(Ok(None)), _) | (Ok(Err(Stop::Cancelled)), None) => {}
                     (Ok(Err(Stop::Cancelled)), Some(job)) => outbox.send(Event::Cancelled(job)),
                     (Ok(Err(Stop::Failed(notice))), job) => {
-                        outbox.send(Event::Failed { job, notice })
+                        outbox.send(Event::Failed { job, notice });
                     }
                     (Err(_), job) => outbox.send(Event::Failed {
                         job,

@@ -65,11 +65,7 @@ pub fn index_paths(paths: &[PathBuf], task: &Task) -> Result<Opened, Cancelled> 
 
 /// Whether a name ends like a NIfTI file's.
 pub fn is_nifti(path: &Path) -> bool {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
-    name.ends_with(".nii") || name.ends_with(".nii.gz")
+    nifti::is_nifti_name(path)
 }
 
 /// All voxels of a stack.

@@ -8,7 +8,7 @@ use eframe::egui::{
 use super::corner_text::{Corners, carries_text, corners};
 use super::slice_painter::paint_slice;
 use super::{icons, theme};
-use crate::app::{App, Command, CornerText};
+use crate::app::{App, Command, CornerText, OpenVolume};
 use crate::findings::ReviewState;
 use crate::geometry::{DVec2, DVec3, ImagePlane, ViewPlane};
 use crate::volume::{Calibration, Layout, VoiWindow};
@@ -60,7 +60,7 @@ pub fn viewport_ui(
         .workspace
         .open
         .as_ref()
-        .is_some_and(|open| open.is_volumetric());
+        .is_some_and(OpenVolume::is_volumetric);
     let name = if volumetric {
         format!("{} view", view.name())
     } else {
@@ -135,7 +135,7 @@ fn gestures(
         .workspace
         .open
         .as_ref()
-        .is_some_and(|open| open.is_volumetric());
+        .is_some_and(OpenVolume::is_volumetric);
     if response.is_pointer_button_down_on() && app.workspace.active != view {
         commands.push(Command::Activate(view));
     }

@@ -16,7 +16,7 @@ use super::results_panel::results_ui;
 use super::status_bar::status_bar_ui;
 use super::viewport::{Hover, viewport_ui};
 use super::{slice_painter, theme};
-use crate::app::{Action, App, Command};
+use crate::app::{Action, App, Command, OpenVolume};
 use crate::geometry::ViewPlane;
 use crate::runtime::Runtime;
 
@@ -127,7 +127,7 @@ impl eframe::App for Window {
                 .size_range(180.0..=460.0)
                 .frame(bar(Margin::symmetric(10, 6)))
                 .show(ui, |ui| {
-                    browser_ui(ui, app, &mut self.thumbnails, &mut commands)
+                    browser_ui(ui, app, &mut self.thumbnails, &mut commands);
                 });
         }
         if !app.browser.is_empty() {
@@ -194,7 +194,7 @@ fn tiles(app: &App, rect: Rect) -> Vec<(ViewPlane, Rect)> {
     let volumetric = workspace
         .open
         .as_ref()
-        .is_some_and(|open| open.is_volumetric());
+        .is_some_and(OpenVolume::is_volumetric);
     if !volumetric {
         return vec![(workspace.main, rect)];
     }

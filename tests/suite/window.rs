@@ -70,7 +70,7 @@ fn wait(h: &mut Harness<'static, Window>, what: &str, holds: impl Fn(&Window) ->
     let start = Instant::now();
     while !holds(h.state()) {
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < Duration::from_mins(1),
             "{what} did not happen: {:?}",
             h.state().app().notices
         );
