@@ -484,8 +484,9 @@ fn badge_ui(over: &Over, app: &App, view: ViewPlane) {
         ReviewState::Accepted => theme::ACCENT,
         ReviewState::Rejected => theme::FAILURE,
     };
-    let pos = pos2(over.rect.center().x, over.rect.top() + 30.0);
-    over.small(pos, Align2::CENTER_TOP, results.badge(), color);
+    let above = corners(app, view, 0.0).top_right.len() as f32;
+    let pos = over.rect.right_top() + vec2(-12.0, 15.0 + 16.5 * above);
+    over.small(pos, Align2::RIGHT_TOP, results.badge(), color);
 }
 
 #[cfg(test)]
