@@ -18,8 +18,8 @@ use crate::volume::{LabelMap, Volume, Voxels};
 pub enum Error {
     /// The adapter refused even a reduced texture.
     #[error(
-        "the graphics adapter has no memory for {dims:?} voxels, not even with every {}. slice",
-        voxels_per_texel[2]
+        "the graphics memory does not hold {} × {} × {} voxels, not even coarsely",
+        dims[0], dims[1], dims[2]
     )]
     OutOfMemory {
         /// The volume.
@@ -124,6 +124,9 @@ fn rgba([r, g, b]: [u8; 3]) -> [u8; 4] {
     [r, g, b, 255]
 }
 
+/// With fewer than every 16th voxel a picture shows nothing that one could trust.
+const COARSEST: usize = 16;
+
 /// A grid of voxels on the GPU, whole or every n-th voxel of it.
 pub struct GridTexture {
     pub view: TextureView,
@@ -148,6 +151,9 @@ impl GridTexture {
         let limit = device.limits().max_texture_dimension_3d as usize;
         let mut every = reduction(dims, texels.size(), limit, most_bytes);
         for _ in 0..3 {
+            if every.iter().any(|n| *n > COARSEST) {
+                break;
+            }
             if let Some(texture) = Self::create(device, texels, dims, every) {
                 return Ok(texture);
             }

@@ -20,6 +20,45 @@ pub fn install(state: &RenderState) {
     state.renderer.write().callback_resources.insert(slices);
 }
 
+/// Bounds the bytes of all textures.
+pub fn limit(state: &RenderState, bytes: usize) {
+    let mut renderer = state.renderer.write();
+    if let Some(slices) = renderer.callback_resources.get_mut::<SliceGpu>() {
+        slices.set_budget(bytes);
+    }
+}
+
+/// What the GPU can show of the open volume.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Drawn {
+    /// Why it shows nothing.
+    pub failure: Option<String>,
+    /// Every how many voxels are shown along i, j, k, when not all are.
+    pub voxels_per_texel: Option<[usize; 3]>,
+    /// Uploaded part, 0 to 1, while it is not all there.
+    pub uploading: Option<f32>,
+}
+
+/// Asks the GPU what it shows of the open volume, as of the last frame.
+pub fn drawn(state: Option<&RenderState>, app: &App) -> Drawn {
+    let (Some(state), Some(open)) = (state, &app.workspace.open) else {
+        return Drawn::default();
+    };
+    let renderer = state.renderer.read();
+    let Some(slices) = renderer.callback_resources.get::<SliceGpu>() else {
+        return Drawn::default();
+    };
+    let key = (open.id.0, open.revision);
+    let fidelity = slices.fidelity(key);
+    Drawn {
+        failure: slices.failure(key).map(ToString::to_string),
+        voxels_per_texel: fidelity
+            .map(|f| f.voxels_per_texel)
+            .filter(|v| *v != [1; 3]),
+        uploading: fidelity.map(|f| f.loaded).filter(|l| *l < 1.0),
+    }
+}
+
 struct SliceCallback {
     slot: u64,
     view: SliceView,

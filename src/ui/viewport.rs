@@ -2,11 +2,12 @@
 
 use eframe::egui::{
     Align2, Color32, CornerRadius, Event, FontId, MouseWheelUnit, PointerButton, Pos2, Rect,
-    Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Response, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2, WidgetInfo, pos2,
+    vec2,
 };
 
 use super::corner_text::{Corners, carries_text, corners};
-use super::slice_painter::paint_slice;
+use super::slice_painter::{Drawn, paint_slice};
 use super::{icons, theme};
 use crate::app::{App, Command, CornerText, OpenVolume};
 use crate::findings::ReviewState;
@@ -51,6 +52,7 @@ impl Placement {
 pub fn viewport_ui(
     ui: &mut Ui,
     app: &App,
+    drawn: &Drawn,
     view: ViewPlane,
     rect: Rect,
     commands: &mut Vec<Command>,
@@ -71,6 +73,11 @@ pub fn viewport_ui(
     painter.rect_filled(rect, CornerRadius::ZERO, theme::VIEWPORT);
     let placement = place(app, view, rect)?;
     paint_slice(ui, app, &placement, view);
+    if let Some(reason) = &drawn.failure {
+        // CLINICAL: an empty view says why; black must not be taken for air.
+        failure_ui(ui, rect, reason);
+        return None;
+    }
     let over = Over { ui, rect };
     if volumetric && app.workspace.show_crosshair {
         crosshair_ui(&over, app, view, &placement);
@@ -81,6 +88,7 @@ pub fn viewport_ui(
     corners_ui(&over, &corners(app, view, zoom));
     if carries_text(app) == view {
         doubts_ui(&over, app);
+        fidelity_ui(&over, drawn);
     }
     badge_ui(&over, app, view);
     if volumetric && app.workspace.active == view && app.workspace.maximized.is_none() {
@@ -305,6 +313,8 @@ fn letters_ui(over: &Over, app: &App, placement: &Placement) {
     }
     let [left, right, top, bottom] = placement.plane.edge_letters();
     let (r, font) = (over.rect, theme::medium(15.0));
+    // In narrow tiles the slice number reaches the middle.
+    let below = if r.width() < 260.0 { 26.0 } else { 8.0 };
     let spots = [
         (
             pos2(r.left() + 10.0, r.center().y),
@@ -316,7 +326,7 @@ fn letters_ui(over: &Over, app: &App, placement: &Placement) {
             Align2::RIGHT_CENTER,
             right,
         ),
-        (pos2(r.center().x, r.top() + 8.0), Align2::CENTER_TOP, top),
+        (pos2(r.center().x, r.top() + below), Align2::CENTER_TOP, top),
         (
             pos2(r.center().x, r.bottom() - 26.0),
             Align2::CENTER_BOTTOM,
@@ -468,6 +478,46 @@ fn doubts_ui(over: &Over, app: &App) {
             &format!("and {more} more, listed on the right"),
             theme::DOUBT,
         );
+    }
+}
+
+/// The volume cannot be drawn: what happened, what it means, what can be done.
+fn failure_ui(ui: &mut Ui, rect: Rect, reason: &str) {
+    let width = (rect.width() - 32.0).clamp(60.0, 460.0);
+    let middle = Rect::from_center_size(rect.center(), vec2(width, 130.0));
+    let mut child = ui.new_child(UiBuilder::new().max_rect(middle));
+    child.set_clip_rect(rect);
+    child.label(
+        RichText::new(format!("{}  This series cannot be drawn", icons::WARNING))
+            .size(15.0)
+            .color(theme::FAILURE),
+    );
+    if rect.width() < 300.0 {
+        return;
+    }
+    child.label(RichText::new(reason).color(theme::TEXT));
+    child.label(
+        RichText::new("The data are untouched: models, measurements and exports work. Close other series or programs that use graphics memory, then open it again.")
+            .color(theme::TEXT_WEAK),
+    );
+}
+
+/// Says when the picture holds less than the data, above the ruler.
+fn fidelity_ui(over: &Over, drawn: &Drawn) {
+    let lines = match (drawn.voxels_per_texel, drawn.uploading) {
+        (Some([i, j, k]), _) => vec![
+            format!(
+                "{}  Coarse picture: one of {i} × {j} × {k} voxels",
+                icons::WARNING
+            ),
+            "Graphics memory is short. Values and models use all.".to_owned(),
+        ],
+        (None, Some(part)) => vec![format!("Preparing the views  {:.0} %", part * 100.0)],
+        (None, None) => return,
+    };
+    for (n, line) in lines.iter().rev().enumerate() {
+        let pos = over.rect.center_bottom() - vec2(0.0, 50.0 + 17.0 * n as f32);
+        over.small(pos, Align2::CENTER_BOTTOM, line, theme::DOUBT);
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Window {
     thumbnails: Thumbnails,
     hover: Option<Hover>,
     title: String,
+    gpu: Option<egui_wgpu::RenderState>,
 }
 
 impl Window {
@@ -52,6 +53,7 @@ impl Window {
             thumbnails: Thumbnails::default(),
             hover: None,
             title: String::new(),
+            gpu: cc.wgpu_render_state.clone(),
         };
         window.carry_out(&cc.egui_ctx);
         window
@@ -72,6 +74,13 @@ impl Window {
     pub fn event(&mut self, ctx: &egui::Context, event: crate::app::Event) {
         self.app.on_event(event);
         self.carry_out(ctx);
+    }
+
+    /// Bounds the graphics memory of volumes; for tests of what is shown when it is short.
+    pub fn limit_graphics_memory(&self, bytes: usize) {
+        if let Some(state) = &self.gpu {
+            slice_painter::limit(state, bytes);
+        }
     }
 
     fn carry_out(&mut self, ctx: &egui::Context) {
@@ -110,6 +119,7 @@ impl eframe::App for Window {
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
         let mut commands = Vec::new();
         let app = &self.app;
+        let drawn = slice_painter::drawn(self.gpu.as_ref(), app);
         let bar = |margin: Margin| Frame::new().fill(theme::PANEL).inner_margin(margin);
         Panel::top("menu")
             .frame(bar(Margin::symmetric(10, 4)))
@@ -147,7 +157,7 @@ impl eframe::App for Window {
                     return;
                 }
                 for (view, tile) in tiles(app, rect) {
-                    if let Some(found) = viewport_ui(ui, app, view, tile, &mut commands) {
+                    if let Some(found) = viewport_ui(ui, app, &drawn, view, tile, &mut commands) {
                         hover = Some(found);
                     }
                 }

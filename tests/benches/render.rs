@@ -93,7 +93,7 @@ fn view(volume: &Volume, plane: ViewPlane, slice: usize) -> SliceView {
 }
 
 /// A cylinder of soft tissue with texture, in air.
-fn body() -> Volume {
+pub fn body() -> Volume {
     let axes = [DVec3::X, DVec3::Y, DVec3::Z];
     let geometry = VolumeGeometry::from_axes([512, 512, 300], DVec3::ZERO, axes, [0.7, 0.7, 1.0])
         .expect("a valid grid");

@@ -11,6 +11,8 @@ mod engine;
 mod export;
 mod models;
 mod nifti;
+mod program;
 mod render;
 mod seg_export;
+mod snapshots;
 mod window;

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use eframe::egui::{
-    Event as InputEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, TouchPhase, vec2,
+    Event as InputEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, TouchPhase, Vec2, vec2,
 };
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 use negatoscope::app::{AskFor, Event};
 use negatoscope::dicom::{ImageSeriesOptions, write_image_series};
 use negatoscope::geometry::{DVec3, VolumeGeometry};
-use negatoscope::runtime::{Home, RandomUids, Runtime, now_utc};
+use negatoscope::runtime::{Home, RandomUids, Runtime};
 use negatoscope::ui::Window;
 use negatoscope::volume::phantom::head_mr;
 
-fn has_gpu() -> bool {
+pub fn has_gpu() -> bool {
     let found = negatoscope::render::Offscreen::new().is_some();
     assert!(
         found || std::env::var_os("REQUIRE_GPU").is_none(),
@@ -28,7 +28,7 @@ fn has_gpu() -> bool {
 }
 
 /// A small synthetic study around the left hippocampus.
-fn study(folder: &Path) -> PathBuf {
+pub fn study(folder: &Path) -> PathBuf {
     let axes = [DVec3::X, DVec3::Y, DVec3::Z];
     let geometry =
         VolumeGeometry::from_axes([56, 64, 40], DVec3::new(0.0, -35.0, -45.0), axes, [1.0; 3])
@@ -51,22 +51,27 @@ fn study(folder: &Path) -> PathBuf {
         &study,
         &options,
         &mut RandomUids::fresh,
-        now_utc(),
+        // Shown in the corner, so that pictures of it stay the same.
+        "2026-01-02T03:04:05Z".parse().unwrap(),
     )
     .unwrap();
     study
 }
 
-fn harness(home: &Path, paths: Vec<PathBuf>) -> Harness<'static, Window> {
+pub fn harness(home: &Path, paths: Vec<PathBuf>) -> Harness<'static, Window> {
+    harness_of(vec2(1280.0, 800.0), home, paths)
+}
+
+pub fn harness_of(size: Vec2, home: &Path, paths: Vec<PathBuf>) -> Harness<'static, Window> {
     let home = Home::resolve(Some(home.join("home")));
     Harness::builder()
-        .with_size(vec2(1280.0, 800.0))
+        .with_size(size)
         .wgpu()
         .build_eframe(move |cc| Window::new(cc, Runtime::new(home).unwrap(), paths))
 }
 
 /// Steps frames until something holds; fails after a minute, which no step needs.
-fn wait(h: &mut Harness<'static, Window>, what: &str, holds: impl Fn(&Window) -> bool) {
+pub fn wait(h: &mut Harness<'static, Window>, what: &str, holds: impl Fn(&Window) -> bool) {
     let start = Instant::now();
     while !holds(h.state()) {
         assert!(
@@ -80,7 +85,7 @@ fn wait(h: &mut Harness<'static, Window>, what: &str, holds: impl Fn(&Window) ->
     h.run_steps(2);
 }
 
-fn is_loaded(window: &Window) -> bool {
+pub fn is_loaded(window: &Window) -> bool {
     window
         .app()
         .workspace
@@ -194,4 +199,54 @@ fn a_running_model_is_cancelled_from_the_window() {
     h.key_press(Key::Escape);
     wait(&mut h, "the end of the job", |w| w.app().jobs.is_empty());
     assert!(h.state().app().results.is_none());
+}
+
+/// Copies of the study's folder stand for studies of other patients.
+#[test]
+fn a_folder_is_analyzed_from_the_menu_and_a_row_opened() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let studies = folder.path().join("studies");
+    for name in ["one", "two"] {
+        study(&studies.join(name));
+    }
+    std::fs::write(studies.join("notes.txt"), "no image").unwrap();
+    let mut h = harness(folder.path(), vec![]);
+    h.run_steps(2);
+    h.get_by_label("Analysis").click();
+    h.run_steps(2);
+    h.get_by_label_contains("Analyze folder…").click();
+    h.run_steps(2);
+    // The answers of the two file dialogs are given by the test.
+    let out = folder.path().join("out");
+    let ctx = h.ctx.clone();
+    for (ask, path) in [
+        (AskFor::BatchInput, studies),
+        (AskFor::BatchOutput, out.clone()),
+    ] {
+        h.state_mut().event(&ctx, Event::Chosen(ask, vec![path]));
+        h.run_steps(2);
+    }
+    h.get_by_label_contains("Start batch").click();
+    wait(&mut h, "the end of the batch", |w| {
+        w.app().batch.summary.is_some() && w.app().jobs.is_empty()
+    });
+    let rows = &h.state().app().batch.rows;
+    assert_eq!(
+        rows.iter().filter(|r| r.status == "done").count(),
+        2,
+        "{rows:?}"
+    );
+    assert!(out.join("batch.csv").is_file() && out.join("batch.json").is_file());
+
+    h.get_all_by_label("Open").last().unwrap().click();
+    wait(&mut h, "the row's study", |w| {
+        is_loaded(w) && w.app().results.is_some()
+    });
+    assert!(
+        h.state().app().dialog.is_none(),
+        "the dialog gives way to the images"
+    );
 }
