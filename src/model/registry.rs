@@ -94,6 +94,9 @@ impl Registry {
 
     /// Installs a verified package; an older copy of the same version is replaced.
     ///
+    /// The folder is written whole beside its place and renamed into it: a kill at any moment
+    /// leaves the old package or the new one.
+    ///
     /// # Errors
     /// [`Error::Io`].
     pub fn install(&self, package: &VerifiedPackage) -> Result<PathBuf, Error> {
@@ -102,20 +105,29 @@ impl Registry {
             source,
             path: folder.clone(),
         };
-        std::fs::create_dir_all(&folder).map_err(io)?;
+        let parent = folder
+            .parent()
+            .expect("a place has its id's folder above it");
+        std::fs::create_dir_all(parent).map_err(io)?;
+        // A dot in front: no package, whatever happens to it.
+        let coming = parent.join(format!(".{}.part", package.manifest().version));
+        if coming.exists() {
+            std::fs::remove_dir_all(&coming).map_err(io)?;
+        }
+        std::fs::create_dir(&coming).map_err(io)?;
         let files = package.files();
         let write = |name: &str, bytes: &[u8]| {
-            whole_file::write(&folder.join(name), |w| -> std::io::Result<()> {
+            whole_file::write(&coming.join(name), |w| -> std::io::Result<()> {
                 w.write_all(bytes)
             })
             .map_err(io)
         };
-        // The manifest comes last: without it the folder is no package.
         write("weights.safetensors", &files.weights)?;
         if let Some(card) = &files.card {
             write("MODEL_CARD.md", card)?;
         }
         write("manifest.json", &files.manifest)?;
+        swap_in(&coming, &folder).map_err(io)?;
         Ok(folder)
     }
 
@@ -166,8 +178,11 @@ impl Registry {
     fn folders(&self) -> Vec<PathBuf> {
         let children = |folder: &Path| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let mut paths: Vec<PathBuf> =
-                entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+            let visible = |p: &PathBuf| {
+                let name = p.file_name().unwrap_or_default().to_string_lossy();
+                p.is_dir() && !name.starts_with('.')
+            };
+            let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(visible).collect();
             paths.sort();
             paths
         };
@@ -184,4 +199,21 @@ impl Registry {
             installed,
         }
     }
+}
+
+/// Moves a finished folder into its place; what was there goes.
+fn swap_in(coming: &Path, place: &Path) -> std::io::Result<()> {
+    if !place.exists() {
+        return std::fs::rename(coming, place);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        // Some file systems cannot exchange; they take the way below.
+        if renameat_with(CWD, coming, CWD, place, RenameFlags::EXCHANGE).is_ok() {
+            return std::fs::remove_dir_all(coming);
+        }
+    }
+    std::fs::remove_dir_all(place)?;
+    std::fs::rename(coming, place)
 }

@@ -216,3 +216,41 @@ fn all_eight_brainchop_models_load() {
     assert_eq!(ids.len(), 17);
     assert!(ids.iter().any(|id| id == "brainchop-16"));
 }
+
+#[test]
+fn a_package_is_installed_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::new(folder.path().to_owned());
+    // A copy under another name, since the bundled one needs no installing.
+    let with_name = |name: &str| {
+        let original = bundled();
+        let files = original.files();
+        let mut manifest = original.manifest().clone();
+        manifest.id = "copy".to_owned();
+        manifest.name = name.to_owned();
+        VerifiedPackage::verify(PackageFiles {
+            manifest: serde_json::to_vec(&manifest).unwrap(),
+            weights: files.weights.clone(),
+            card: files.card.clone(),
+            path: PathBuf::from("copy"),
+        })
+        .unwrap()
+    };
+    let place = registry.install(&with_name("first")).unwrap();
+    let parent = place.parent().unwrap();
+    // What a kill in the middle of a later install leaves behind is no model.
+    let torn = parent.join(".1.0.0.part");
+    std::fs::create_dir(&torn).unwrap();
+    std::fs::write(torn.join("manifest.json"), b"{").unwrap();
+    assert_eq!(registry.find("copy").unwrap().manifest.name, "first");
+    assert!(
+        registry
+            .verify_all()
+            .iter()
+            .all(|(_, outcome)| outcome.is_ok())
+    );
+    // The next install takes it away and replaces the package.
+    registry.install(&with_name("second")).unwrap();
+    assert_eq!(registry.find("copy").unwrap().manifest.name, "second");
+    assert_eq!(std::fs::read_dir(parent).unwrap().count(), 1);
+}
