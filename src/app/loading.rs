@@ -56,7 +56,7 @@ impl App {
             self.pending_segmentation = segmentation_of(&fresh, &key);
             self.open_series(key);
             if skipped > 0 {
-                let text = "They are not DICOM images or could not be read: File ▸ Skipped files… tells why.";
+                let text = "They are not DICOM images or could not be read: “Skipped files…” in the File menu tells why.";
                 self.notices.push(Notice {
                     level: NoticeLevel::Info,
                     title: format!("{skipped} files skipped"),

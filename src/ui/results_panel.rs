@@ -81,6 +81,7 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                 _ => estimate.reasons.join("; "),
             };
             icon_line_ui(ui, icon, color, &reasons);
+            let refused = estimate.traffic == Traffic::Red;
             let time = estimate
                 .seconds
                 .map(|s| format!("about {}  ·  ", seconds_words(s)));
@@ -91,7 +92,10 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                 bytes_words(estimate.available_bytes),
                 estimate.device
             );
-            ui.add(egui::Label::new(RichText::new(needs).small().color(theme::TEXT_WEAK)).wrap());
+            if !refused {
+                let needs = RichText::new(needs).small().color(theme::TEXT_WEAK);
+                ui.add(egui::Label::new(needs).wrap());
+            }
         }
         if !selected.limits.is_empty() {
             ui.collapsing(RichText::new("Known limits").small(), |ui| {
@@ -113,7 +117,9 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         if response.clicked() {
             commands.push(Command::RunModel);
         }
-        if let (Err(reason), true) = (&can, app.workspace.open.is_some()) {
+        // A refusal by the envelope stands above already.
+        let told = matches!(&app.estimate, Some(Ok(e)) if e.traffic == Traffic::Red);
+        if let (Err(reason), true, false) = (&can, app.workspace.open.is_some(), told) {
             ui.label(RichText::new(reason).small().color(theme::TEXT_WEAK));
         }
     }
