@@ -11,13 +11,16 @@ mod envelope;
 mod network;
 mod normalize;
 mod plan;
+pub mod reference;
 mod run;
+mod tensor;
 
 pub use components::largest_component;
 pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
 pub use run::{Executor, Found, Model, Settings, device_name};
+pub use tensor::{Array, Program};
 
 /// Why a model cannot be run.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ mod dicom_decode;
 mod dicom_read;
 mod engine;
 mod export;
+mod graph;
 mod models;
 mod nifti;
 mod program;

@@ -6,7 +6,7 @@
 
 mod shapes;
 
-pub use shapes::{MOST_ELEMENTS, Shape, WeightShapes};
+pub use shapes::{MOST_ELEMENTS, Shape, WeightShapes, slice_bounds};
 
 /// A network.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,77 @@
+//! Values and weights of a graph, in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Error;
+use crate::model::graph::Graph;
+
+/// Numbers on axes, the last axis fastest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Array {
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// As many as the axes span.
+    pub values: Vec<f32>,
+}
+
+impl Array {
+    /// From values that fill the shape.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn new(shape: &[usize], values: Vec<f32>) -> Self {
+        let count: usize = shape.iter().product();
+        assert_eq!(count, values.len(), "values fill the shape {shape:?}");
+        let shape = shape.to_vec();
+        Self { shape, values }
+    }
+}
+
+/// A graph with its weights.
+#[derive(Clone, Debug)]
+pub struct Program {
+    graph: Arc<Graph>,
+    weights: Arc<HashMap<String, Array>>,
+}
+
+impl Program {
+    /// Checks that each tensor of the graph is there and fits, on an example grid.
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn new(
+        graph: Arc<Graph>,
+        weights: HashMap<String, Array>,
+        example: &[usize],
+    ) -> Result<Self, Error> {
+        let program = Self {
+            graph,
+            weights: Arc::new(weights),
+        };
+        program.shapes(example)?;
+        Ok(program)
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// A tensor that [`Program::new`] has found.
+    ///
+    /// # Panics
+    /// When the graph does not name it.
+    pub fn weight(&self, name: &str) -> &Array {
+        &self.weights[name]
+    }
+
+    /// The shape of each operation's value for a grid.
+    ///
+    /// # Errors
+    /// [`Error::Network`], e.g. for a grid on which a skip does not fit.
+    pub fn shapes(&self, spatial: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
+        let shape = |name: &str| self.weights.get(name).map(|w| w.shape.clone());
+        self.graph.shapes(spatial, &shape).map_err(Error::Network)
+    }
+}
