@@ -11,6 +11,7 @@ mod envelope;
 mod network;
 mod normalize;
 mod plan;
+pub mod procedure;
 mod run;
 
 pub use components::largest_component;
