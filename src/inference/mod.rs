@@ -12,6 +12,7 @@ mod network;
 mod normalize;
 mod plan;
 pub mod reference;
+pub mod procedure;
 mod run;
 mod tensor;
 
