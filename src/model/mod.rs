@@ -7,6 +7,7 @@ mod builtin;
 pub mod graph;
 mod manifest;
 mod package;
+pub mod procedure;
 mod registry;
 
 pub use manifest::{

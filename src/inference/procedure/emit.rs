@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use super::labels::Reducer;
 use super::pieces::{Element, Pieces};
-use super::plans::LabelRule;
 use super::spline::Axis;
 use super::stream_plan::{StreamPlan, Sweep, mixes};
+use crate::model::procedure::LabelRule;
 
 /// Lines of the result that one thread works on at a time.
 const LINES: usize = 16;

@@ -1,6 +1,6 @@
 //! From logits to labels, and from labels to the channels of a cascade's next stage.
 
-use super::plans::LabelRule;
+use crate::model::procedure::LabelRule;
 
 /// One channel per label of `foreground`: 1 where the voxel has it (`convert_labelmap_to_one_hot`).
 pub fn one_hot(labels: &[i16], foreground: &[u8]) -> Vec<f32> {

@@ -12,7 +12,6 @@ mod emit;
 mod labels;
 mod normalize;
 mod pieces;
-mod plans;
 mod prepare;
 mod resample;
 mod spline;
@@ -20,14 +19,14 @@ mod stream;
 mod stream_plan;
 mod windows;
 
+pub use crate::model::procedure::{
+    Channel, Intensities, LabelRule, Preprocessing, Procedure, Resampling, RuleError, Scheme,
+    WindowRule, new_shape,
+};
 pub use array::{Image, Labels, transpose};
 pub use crop::{Box3, crop_box, nonzero_mask};
 pub use labels::one_hot;
 pub use normalize::normalize;
-pub use plans::{
-    Channel, Intensities, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
-    new_shape,
-};
 pub use prepare::{Grids, Prepared, PreviousStage, prepare};
 pub use resample::{resample_image, resample_labels};
 pub use stream::{NetworkError, PatchNetwork, predict_streamed};
@@ -41,6 +40,9 @@ pub enum Error {
     /// As asked.
     #[error(transparent)]
     Cancelled(#[from] crate::task::Cancelled),
+    /// The plans' rules cannot be followed.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
     /// A rule that the plans ask for and that does not exist here.
     #[error("the model asks for {0}, which is not supported")]
     Unsupported(String),

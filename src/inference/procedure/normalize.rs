@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::array::Image;
-use super::plans::{Channel, Scheme};
+use crate::model::procedure::{Channel, Scheme};
 
 const SMALLEST_DEVIATION: f32 = 1e-8;
 const CHUNK: usize = 1 << 16;

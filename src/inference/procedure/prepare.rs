@@ -4,9 +4,9 @@ use super::array::{Image, Labels, transpose};
 use super::crop::{Box3, crop_box, nonzero_mask};
 use super::labels::one_hot;
 use super::normalize::normalize;
-use super::plans::{Preprocessing, new_shape};
 use super::resample::{resample_image, resample_labels};
 use super::{Error, array};
+use crate::model::procedure::{Preprocessing, new_shape};
 use crate::task::Task;
 
 /// The network's input, and where it came from.

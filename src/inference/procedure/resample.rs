@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::Error;
 use super::array::{Image, volume};
 use super::normalize::extent;
-use super::plans::Resampling;
 use super::spline::Axis;
+use crate::model::procedure::Resampling;
 use crate::task::Task;
 
 /// Columns that are resampled together.

@@ -14,10 +14,10 @@ use super::Error;
 use super::array::{Image, Labels, volume};
 use super::emit::{Borders, emit};
 use super::pieces::{Element, Pieces};
-use super::plans::Procedure;
 use super::prepare::Prepared;
 use super::stream_plan::{StreamPlan, Sweep};
 use super::windows::importance_map;
+use crate::model::procedure::Procedure;
 use crate::task::Task;
 
 /// Whatever a network fails with.

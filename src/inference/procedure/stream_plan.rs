@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::Error;
 use super::array::volume;
-use super::plans::{LabelRule, Procedure};
 use super::prepare::Grids;
 use super::spline::Axis;
 use super::windows::window_starts;
+use crate::model::procedure::{LabelRule, Procedure};
 
 /// How the sums of weighted logits are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

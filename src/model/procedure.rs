@@ -2,7 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+/// Why rules cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// A rule that the plans ask for and that does not exist here.
+    #[error("the model asks for {0}, which is not supported")]
+    Unsupported(String),
+    /// Image, plans and network do not belong together.
+    #[error("{0}")]
+    Mismatch(String),
+}
 
 /// Everything around one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,11 +49,11 @@ pub struct Preprocessing {
 
 impl Preprocessing {
     /// Spacing of the network's grid, for an image with this spacing (already transposed).
-    pub fn spacing_for(&self, original: [f64; 3]) -> Result<[f64; 3], Error> {
+    pub fn spacing_for(&self, original: [f64; 3]) -> Result<[f64; 3], RuleError> {
         match *self.target_spacing.as_slice() {
             [z, y, x] => Ok([z, y, x]),
             [y, x] => Ok([original[0], y, x]),
-            _ => Err(Error::Mismatch(format!(
+            _ => Err(RuleError::Mismatch(format!(
                 "the target spacing has {} entries, expected 2 or 3",
                 self.target_spacing.len()
             ))),
@@ -79,17 +89,21 @@ impl Scheme {
     /// By nnU-Net's class name.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the name; also for CT without the fingerprint's intensities.
-    pub fn named(name: &str, intensities: Option<Intensities>) -> Result<Self, Error> {
+    /// [`RuleError::Unsupported`] with the name; also for CT without the fingerprint's intensities.
+    pub fn named(name: &str, intensities: Option<Intensities>) -> Result<Self, RuleError> {
         Ok(match name {
             "CTNormalization" => Self::Ct(intensities.ok_or_else(|| {
-                Error::Unsupported("CTNormalization without intensity properties".into())
+                RuleError::Unsupported("CTNormalization without intensity properties".into())
             })?),
             "ZScoreNormalization" => Self::ZScore,
             "RescaleTo01Normalization" => Self::RescaleTo01,
             "RGBTo01Normalization" => Self::RgbTo01,
             "NoNormalization" => Self::None,
-            other => return Err(Error::Unsupported(format!("the normalization {other:?}"))),
+            other => {
+                return Err(RuleError::Unsupported(format!(
+                    "the normalization {other:?}"
+                )));
+            }
         })
     }
 }
@@ -146,16 +160,18 @@ impl Resampling {
     /// By the name of nnU-Net's function.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for other functions (`resample_torch_…`) and other orders, by name.
+    /// [`RuleError::Unsupported`] for other functions (`resample_torch_…`) and other orders, by name.
     pub fn named(
         function: &str,
         is_seg: bool,
         order: u8,
         order_z: u8,
         force_separate_z: Option<bool>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, RuleError> {
         if function != "resample_data_or_seg_to_shape" {
-            return Err(Error::Unsupported(format!("the resampling {function:?}")));
+            return Err(RuleError::Unsupported(format!(
+                "the resampling {function:?}"
+            )));
         }
         let rule = Self {
             is_seg,
@@ -169,10 +185,12 @@ impl Resampling {
     }
 
     /// Refuses orders that do not exist here.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), RuleError> {
         for order in [self.order, self.order_z] {
             if !matches!(order, 0 | 1 | 3) {
-                return Err(Error::Unsupported(format!("resampling of order {order}")));
+                return Err(RuleError::Unsupported(format!(
+                    "resampling of order {order}"
+                )));
             }
         }
         Ok(())
@@ -205,14 +223,18 @@ fn anisotropy(spacing: [f64; 3]) -> f64 {
 /// The grid that an image gets at another spacing (`compute_new_shape`).
 ///
 /// # Errors
-/// [`Error::Mismatch`] for spacings that are not positive, and grids without voxels or beyond memory.
-pub fn new_shape(dims: [usize; 3], current: [f64; 3], new: [f64; 3]) -> Result<[usize; 3], Error> {
+/// [`RuleError::Mismatch`] for spacings that are not positive, and grids without voxels or beyond memory.
+pub fn new_shape(
+    dims: [usize; 3],
+    current: [f64; 3],
+    new: [f64; 3],
+) -> Result<[usize; 3], RuleError> {
     let mut shape = [0; 3];
     for axis in 0..3 {
         // Python rounds halves to the even number.
         let size = (current[axis] / new[axis] * dims[axis] as f64).round_ties_even();
         if !(size >= 1.0 && size <= 65_536.0) {
-            return Err(Error::Mismatch(format!(
+            return Err(RuleError::Mismatch(format!(
                 "{} voxels of {} mm at {} mm",
                 dims[axis], current[axis], new[axis]
             )));
@@ -239,26 +261,26 @@ impl WindowRule {
     /// The patch as `[z, y, x]`; a slice is one deep.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for other ranks, empty sizes, a step outside 0 to 1 and foreign axes.
-    pub fn patch(&self) -> Result<[usize; 3], Error> {
+    /// [`RuleError::Mismatch`] for other ranks, empty sizes, a step outside 0 to 1 and foreign axes.
+    pub fn patch(&self) -> Result<[usize; 3], RuleError> {
         let patch = match *self.patch_size.as_slice() {
             [z, y, x] => [z, y, x],
             [y, x] => [1, y, x],
             _ => {
-                return Err(Error::Mismatch(format!(
+                return Err(RuleError::Mismatch(format!(
                     "the patch has {} axes, expected 2 or 3",
                     self.patch_size.len()
                 )));
             }
         };
         if patch.contains(&0) || !(self.step > 0.0 && self.step <= 1.0) {
-            return Err(Error::Mismatch(format!(
+            return Err(RuleError::Mismatch(format!(
                 "a patch of {patch:?} with step {}",
                 self.step
             )));
         }
         if self.mirror_axes.iter().any(|&a| a >= self.patch_size.len()) {
-            return Err(Error::Mismatch(format!(
+            return Err(RuleError::Mismatch(format!(
                 "mirroring along {:?} of a patch with {} axes",
                 self.mirror_axes,
                 self.patch_size.len()
