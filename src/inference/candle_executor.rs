@@ -108,5 +108,9 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Relu => x.relu(),
         Activation::Elu => x.elu(1.0),
         Activation::Gelu => x.gelu_erf(),
+        Activation::LeakyRelu(slope) => x.relu()? - (x.neg()?.relu()? * f64::from(slope))?,
+        Activation::Silu => x.silu(),
+        Activation::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
+        Activation::Tanh => x.tanh(),
     }
 }

@@ -1,4 +1,6 @@
-//! The definition of the convolution, term by term in f64: what the fast versions are held to.
+//! The definitions of convolutions, term by term in f64: what the fast versions are held to.
+
+use super::conv::ConvShape;
 
 /// "Same" 3-D convolution (cross-correlation, as in PyTorch) with stride 1.
 ///
@@ -49,6 +51,51 @@ pub fn conv3d_literal(
                     out.push(sum);
                 }
             }
+        }
+    }
+    out
+}
+
+/// A convolution of any shape; `input` `[ci][z][y][x]`, `weights` `[co][ci / groups][kz][ky][kx]`,
+/// `bias` `[co]` or empty. Returns `[co][z][y][x]`.
+///
+/// # Panics
+/// When lengths do not fit the shape.
+pub fn conv_literal(
+    shape: &ConvShape,
+    input: &[f32],
+    dims: [usize; 3],
+    weights: &[f32],
+    bias: &[f32],
+) -> Vec<f64> {
+    let [nz, ny, nx] = dims;
+    let [oz, oy, ox] = shape.output_dims(dims).expect("the kernel fits");
+    let [kz, ky, kx] = shape.kernel;
+    let per_group = shape.input / shape.groups;
+    let inside = |axis: usize, at: usize, tap: usize| {
+        (at * shape.stride[axis] + tap * shape.dilation[axis])
+            .checked_sub(shape.padding[axis][0])
+            .filter(|p| *p < dims[axis])
+    };
+    let mut out = Vec::with_capacity(shape.output * oz * oy * ox);
+    for o in 0..shape.output {
+        let first = o / (shape.output / shape.groups) * per_group;
+        for v in 0..oz * oy * ox {
+            let (z, y, x) = (v / (oy * ox), v / ox % oy, v % ox);
+            let mut sum = bias.get(o).copied().map_or(0.0, f64::from);
+            for i in 0..per_group {
+                for k in 0..kz * ky * kx {
+                    let (tz, ty, tx) = (k / (ky * kx), k / kx % ky, k % kx);
+                    if let (Some(z), Some(y), Some(x)) =
+                        (inside(0, z, tz), inside(1, y, ty), inside(2, x, tx))
+                    {
+                        let value = input[(((first + i) * nz + z) * ny + y) * nx + x];
+                        let weight = weights[(o * per_group + i) * kz * ky * kx + k];
+                        sum += f64::from(value) * f64::from(weight);
+                    }
+                }
+            }
+            out.push(sum);
         }
     }
     out

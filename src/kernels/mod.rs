@@ -1,16 +1,29 @@
-//! 3-D convolutions for the CPU: direct, register-tiled, for any dilation; and their definition.
+//! Operations of networks on the CPU: convolutions, norms, pooling and their literal definitions.
 //!
-//! Knows slices of `f32` and shapes, nothing else. Activations live in [`Planes`]: rows of one
-//! channel padded with zeros at both ends, so that the inner loop never asks where the edge is.
+//! Knows slices of `f32` and shapes, nothing else. [`Blocked`] holds activations in blocks of eight
+//! channels; [`Conv`] is a convolution of any shape on them, computed directly or by Winograd's
+//! method. [`Planes`] with [`Conv3d`] is the older layer for MeshNet: rows of one channel padded
+//! with zeros at both ends.
 
+mod blocked;
+mod conv;
 mod conv3d;
+mod depthwise;
+mod direct;
+mod finish;
 mod literal;
+mod minimal;
 mod planes;
 mod pointwise;
+mod scratch;
 mod simd;
+mod tile;
+mod winograd;
 
+pub use blocked::{BLOCK, Blocked, View, ViewMut, blocked_floats};
+pub use conv::{Conv, ConvShape, Epilogue, Method, Moments, Prologue};
 pub use conv3d::{Conv3d, Stopped, conv3d, conv3d_argmax};
-pub use literal::conv3d_literal;
+pub use literal::{conv_literal, conv3d_literal};
 pub use planes::Planes;
 pub use pointwise::{Activation, instance_norm};
 pub use simd::{Instructions, fma_peak_gflops};

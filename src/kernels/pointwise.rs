@@ -9,9 +9,7 @@ use rayon::prelude::*;
 use super::Planes;
 
 /// Activation after a convolution.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// None.
@@ -23,6 +21,14 @@ pub enum Activation {
     Elu,
     /// x · Φ(x), with the error function (not the tanh approximation).
     Gelu,
+    /// x, or slope · x below zero.
+    LeakyRelu(f32),
+    /// x / (1 + exp(−x)).
+    Silu,
+    /// 1 / (1 + exp(−x)).
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
@@ -34,6 +40,10 @@ impl Activation {
             Self::Relu => x.max(0.0),
             Self::Elu => elu(x),
             Self::Gelu => gelu(x),
+            Self::LeakyRelu(slope) => leaky(x, slope),
+            Self::Silu => x * sigmoid(x),
+            Self::Sigmoid => sigmoid(x),
+            Self::Tanh => tanh(x),
         }
     }
 
@@ -45,6 +55,10 @@ impl Activation {
             Self::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Elu => values.iter_mut().for_each(|x| *x = elu(*x)),
             Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
+            Self::LeakyRelu(slope) => values.iter_mut().for_each(|x| *x = leaky(*x, slope)),
+            Self::Silu => values.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+            Self::Sigmoid => values.iter_mut().for_each(|x| *x = sigmoid(*x)),
+            Self::Tanh => values.iter_mut().for_each(|x| *x = tanh(*x)),
         }
     }
 }
@@ -52,12 +66,47 @@ impl Activation {
 /// x, or exp(x) − 1 below zero, within 3e-7 of the exact value, relative.
 #[inline(always)]
 fn elu(x: f32) -> f32 {
+    let (minus_one, scale) = exp_parts(x.clamp(-87.0, 0.0));
+    let low = scale * minus_one + (scale - 1.0);
+    if x > 0.0 { x } else { low }
+}
+
+#[inline(always)]
+fn leaky(x: f32, slope: f32) -> f32 {
+    if x > 0.0 { x } else { x * slope }
+}
+
+/// 1 / (1 + exp(−x)), from exp(−|x|) so that nothing overflows.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    let e = exp(-x.abs());
+    let low = e / (1.0 + e);
+    if x > 0.0 { 1.0 - low } else { low }
+}
+
+/// tanh x = (1 − e) / (1 + e) with e = exp(−2|x|), close to zero through exp − 1.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let (minus_one, scale) = exp_parts((-2.0 * x.abs()).max(-87.0));
+    let less = scale * minus_one + (scale - 1.0);
+    (-less / (less + 2.0)).copysign(x)
+}
+
+/// exp(x) for x ≤ 0, within 2e-7, relative; 1e-38 below −87.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let (minus_one, scale) = exp_parts(x.clamp(-87.0, 0.0));
+    scale * minus_one + scale
+}
+
+/// exp(r) − 1 and 2ⁿ with exp(x) = 2ⁿ · exp(r), for x from −87 to 0.
+#[inline(always)]
+fn exp_parts(below: f32) -> (f32, f32) {
     // exp(x) − 1 = 2ⁿ·(exp(r) − 1) + (2ⁿ − 1) with x = n·ln 2 + r and |r| ≤ ½ ln 2.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding and taking away 1.5·2²³ rounds to the nearest whole number.
     const ROUND: f32 = 12_582_912.0;
-    let below = x.clamp(-87.0, 0.0);
     let shifted = below * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = below - n * LN2_HIGH - n * LN2_LOW;
@@ -70,8 +119,7 @@ fn elu(x: f32) -> f32 {
     let minus_one = sum * r * r + r;
     // n, a whole number from −126 to 0, stands in the low bits: it becomes the exponent of 2ⁿ.
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    let low = scale * minus_one + (scale - 1.0);
-    if x > 0.0 { x } else { low }
+    (minus_one, scale)
 }
 
 /// x · Φ(x).

@@ -80,41 +80,135 @@ pub trait Lanes: Copy {
     /// # Safety
     /// The instruction set is there.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// # Safety
+    /// The instruction set is there.
+    unsafe fn add(self, other: Self) -> Self;
+    /// # Safety
+    /// The instruction set is there.
+    unsafe fn sub(self, other: Self) -> Self;
+    /// The vector for eight values at a time, of at most eight lanes.
+    type Eight: Lanes;
+    /// All lanes the one float that stands there.
+    ///
+    /// # Safety
+    /// The instruction set is there; a float can be read.
+    #[inline(always)]
+    unsafe fn splat_from(from: *const f32) -> Self {
+        // SAFETY: passed on from the caller.
+        unsafe { Self::splat(from.read_unaligned()) }
+    }
 }
 
-impl Lanes for [f32; 8] {
-    const N: usize = 8;
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        [x; 8]
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller gives 8 readable floats.
-        unsafe { from.cast::<Self>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller gives 8 writable floats.
-        unsafe { to.cast::<Self>().write_unaligned(self) }
-    }
-    #[inline(always)]
-    unsafe fn add_product(self, a: Self, b: Self) -> Self {
-        std::array::from_fn(|n| self[n] + a[n] * b[n])
+/// Work that is compiled for every instruction set.
+pub(super) trait Job {
+    /// What it gives.
+    type Out;
+    /// The work; `#[inline(always)]`, and so is all that it calls.
+    ///
+    /// # Safety
+    /// The instruction set of `V` is there.
+    unsafe fn run<V: Lanes>(self) -> Self::Out;
+}
+
+/// Runs the version for `instructions`, which come from [`Instructions::available`].
+pub(super) fn dispatch<J: Job>(instructions: Instructions, job: J) -> J::Out {
+    // SAFETY: `instructions` are there.
+    match instructions {
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 => unsafe { run_avx512(job) },
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2Fma => unsafe { run_avx2(job) },
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon => unsafe { job.run::<std::arch::aarch64::float32x4_t>() },
+        _ => unsafe { job.run::<[f32; 8]>() },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn run_avx512<J: Job>(job: J) -> J::Out {
+    // SAFETY: the features are on.
+    unsafe { job.run::<std::arch::x86_64::__m512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
+    // SAFETY: the features are on.
+    unsafe { job.run::<std::arch::x86_64::__m256>() }
+}
+
+/// Plain Rust; other lengths than eight stand in for other instruction sets in tests.
+macro_rules! portable {
+    ($n:literal, $eight:ty) => {
+        impl Lanes for [f32; $n] {
+            const N: usize = $n;
+            type Eight = $eight;
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self {
+                [x; $n]
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                // SAFETY: the caller gives as many readable floats.
+                unsafe { from.cast::<Self>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                // SAFETY: the caller gives as many writable floats.
+                unsafe { to.cast::<Self>().write_unaligned(self) }
+            }
+            #[inline(always)]
+            unsafe fn add_product(self, a: Self, b: Self) -> Self {
+                std::array::from_fn(|n| self[n] + a[n] * b[n])
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                std::array::from_fn(|n| self[n] + other[n])
+            }
+            #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                std::array::from_fn(|n| self[n] - other[n])
+            }
+        }
+    };
+}
+portable!(8, Self);
+#[cfg(test)]
+portable!(4, Self);
+#[cfg(test)]
+portable!(16, [f32; 8]);
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_lddqu_si256, _mm256_set1_ps,
-        _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm_load_ss, _mm256_add_ps, _mm256_broadcastss_ps, _mm256_castsi256_ps,
+        _mm256_fmadd_ps, _mm256_lddqu_si256, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps,
+        _mm512_add_ps, _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps,
+        _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use super::Lanes;
 
     impl Lanes for __m256 {
         const N: usize = 8;
+        type Eight = Self;
+        #[inline(always)]
+        unsafe fn splat_from(from: *const f32) -> Self {
+            // Neither of these checks the pointer where debug assertions are on.
+            // SAFETY: the caller has AVX2 and FMA and a readable float.
+            unsafe { _mm256_broadcastss_ps(_mm_load_ss(from)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_sub_ps(self, other) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX2 and FMA.
@@ -140,6 +234,22 @@ mod x86 {
 
     impl Lanes for __m512 {
         const N: usize = 16;
+        type Eight = __m256;
+        #[inline(always)]
+        unsafe fn splat_from(from: *const f32) -> Self {
+            // SAFETY: the caller has AVX-512F and a readable float.
+            unsafe { _mm512_broadcastss_ps(_mm_load_ss(from)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_sub_ps(self, other) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX-512F.
@@ -165,12 +275,25 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32};
+    use std::arch::aarch64::{
+        float32x4_t, vaddq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32,
+    };
 
     use super::Lanes;
 
     impl Lanes for float32x4_t {
         const N: usize = 4;
+        type Eight = Self;
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: NEON belongs to every 64-bit Arm.
+            unsafe { vaddq_f32(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { vsubq_f32(self, other) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: NEON belongs to every 64-bit Arm.
