@@ -8,11 +8,12 @@ mod candle_executor;
 mod components;
 mod conform;
 mod envelope;
+pub mod native;
 mod network;
 mod normalize;
 mod plan;
-pub mod reference;
 pub mod procedure;
+pub mod reference;
 mod run;
 mod tensor;
 

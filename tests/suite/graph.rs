@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use negatoscope::inference::{Array, Program, reference};
-use negatoscope::model::graph::Graph;
+use negatoscope::inference::native::{Native, Workspace};
+use negatoscope::inference::{Array, Error, Program, reference};
+use negatoscope::kernels::Instructions;
+use negatoscope::model::graph::{Affine, Graph, Op, Pool};
 use negatoscope::task::Task;
 use safetensors::SafeTensors;
 
@@ -36,7 +38,7 @@ pub fn difference(got: &Array, want: &Array) -> f64 {
     most / scale
 }
 
-fn check(run: &dyn Fn(&Program, &Array) -> Vec<Array>) {
+fn check(run: &mut dyn FnMut(&Program, &Array) -> Vec<Array>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/graph");
     let bytes = std::fs::read(folder.join("ops.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -66,5 +68,282 @@ fn check(run: &dyn Fn(&Program, &Array) -> Vec<Array>) {
 
 #[test]
 fn the_reference_executor_computes_what_pytorch_does() {
-    check(&|program, input| reference::run(program, input, &Device::Cpu, &Task::new()).unwrap());
+    check(&mut |program, input| {
+        reference::run(program, input, &Device::Cpu, &Task::new()).unwrap()
+    });
+}
+
+#[test]
+fn the_fast_executor_computes_what_pytorch_does() {
+    for instructions in Instructions::available() {
+        let mut workspace = Workspace::default();
+        check(&mut |program, input| {
+            let native = Native::with(program.clone(), instructions).unwrap();
+            native.run(input, &mut workspace, &Task::new()).unwrap()
+        });
+    }
+}
+
+/// Random weights of fixed sequences.
+struct Random(u32);
+
+impl Random {
+    fn array(&mut self, shape: &[usize], scale: f32) -> Array {
+        let count = shape.iter().product();
+        let values = (0..count)
+            .map(|_| {
+                self.0 ^= self.0 << 13;
+                self.0 ^= self.0 >> 17;
+                self.0 ^= self.0 << 5;
+                ((self.0 % 2001) as f32 / 1000.0 - 1.0) * scale
+            })
+            .collect();
+        Array::new(shape, values)
+    }
+}
+
+/// Builds graphs with random weights, block by block.
+struct Builder {
+    graph: Graph,
+    weights: HashMap<String, Array>,
+    random: Random,
+    axes: usize,
+}
+
+impl Builder {
+    fn new(channels: usize, axes: usize, seed: u32) -> Self {
+        Self {
+            graph: Graph::new(channels, axes),
+            weights: HashMap::new(),
+            random: Random(seed | 1),
+            axes,
+        }
+    }
+
+    fn weight(&mut self, shape: &[usize], scale: f32) -> String {
+        let name = format!("w{}", self.weights.len());
+        let array = self.random.array(shape, scale);
+        self.weights.insert(name.clone(), array);
+        name
+    }
+
+    fn affine(&mut self, channels: usize) -> Option<Affine> {
+        let (scale, shift) = (self.weight(&[channels], 1.0), self.weight(&[channels], 1.0));
+        Some(Affine { scale, shift })
+    }
+
+    fn conv(&mut self, from: usize, [ci, co]: [usize; 2], kernel: usize, stride: usize) -> usize {
+        let shape: Vec<usize> = [&[co, ci], vec![kernel; self.axes].as_slice()].concat();
+        let scale = 1.7 / ((ci * kernel.pow(self.axes as u32)) as f32).sqrt();
+        let op = Op::Conv {
+            weight: self.weight(&shape, scale),
+            bias: Some(self.weight(&[co], 0.5)),
+            stride: vec![stride; self.axes],
+            padding: vec![[kernel / 2; 2]; self.axes],
+            dilation: vec![1; self.axes],
+            groups: 1,
+        };
+        self.graph.push(op, &[from])
+    }
+
+    fn norm(&mut self, from: usize, channels: usize) -> usize {
+        let affine = self.affine(channels);
+        let op = Op::InstanceNorm {
+            epsilon: 1e-5,
+            affine,
+        };
+        self.graph.push(op, &[from])
+    }
+
+    fn leaky(&mut self, from: usize) -> usize {
+        self.graph.push(Op::LeakyRelu { slope: 0.01 }, &[from])
+    }
+
+    fn batch_norm(&mut self, from: usize, channels: usize) -> usize {
+        let variance = self.weight(&[channels], 1.0);
+        let array = self.weights.get_mut(&variance).unwrap();
+        array.values.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+        let op = Op::BatchNorm {
+            epsilon: 1e-5,
+            mean: self.weight(&[channels], 1.0),
+            variance,
+            affine: self.affine(channels),
+        };
+        self.graph.push(op, &[from])
+    }
+
+    fn block(&mut self, from: usize, channels: [usize; 2], stride: usize) -> usize {
+        let conv = self.conv(from, channels, 3, stride);
+        let norm = self.norm(conv, channels[1]);
+        self.leaky(norm)
+    }
+
+    fn up(&mut self, from: usize, [ci, co]: [usize; 2]) -> usize {
+        let shape: Vec<usize> = [&[ci, co], vec![2; self.axes].as_slice()].concat();
+        let op = Op::ConvTranspose {
+            weight: self.weight(&shape, 0.5),
+            bias: Some(self.weight(&[co], 0.5)),
+            stride: vec![2; self.axes],
+            padding: vec![[0; 2]; self.axes],
+            output_padding: vec![0; self.axes],
+            groups: 1,
+        };
+        self.graph.push(op, &[from])
+    }
+
+    fn program(mut self, output: usize, spatial: &[usize]) -> Program {
+        self.graph.outputs = vec![output];
+        Program::new(Arc::new(self.graph), self.weights, spatial).unwrap()
+    }
+}
+
+/// nnU-Net's plain form, in small.
+pub fn unet(axes: usize, features: [usize; 3], classes: usize, seed: u32) -> Program {
+    let mut b = Builder::new(1, axes, seed);
+    let [f0, f1, f2] = features;
+    let x = b.block(0, [1, f0], 1);
+    let skip0 = b.block(x, [f0, f0], 1);
+    let x = b.block(skip0, [f0, f1], 2);
+    let skip1 = b.block(x, [f1, f1], 1);
+    let x = b.block(skip1, [f1, f2], 2);
+    let x = b.block(x, [f2, f2], 1);
+    let up = b.up(x, [f2, f1]);
+    let x = b.graph.push(Op::Concat { axis: 1 }, &[up, skip1]);
+    let x = b.block(x, [2 * f1, f1], 1);
+    let up = b.up(x, [f1, f0]);
+    let x = b.graph.push(Op::Concat { axis: 1 }, &[up, skip0]);
+    let x = b.block(x, [2 * f0, f0], 1);
+    let x = b.conv(x, [f0, classes], 1, 1);
+    b.program(x, &vec![16; axes])
+}
+
+/// Residual blocks with norms before and after the sum, of both kinds.
+fn residual(seed: u32) -> Program {
+    let mut b = Builder::new(2, 3, seed);
+    let stem = b.block(0, [2, 16], 1);
+    // nnU-Net: norm, sum, activation; the skip by a 1³ convolution with a norm.
+    let x = b.block(stem, [16, 24], 2);
+    let x = b.conv(x, [24, 24], 3, 1);
+    let x = b.norm(x, 24);
+    let pool = Pool {
+        kernel: vec![2; 3],
+        stride: vec![2; 3],
+        padding: vec![[0; 2]; 3],
+        ceil: false,
+    };
+    let skip = Op::AveragePool {
+        pool,
+        count_padding: true,
+    };
+    let skip = b.graph.push(skip, &[stem]);
+    let skip = b.conv(skip, [16, 24], 1, 1);
+    let skip = b.norm(skip, 24);
+    let x = b.graph.push(Op::Add, &[x, skip]);
+    let first = b.leaky(x);
+    // SegResNet: group norm, ReLU, convolution, then a bare sum.
+    let mut x = first;
+    for _ in 0..2 {
+        let affine = b.affine(24);
+        let op = Op::GroupNorm {
+            groups: 8,
+            epsilon: 1e-5,
+            affine,
+        };
+        x = b.graph.push(op, &[x]);
+        x = b.graph.push(Op::Relu, &[x]);
+        x = b.conv(x, [24, 24], 3, 1);
+    }
+    let x = b.graph.push(Op::Add, &[x, first]);
+    // A stored norm behind a convolution, and the sum's operands the other way round.
+    let y = b.conv(x, [24, 24], 3, 1);
+    let y = b.batch_norm(y, 24);
+    let y = b.graph.push(Op::Add, &[x, y]);
+    let y = b.graph.push(Op::Relu, &[y]);
+    b.program(y, &[8; 3])
+}
+
+/// A dense block: norms before, channels joined.
+fn dense(seed: u32) -> Program {
+    let mut b = Builder::new(3, 2, seed);
+    let mut x = b.conv(0, [3, 21], 3, 2);
+    let mut channels = 21;
+    for _ in 0..3 {
+        let y = b.batch_norm(x, channels);
+        let y = b.graph.push(Op::Relu, &[y]);
+        let y = b.conv(y, [channels, 32], 1, 1);
+        let y = b.batch_norm(y, 32);
+        let y = b.graph.push(Op::Relu, &[y]);
+        let y = b.conv(y, [32, 11], 3, 1);
+        x = b.graph.push(Op::Concat { axis: 1 }, &[x, y]);
+        channels += 11;
+    }
+    let x = b.graph.push(Op::GlobalAveragePool, &[x]);
+    let x = b.graph.push(Op::Reshape { shape: vec![1, -1] }, &[x]);
+    let op = Op::Linear {
+        weight: b.weight(&[5, channels], 0.3),
+        bias: None,
+    };
+    let x = b.graph.push(op, &[x]);
+    b.program(x, &[24, 20])
+}
+
+#[test]
+fn whole_networks_are_the_same_fused_or_not() {
+    for (name, program, spatial) in [
+        ("unet 3-D", unet(3, [16, 24, 40], 5, 1), vec![16, 12, 20]),
+        (
+            "unet 3-D odd channels",
+            unet(3, [12, 21, 33], 3, 2),
+            vec![8, 8, 12],
+        ),
+        ("unet 2-D", unet(2, [32, 40, 64], 4, 3), vec![28, 36]),
+        ("residual", residual(4), vec![8, 10, 12]),
+        ("dense", dense(5), vec![24, 20]),
+    ] {
+        let (channels, _) = program.graph().input().unwrap();
+        let shape = [&[1, channels], spatial.as_slice()].concat();
+        let input = Random(77).array(&shape, 2.0);
+        let want = reference::run(&program, &input, &Device::Cpu, &Task::new()).unwrap();
+        let native = Native::new(program).unwrap();
+        let mut workspace = Workspace::default();
+        // A second run finds used memory and must not see what it holds.
+        for _ in 0..2 {
+            let got = native.run(&input, &mut workspace, &Task::new()).unwrap();
+            let most = difference(&got[0], &want[0]);
+            // Deep chains of f32 sums in another order.
+            assert!(most < 2e-5, "{name}: {most:e}");
+        }
+        assert!(native.bytes(&spatial).unwrap() > 0 && native.flops(&spatial).unwrap() > 1e5);
+    }
+}
+
+#[test]
+fn a_network_does_not_depend_on_the_number_of_threads() {
+    let input = Random(7).array(&[1, 1, 16, 12, 20], 2.0);
+    let results: Vec<Array> = [1, 2, 3]
+        .into_iter()
+        .map(|threads| {
+            let native = Native::new(unet(3, [16, 24, 40], 5, 1)).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let mut workspace = Workspace::default();
+                native
+                    .run(&input, &mut workspace, &Task::new())
+                    .unwrap()
+                    .remove(0)
+            })
+        })
+        .collect();
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0], results[2]);
+}
+
+#[test]
+fn a_cancelled_network_stops() {
+    let native = Native::new(unet(3, [16, 24, 40], 5, 1)).unwrap();
+    let input = Random(7).array(&[1, 1, 16, 12, 20], 2.0);
+    let task = Task::new();
+    task.cancel();
+    let stopped = native.run(&input, &mut Workspace::default(), &task);
+    assert!(matches!(stopped, Err(Error::Cancelled(_))));
 }

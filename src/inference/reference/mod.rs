@@ -7,6 +7,8 @@
 mod resample;
 mod windows;
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Result as CandleResult, Tensor};
 
 use super::Error;
@@ -83,6 +85,25 @@ pub fn run(
             Ok(Array::new(value.dims(), value.flatten_all()?.to_vec1()?))
         })
         .collect()
+}
+
+/// One operation on plain values.
+///
+/// # Errors
+/// [`Error::Candle`].
+pub fn one(
+    program: &Program,
+    op: &Op,
+    from: &[Arc<Array>],
+    shape: &[usize],
+    device: &Device,
+) -> Result<Array, Error> {
+    let from = from
+        .iter()
+        .map(|a| Tensor::from_slice(&a.values, a.shape.clone(), device))
+        .collect::<CandleResult<Vec<_>>>()?;
+    let value = step(program, op, &from, shape, device)?;
+    Ok(Array::new(value.dims(), value.flatten_all()?.to_vec1()?))
 }
 
 struct Weights<'a> {

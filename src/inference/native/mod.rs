@@ -1,0 +1,338 @@
+//! The fast executor for CPUs: grids in blocks of eight channels, convolutions with the norm before
+//! and the activation behind them done in registers, memory used again and again.
+//!
+//! What the kernels do not have runs by the reference on plain memory, so that every graph runs.
+
+mod fuse;
+mod memory;
+mod ops;
+mod pool;
+mod value;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use self::fuse::{Fused, fuse};
+use self::pool::Pool;
+use self::value::{Grid, Store, Value, dims_of};
+use super::tensor::{Array, Program};
+use super::{Error, reference};
+use crate::kernels::{Conv, ConvShape, Instructions, Method, View};
+use crate::model::graph::Op;
+use crate::task::{Cancelled, Task};
+
+/// A program made ready for this machine.
+#[derive(Clone, Debug)]
+pub struct Native {
+    program: Program,
+    fused: Arc<Vec<Fused>>,
+    convs: Arc<HashMap<usize, Conv>>,
+    instructions: Instructions,
+}
+
+/// Memory that runs of one size share. One for each run at a time.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pool: Pool,
+}
+
+impl Native {
+    /// Packs the weights for the best instructions of this machine.
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn new(program: Program) -> Result<Self, Error> {
+        Self::with(program, Instructions::detect())
+    }
+
+    /// Packs the weights for given instructions, for comparisons.
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn with(program: Program, instructions: Instructions) -> Result<Self, Error> {
+        let fused = fuse(program.graph());
+        let mut convs = HashMap::new();
+        for (n, node) in program.graph().nodes.iter().enumerate() {
+            if let Some(conv) = packed(&program, &node.op, &fused[n]) {
+                convs.insert(n, conv);
+            }
+        }
+        Ok(Self {
+            program,
+            fused: Arc::new(fused),
+            convs: Arc::new(convs),
+            instructions,
+        })
+    }
+
+    /// The program.
+    pub const fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Multiplications and additions of the convolutions and products for a grid.
+    ///
+    /// # Errors
+    /// As [`Program::shapes`].
+    pub fn flops(&self, spatial: &[usize]) -> Result<f64, Error> {
+        memory::flops(&self.program, spatial)
+    }
+
+    /// Peak memory of a run on a grid: activations, scratch and packed weights.
+    ///
+    /// # Errors
+    /// As [`Program::shapes`].
+    pub fn bytes(&self, spatial: &[usize]) -> Result<u64, Error> {
+        memory::bytes(&self.program, &self.fused, &self.convs, spatial)
+    }
+
+    /// Results for an input `[1, channels, …]`; the task's progress counts operations.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a grid that does not fit, `Cancelled` soon after it is asked for.
+    pub fn run(
+        &self,
+        input: &Array,
+        workspace: &mut Workspace,
+        task: &Task,
+    ) -> Result<Vec<Array>, Error> {
+        let shapes = self
+            .program
+            .shapes(input.shape.get(2..).unwrap_or_default())?;
+        if shapes[0] != input.shape {
+            return Err(Error::Network(format!(
+                "the input is {:?}, expected {:?}",
+                input.shape, shapes[0]
+            )));
+        }
+        let graph = self.program.graph();
+        let mut left = vec![0_usize; graph.nodes.len()];
+        for node in &graph.nodes {
+            node.from.iter().for_each(|from| left[*from] += 1);
+        }
+        for output in &graph.outputs {
+            left[*output] += 1;
+        }
+        let mut run = Run {
+            native: self,
+            shapes,
+            left,
+            values: vec![None; graph.nodes.len()],
+            done: vec![false; graph.nodes.len()],
+            pool: &mut workspace.pool,
+            task,
+        };
+        run.values[0] = Some(Value::plain(input.clone()));
+        for n in 1..graph.nodes.len() {
+            task.check()?;
+            if !run.done[n] {
+                run.step(n)?;
+            }
+        }
+        let mut results = Vec::new();
+        for output in &graph.outputs {
+            let value = run.take(*output);
+            let array = value.into_plain(run.pool);
+            results.push(Arc::unwrap_or_clone(array));
+        }
+        Ok(results)
+    }
+}
+
+/// A run on its way.
+struct Run<'a> {
+    native: &'a Native,
+    shapes: Vec<Vec<usize>>,
+    /// Uses of each value that are still to come.
+    left: Vec<usize>,
+    values: Vec<Option<Value>>,
+    /// Nodes that were done together with an earlier one.
+    done: Vec<bool>,
+    pool: &'a mut Pool,
+    task: &'a Task,
+}
+
+impl Run<'_> {
+    /// A value for one of its uses; the last use gets the value itself.
+    fn take(&mut self, n: usize) -> Value {
+        self.left[n] -= 1;
+        let value = if self.left[n] == 0 {
+            self.values[n].take()
+        } else {
+            self.values[n].clone()
+        };
+        value.expect("values live until their last use")
+    }
+
+    /// Keeps a value, if anybody wants it.
+    fn keep(&mut self, n: usize, value: Value) {
+        if self.left[n] == 0 {
+            value.release(self.pool);
+        } else {
+            self.values[n] = Some(value);
+        }
+    }
+
+    fn step(&mut self, n: usize) -> Result<(), Error> {
+        let native = self.native;
+        let node = &native.program.graph().nodes[n];
+        let fused = &native.fused[n];
+        let value = match &node.op {
+            Op::Conv { .. } if native.convs.contains_key(&n) => self.conv(n, fused)?,
+            Op::Add if self.same_grid(&node.from) => {
+                let (a, b) = (self.take(node.from[0]), self.take(node.from[1]));
+                let (a, b) = (a.into_grid(self.pool), b.into_grid(self.pool));
+                let sum = value::sum(a, &b, fused.activation, self.pool);
+                b.release(self.pool);
+                self.mark(n, fused);
+                sum
+            }
+            op => match self.fast(n, op, &node.from)? {
+                Some(value) => value,
+                None => self.plain(n, op, &node.from)?,
+            },
+        };
+        self.keep(fused.result.unwrap_or(n), value);
+        Ok(())
+    }
+
+    /// Marks what was done together with a node.
+    fn mark(&mut self, n: usize, fused: &Fused) {
+        let graph = self.native.program.graph();
+        let mut at = n;
+        while Some(at) != fused.result && fused.result.is_some() {
+            // The only user of a value in the chain is the next one.
+            let next =
+                (at + 1..graph.nodes.len()).find(|user| graph.nodes[*user].from.contains(&at));
+            at = next.expect("a chain ends with its result");
+            self.done[at] = true;
+        }
+    }
+
+    /// Whether two values have one shape on a grid of channels.
+    fn same_grid(&self, from: &[usize]) -> bool {
+        let [a, b] = [&self.shapes[from[0]], &self.shapes[from[1]]];
+        a == b && (3..=5).contains(&a.len()) && a[0] == 1
+    }
+
+    fn conv(&mut self, n: usize, fused: &Fused) -> Result<Value, Error> {
+        let native = self.native;
+        let conv = &native.convs[&n];
+        let from = native.program.graph().nodes[n].from[0];
+        let input = self.take(from);
+        // The other side of the sum that is done at once.
+        let residual = match fused.residual {
+            Some(other) if self.shapes[other] == self.shapes[n] => {
+                let value = self.take(other).into_grid(self.pool).settled(self.pool);
+                Some(value)
+            }
+            _ => None,
+        };
+        let alone = fused.residual.is_some() && residual.is_none();
+        let result = if alone { n } else { fused.result.unwrap_or(n) };
+        let shape = self.shapes[result].clone();
+        let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
+        let dims = dims_of(&input.shape);
+        let view = match &input.store {
+            Store::Grid(grid) => grid.view(),
+            Store::Plain(array) => View::plain(&array.values, dims, input.shape[1]),
+        };
+        let epilogue = crate::kernels::Epilogue {
+            residual: residual.as_ref().map(|r| match &r.store {
+                Store::Grid(grid) => grid.view(),
+                Store::Plain(_) => unreachable!("it was made a grid"),
+            }),
+            activation: fused.activation,
+            moments: fused.moments,
+        };
+        let prologue = input.pending.as_deref().map(value::Pending::prologue);
+        let (task, instructions) = (self.task, native.instructions);
+        let moments = conv
+            .run(
+                view,
+                prologue,
+                grid.view_mut(),
+                &epilogue,
+                instructions,
+                &|| !task.is_cancelled(),
+            )
+            .map_err(|_| Cancelled)?;
+        input.release(self.pool);
+        if let Some(residual) = residual {
+            residual.release(self.pool);
+        }
+        self.mark(n, fused);
+        let mut value = Value::grid(&shape, grid);
+        value.moments = moments.map(Arc::new);
+        Ok(value)
+    }
+
+    /// By the reference, on plain memory.
+    fn plain(&mut self, n: usize, op: &Op, from: &[usize]) -> Result<Value, Error> {
+        let mut arrays = Vec::new();
+        for at in from {
+            arrays.push(self.take(*at).into_plain(self.pool));
+        }
+        let value = reference::one(
+            &self.native.program,
+            op,
+            &arrays,
+            &self.shapes[n],
+            &Device::Cpu,
+        )?;
+        Ok(Value::plain(value))
+    }
+}
+
+/// A convolution packed with the norm behind it.
+fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
+    let Op::Conv {
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+    } = op
+    else {
+        return None;
+    };
+    let weights = program.weight(weight);
+    let (output, axes) = (weights.shape[0], stride.len());
+    let spread = |of: &[usize]| -> [usize; 3] {
+        let mut all = [1; 3];
+        all[3 - axes..].copy_from_slice(of);
+        all
+    };
+    let mut around = [[0; 2]; 3];
+    around[3 - axes..].copy_from_slice(padding);
+    let shape = ConvShape {
+        input: weights.shape[1] * groups,
+        output,
+        groups: *groups,
+        kernel: spread(&weights.shape[2..]),
+        stride: spread(stride),
+        dilation: spread(dilation),
+        padding: around,
+    };
+    if !shape.is_valid() {
+        return None;
+    }
+    let mut bias = bias
+        .as_ref()
+        .map_or_else(Vec::new, |name| program.weight(name).values.clone());
+    let Some(norm) = fused.batch_norm else {
+        return Some(Conv::new(shape, &weights.values, &bias, Method::Auto));
+    };
+    let (scale, offset) = ops::batch_norm(program, &program.graph().nodes[norm].op)?;
+    let mut folded = weights.values.clone();
+    let per = folded.len() / output;
+    bias.resize(output, 0.0);
+    for (co, weights) in folded.chunks_mut(per).enumerate() {
+        weights.iter_mut().for_each(|w| *w *= scale[co]);
+        bias[co] = bias[co] * scale[co] + offset[co];
+    }
+    Some(Conv::new(shape, &folded, &bias, Method::Auto))
+}

@@ -1,0 +1,213 @@
+//! Operations beside convolutions that work on grids, or only change what is pending.
+
+use std::sync::Arc;
+
+use super::Run;
+use super::fuse::activation_of;
+use super::value::{self, Grid, Pending, Store, Value, dims_of};
+use crate::inference::Error;
+use crate::inference::tensor::Program;
+use crate::kernels::{Activation, BLOCK};
+use crate::model::graph::{Affine, Op};
+
+impl Run<'_> {
+    /// An operation that grids have a way for; `None` leaves it to the reference.
+    pub(super) fn fast(
+        &mut self,
+        n: usize,
+        op: &Op,
+        from: &[usize],
+    ) -> Result<Option<Value>, Error> {
+        let Some(first) = from.first() else {
+            return Ok(None);
+        };
+        let on_grid = (3..=5).contains(&self.shapes[*first].len()) && self.shapes[*first][0] == 1;
+        let is_grid = matches!(
+            self.values[*first].as_ref().map(|v| &v.store),
+            Some(Store::Grid(_))
+        );
+        if !on_grid {
+            return Ok(None);
+        }
+        if let Some(activation) = activation_of(op) {
+            if !is_grid {
+                return Ok(None);
+            }
+            let value = self.take(*first);
+            return Ok(Some(self.activated(value, activation)));
+        }
+        Ok(Some(match op {
+            Op::InstanceNorm { epsilon, affine } => {
+                let value = self.take(*first).into_grid(self.pool);
+                self.normalized(value, *epsilon, affine.as_ref(), None)
+            }
+            Op::GroupNorm {
+                groups,
+                epsilon,
+                affine,
+            } => {
+                let value = self.take(*first).into_grid(self.pool);
+                self.normalized(value, *epsilon, affine.as_ref(), Some(*groups))
+            }
+            Op::BatchNorm { .. } => {
+                let Some((scale, offset)) = batch_norm(&self.native.program, op) else {
+                    return Ok(None);
+                };
+                let value = self.take(*first).into_grid(self.pool);
+                self.pending(value, scale, offset)
+            }
+            Op::Concat { axis: 1 } => {
+                let aligned = from[..from.len() - 1]
+                    .iter()
+                    .all(|at| self.shapes[*at][1].is_multiple_of(BLOCK));
+                if !aligned {
+                    return Ok(None);
+                }
+                self.joined(n, from)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn activated(&mut self, value: Value, activation: Activation) -> Value {
+        let mut value = match &value.pending {
+            Some(pending) if pending.activation != Activation::Linear => value.settled(self.pool),
+            _ => value,
+        };
+        let channels = value.shape[1];
+        let pending = value.pending.take();
+        let (scale, offset) = match pending {
+            Some(p) => (p.scale.clone(), p.offset.clone()),
+            None => (vec![1.0; channels], vec![0.0; channels]),
+        };
+        value.pending = Some(Arc::new(Pending {
+            scale,
+            offset,
+            activation,
+        }));
+        value
+    }
+
+    /// Scale and offset after what is pending already.
+    fn pending(&mut self, value: Value, scale: Vec<f32>, offset: Vec<f32>) -> Value {
+        let mut value = match &value.pending {
+            Some(pending) if pending.activation != Activation::Linear => value.settled(self.pool),
+            _ => value,
+        };
+        let (scale, offset) = match value.pending.take() {
+            None => (scale, offset),
+            Some(before) => {
+                let pairs = before.offset.iter().zip(&scale).zip(&offset);
+                let joined = pairs.map(|((b, s), o)| b * s + o).collect();
+                let product = before.scale.iter().zip(&scale).map(|(a, b)| a * b);
+                (product.collect(), joined)
+            }
+        };
+        value.pending = Some(Arc::new(Pending {
+            scale,
+            offset,
+            activation: Activation::Linear,
+        }));
+        value
+    }
+
+    fn normalized(
+        &mut self,
+        value: Value,
+        epsilon: f32,
+        affine: Option<&Affine>,
+        groups: Option<usize>,
+    ) -> Value {
+        let mut value = value.settled(self.pool);
+        let Store::Grid(grid) = &value.store else {
+            unreachable!("it was made a grid");
+        };
+        let moments = match value.moments.take() {
+            Some(moments) => moments,
+            None => Arc::new(value::moments(grid)),
+        };
+        let mut sums = moments.sums.clone();
+        let mut count = moments.count;
+        if let Some(groups) = groups {
+            let per = sums.len() / groups;
+            count *= per;
+            for group in sums.chunks_mut(per) {
+                let total = group
+                    .iter()
+                    .fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]]);
+                group.fill(total);
+            }
+        }
+        let program = &self.native.program;
+        let weight = |name: Option<&String>| -> &[f32] {
+            name.map_or(&[], |name| &program.weight(name).values)
+        };
+        let moments = crate::kernels::Moments { count, sums };
+        let (scale, offset) = moments.norm(
+            epsilon,
+            weight(affine.map(|a| &a.scale)),
+            weight(affine.map(|a| &a.shift)),
+        );
+        value.pending = Some(Arc::new(Pending {
+            scale,
+            offset,
+            activation: Activation::Linear,
+        }));
+        value
+    }
+
+    /// Channels one after another, each with what is pending for it.
+    fn joined(&mut self, n: usize, from: &[usize]) -> Value {
+        let shape = self.shapes[n].clone();
+        let dims = dims_of(&shape);
+        let mut grid = Grid::new(self.pool, dims, shape[1]);
+        let mut at = 0;
+        for source in from {
+            let value = self.take(*source).into_grid(self.pool);
+            let Store::Grid(part) = &value.store else {
+                unreachable!("it was made a grid");
+            };
+            let floats = part.data.len();
+            value::copy_settled(
+                part,
+                value.pending.as_deref(),
+                &mut grid.data[at..at + floats],
+            );
+            at += floats;
+            value.release(self.pool);
+        }
+        Value::grid(&shape, grid)
+    }
+}
+
+/// Scale and offset per channel of a stored norm.
+pub fn batch_norm(program: &Program, op: &Op) -> Option<(Vec<f32>, Vec<f32>)> {
+    let Op::BatchNorm {
+        epsilon,
+        mean,
+        variance,
+        affine,
+    } = op
+    else {
+        return None;
+    };
+    let (mean, variance) = (
+        &program.weight(mean).values,
+        &program.weight(variance).values,
+    );
+    let mut scales = Vec::with_capacity(mean.len());
+    let mut offsets = Vec::with_capacity(mean.len());
+    for (c, (mean, variance)) in mean.iter().zip(variance).enumerate() {
+        let (weight, bias) = match affine {
+            None => (1.0, 0.0),
+            Some(a) => (
+                f64::from(program.weight(&a.scale).values[c]),
+                f64::from(program.weight(&a.shift).values[c]),
+            ),
+        };
+        let scale = weight / (f64::from(*variance) + f64::from(*epsilon)).sqrt();
+        scales.push(scale as f32);
+        offsets.push((bias - f64::from(*mean) * scale) as f32);
+    }
+    Some((scales, offsets))
+}

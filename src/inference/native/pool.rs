@@ -1,0 +1,60 @@
+//! Memory of activations that is used again and again: fresh pages cost more than small layers.
+
+/// Buffers that wait for their next use.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Vec<f32>>,
+}
+
+impl Pool {
+    /// A buffer of `floats`; what it holds is left over from its last use.
+    ///
+    /// The smallest that is large enough is taken; else the largest goes and a new one comes, so
+    /// that waiting memory does not pile up.
+    pub fn take(&mut self, floats: usize) -> Vec<f32> {
+        let fitting = self
+            .free
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| b.capacity() >= floats && b.capacity() / 4 <= floats)
+            .min_by_key(|(_, b)| b.capacity())
+            .map(|(n, _)| n);
+        let mut buffer = match fitting {
+            Some(n) => self.free.swap_remove(n),
+            None => {
+                let largest = (0..self.free.len()).max_by_key(|n| self.free[*n].capacity());
+                largest.map(|n| self.free.swap_remove(n));
+                Vec::with_capacity(floats)
+            }
+        };
+        buffer.resize(floats, 0.0);
+        buffer
+    }
+
+    /// Takes a buffer back.
+    pub fn put(&mut self, buffer: Vec<f32>) {
+        if buffer.capacity() > 0 {
+            self.free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again_and_do_not_pile_up() {
+        let mut pool = Pool::default();
+        let a = pool.take(100);
+        let b = pool.take(60);
+        let place = b.as_ptr();
+        pool.put(a);
+        pool.put(b);
+        let again = pool.take(50);
+        assert_eq!((again.as_ptr(), again.len()), (place, 50));
+        // Nothing fits: the one that waits goes.
+        let large = pool.take(1000);
+        assert!(pool.free.is_empty() && large.len() == 1000);
+    }
+}
