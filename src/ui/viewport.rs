@@ -250,7 +250,12 @@ impl Over<'_> {
     fn text(&self, pos: Pos2, align: Align2, text: &str, color: Color32, font: FontId) -> Rect {
         let painter = self.ui.painter_at(self.rect);
         // Dark on every side: readable on bone and on air.
-        for shift in [vec2(1.0, 1.0), vec2(-1.0, 1.0), vec2(1.0, -1.0), vec2(-1.0, -1.0)] {
+        for shift in [
+            vec2(1.0, 1.0),
+            vec2(-1.0, 1.0),
+            vec2(1.0, -1.0),
+            vec2(-1.0, -1.0),
+        ] {
             painter.text(
                 pos + shift,
                 align,
