@@ -13,7 +13,7 @@ use super::header::{self, FrameView, PATIENT_STUDY};
 use super::meaning::{self, SliceLut};
 use super::pixels::{self, Frames, Photometric, PixelFormat};
 use super::scan::Opener;
-use super::stacks::Spacing;
+use super::spacing::Spacing;
 use crate::geometry::{DAffine3, DMat3, DVec3, VolumeGeometry};
 use crate::redact::Sensitive;
 use crate::study::{FileSource, Instance, Issue, Patient, Series, Stack, Study, Uid, Worklist};
@@ -89,7 +89,8 @@ pub fn estimate_bytes(stack: &Stack) -> u64 {
     let voxel_bytes = super::index::read_dataset(&opener, &first.source)
         .and_then(|dataset| PixelFormat::read(&dataset))
         .map_or(0, |format| format.voxel_bytes());
-    let voxels = stack.columns as u64 * stack.rows as u64 * stack.images.len() as u64;
+    let slices = stack.images.len() + missing(&stack.issues);
+    let voxels = stack.columns as u64 * stack.rows as u64 * slices as u64;
     // A multi-frame file stays in memory while its frames are decoded.
     let held = if first.frame_count > 1 {
         opener.stored_bytes(&first.source)
@@ -101,7 +102,9 @@ pub fn estimate_bytes(stack: &Stack) -> u64 {
 
 /// Loads all images of a stack.
 ///
-/// Images that cannot be read are left out with an issue; the rest stands.
+/// Images that cannot be read are left out with an issue; the rest stands. Where slices are
+/// missing, the volume has empty ones (see [`Issue::MissingSlices`]), so that every image is at its
+/// own position.
 ///
 /// # Errors
 /// No image can be read, memory that the files cannot justify, or [`Error::Cancelled`].
@@ -268,7 +271,12 @@ fn load(
     }
     let files = Files::new(images);
     let pixels = stack.columns * stack.rows;
-    let voxels = (pixels as u64).saturating_mul(images.len() as u64);
+    let empty = if images.len() > 1 {
+        missing(&stack.issues)
+    } else {
+        0
+    };
+    let voxels = (pixels as u64).saturating_mul((images.len() + empty) as u64);
 
     // The middle image speaks for all; if it cannot be read, the first that can.
     let order = std::iter::once(middle).chain(0..images.len());
@@ -307,6 +315,7 @@ fn load(
         files: &files,
         images,
         pixels,
+        empty,
         common: &common,
         task,
     };
@@ -342,7 +351,7 @@ fn load(
         compact(&mut voxels, pixels, &keep);
     }
     let lost_some = !failed.is_empty();
-    let mut kept = Vec::new();
+    let mut kept: Vec<&Instance> = Vec::new();
     let mut luts = Vec::new();
     let mut slice_issues: Vec<Issue> = Vec::new();
     for (image, slice) in images.iter().zip(slices) {
@@ -357,6 +366,16 @@ fn load(
         }
     }
     let placed = place(stack, &common, &kept)?;
+    let [_, _, nk] = placed.geometry.dims();
+    let mut source_images: Vec<Option<SourceImage>> =
+        kept.iter().map(|image| Some(source_image(image))).collect();
+    if nk > kept.len() {
+        // CLINICAL(spacing): every image goes to its own place; what is missing stays empty.
+        let empty = empty_value(&voxels, &common);
+        spread(&mut voxels, pixels, &placed.slots, empty);
+        spread_each(&mut source_images, &placed.slots, |_| None);
+        spread_each(&mut luts, &placed.slots, Clone::clone);
+    }
     issues.extend(
         stack
             .issues
@@ -400,28 +419,42 @@ fn load(
             number: ctx.series.number,
             body_part: ctx.series.body_part.clone(),
             patient_study: common.patient_study,
-            images: kept
-                .iter()
-                .map(|image| SourceImage {
-                    sop_class_uid: image.sop_class_uid.clone(),
-                    sop_instance_uid: image.sop_instance_uid.clone(),
-                    frame: (image.frame_count > 1).then_some(image.frame),
-                    number: image.number,
-                    position_lps: image.position_lps,
-                })
-                .collect(),
+            images: source_images,
         },
         issues: unique,
     })
 }
 
-const fn is_about_spacing(issue: &Issue) -> bool {
+fn source_image(image: &Instance) -> SourceImage {
+    SourceImage {
+        sop_class_uid: image.sop_class_uid.clone(),
+        sop_instance_uid: image.sop_instance_uid.clone(),
+        frame: (image.frame_count > 1).then_some(image.frame),
+        number: image.number,
+        position_lps: image.position_lps,
+    }
+}
+
+/// Slices without image, as the headers tell.
+fn missing(issues: &[Issue]) -> usize {
+    let missing = |issue: &Issue| match issue {
+        Issue::MissingSlices { count, .. } => *count,
+        _ => 0,
+    };
+    issues.iter().map(missing).sum()
+}
+
+fn is_about_spacing(issue: &Issue) -> bool {
     matches!(
         issue,
         Issue::UnevenSpacing { .. }
             | Issue::MissingSlices { .. }
             | Issue::GantryTilt { .. }
             | Issue::SingleSlice
+            | Issue::Other {
+                code: "missing-slices" | "positions-off-line",
+                ..
+            }
     )
 }
 
@@ -526,6 +559,8 @@ struct Reader<'a> {
     files: &'a Files<'a>,
     images: &'a [&'a Instance],
     pixels: usize,
+    /// Room to keep for slices without image.
+    empty: usize,
     common: &'a Common,
     task: Option<&'a Task>,
 }
@@ -541,7 +576,8 @@ impl Reader<'_> {
     where
         Vec<T>: Zeroed,
     {
-        let mut voxels = Vec::<T>::zeroed(self.pixels * self.images.len());
+        let mut voxels = Vec::<T>::zeroed(self.pixels * (self.images.len() + self.empty));
+        voxels.truncate(self.pixels * self.images.len());
         let slices = voxels
             .par_chunks_mut(self.pixels)
             .zip(self.images)
@@ -681,22 +717,89 @@ fn compact(voxels: &mut Voxels, pixels: usize, keep: &[bool]) {
     }
 }
 
+/// What stands in slices without image, as a stored value: the padding value of the file, else
+/// the darkest value that occurs. Never something that could be taken for anatomy in between.
+fn empty_value(voxels: &Voxels, common: &Common) -> f32 {
+    if let Some((low, high)) = common.padding {
+        return if common.format.photometric == Photometric::Monochrome1 {
+            high
+        } else {
+            low
+        };
+    }
+    let count = voxels.len();
+    let (low, high) = (0..count)
+        .into_par_iter()
+        .map(|n| voxels.stored(n))
+        .filter(|x| x.is_finite())
+        .fold(
+            || (f32::INFINITY, f32::NEG_INFINITY),
+            |(low, high), x| (low.min(x), high.max(x)),
+        )
+        .reduce(
+            || (f32::INFINITY, f32::NEG_INFINITY),
+            |a, b| (a.0.min(b.0), a.1.max(b.1)),
+        );
+    match common.format.photometric {
+        _ if low > high => 0.0,
+        Photometric::Monochrome1 => high,
+        _ => low,
+    }
+}
+
+/// Moves slices to their places `slots` (rising); those in between take `empty`, colors black.
+fn spread(voxels: &mut Voxels, pixels: usize, slots: &[usize], empty: f32) {
+    fn go<T: Copy>(v: &mut Vec<T>, pixels: usize, slots: &[usize], empty: T) {
+        let Some(last) = slots.last() else { return };
+        v.resize((last + 1) * pixels, empty);
+        let mut end = last + 1;
+        for (from, &to) in slots.iter().enumerate().rev() {
+            // From the end, so that nothing is overwritten before it has moved.
+            v.copy_within(from * pixels..(from + 1) * pixels, to * pixels);
+            v[(to + 1) * pixels..end * pixels].fill(empty);
+            end = to;
+        }
+    }
+    match voxels {
+        Voxels::U8(v) => go(v, pixels, slots, empty as u8),
+        Voxels::I16(v) => go(v, pixels, slots, empty as i16),
+        Voxels::U16(v) => go(v, pixels, slots, empty as u16),
+        Voxels::F32(v) => go(v, pixels, slots, empty),
+        Voxels::Rgb8(v) => go(v, pixels, slots, [0; 3]),
+    }
+}
+
+/// The same for what each slice has one of; `filler` is asked with the one before.
+fn spread_each<T>(each: &mut Vec<T>, slots: &[usize], filler: impl Fn(&T) -> T) {
+    let mut out: Vec<T> = Vec::with_capacity(slots.last().map_or(0, |last| last + 1));
+    for (one, &to) in each.drain(..).zip(slots) {
+        while out.len() < to {
+            let next = filler(out.last().unwrap_or(&one));
+            out.push(next);
+        }
+        out.push(one);
+    }
+    *each = out;
+}
+
 struct Placed {
     geometry: VolumeGeometry,
     layout: Layout,
+    /// Place of each kept image along k.
+    slots: Vec<usize>,
     issues: Vec<Issue>,
 }
 
 /// Where the kept images lie.
 fn place(stack: &Stack, common: &Common, kept: &[&Instance]) -> Result<Placed, Error> {
-    let dims = [stack.columns, stack.rows, kept.len()];
+    let grid = |slices: usize| [stack.columns, stack.rows, slices];
     let (between_columns, between_rows) = common
         .pixel_spacing
         .map_or((1.0, 1.0), |s| (s.between_columns_mm, s.between_rows_mm));
     let origin = kept.first().and_then(|image| image.position_lps);
     let (Some(orientation), Some(origin)) = (common.orientation, origin) else {
         let geometry = VolumeGeometry::from_axes(
-            dims,
+            grid(kept.len()),
             DVec3::ZERO,
             [DVec3::X, DVec3::Y, DVec3::Z],
             [between_columns, between_rows, 1.0],
@@ -704,13 +807,14 @@ fn place(stack: &Stack, common: &Common, kept: &[&Instance]) -> Result<Placed, E
         return Ok(Placed {
             geometry,
             layout: Layout::Images,
+            slots: (0..kept.len()).collect(),
             issues: Vec::new(),
         });
     };
     let normal = orientation.normal();
     let positions: Vec<DVec3> = kept.iter().filter_map(|i| i.position_lps).collect();
-    let spacing = Spacing::of(&positions, normal);
-    let mut issues = spacing.issues;
+    let mut spacing = Spacing::of(&positions, normal);
+    let mut issues = std::mem::take(&mut spacing.issues);
     // A single slice takes the step of its stack, else its thickness.
     let step = spacing
         .step
@@ -729,9 +833,11 @@ fn place(stack: &Stack, common: &Common, kept: &[&Instance]) -> Result<Placed, E
         orientation.column * between_rows,
         step,
     );
+    let dims = grid(spacing.slots.len().max(spacing.slices()));
     let geometry = VolumeGeometry::new(dims, DAffine3::from_mat3_translation(axes, origin))?;
     Ok(Placed {
         geometry,
+        slots: spacing.slots,
         layout: if stack.is_volume {
             Layout::Volumetric
         } else {

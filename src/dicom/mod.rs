@@ -20,6 +20,7 @@ mod parse;
 mod pixels;
 mod read_segmentation;
 mod scan;
+mod spacing;
 mod stacks;
 mod strict;
 mod syntax;

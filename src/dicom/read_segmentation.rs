@@ -737,17 +737,17 @@ impl ReadSegmentation {
         }
         let position_of = |k: usize| {
             source
-                .images
-                .get(k)
+                .image(k)
                 .and_then(|image| image.position_lps)
                 .unwrap_or_else(|| geometry.lps_at(DVec3::new(0.0, 0.0, k as f64)))
         };
         let fits = |k: &usize| position_of(*k).distance(frame.position_lps) <= tolerance_mm;
         let referred = frame.source.as_ref().and_then(|(instance, number)| {
-            source
-                .images
-                .iter()
-                .position(|image| image.sop_instance_uid == *instance && image.frame == *number)
+            source.images.iter().position(|image| {
+                image.as_ref().is_some_and(|image| {
+                    image.sop_instance_uid == *instance && image.frame == *number
+                })
+            })
         });
         referred
             .filter(fits)

@@ -6,17 +6,12 @@ use std::collections::BTreeMap;
 
 use super::header::{ImageInfo, Orientation};
 use super::pixels::PixelFormat;
+use super::spacing::{SAME_POSITION_MM, Spacing};
 use crate::geometry::DVec3;
 use crate::study::{Instance, Issue, Stack};
 
-/// Positions closer than this along the normal are one position.
-const SAME_POSITION_MM: f64 = 0.01;
 /// Orientations within half a degree are one orientation.
 const SAME_DIRECTION_COS: f64 = 0.999_96;
-/// Tilt below this is rounding.
-const TILT_DEGREES: f64 = 0.2;
-/// Gaps listed one by one; the rest is counted by the first ones' presence.
-const GAPS_LISTED: usize = 8;
 
 /// An image of a series before sorting.
 #[derive(Clone, Debug)]
@@ -108,7 +103,7 @@ pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
                         (false, true) => labels.clone(),
                         (false, false) => format!("{labels}, {extra}"),
                     };
-                    stacks.push(placed(label, part, normal, duplicates));
+                    stacks.extend(placed(&label, part, normal, duplicates));
                 }
             }
             None => stacks.push(unplaced(labels, group)),
@@ -323,25 +318,65 @@ impl PartialOrd for SortableText {
     }
 }
 
-/// A stack of images with positions, already in order along the normal.
-fn placed(label: String, images: Vec<Candidate>, normal: DVec3, duplicates: usize) -> Stack {
-    let positions: Vec<DVec3> = images.iter().filter_map(|c| c.info.position).collect();
-    let mut issues = common_issues(&images);
-    if duplicates > 0 {
-        issues.push(Issue::DuplicateSlices { count: duplicates });
+/// Images with positions, already in order along the normal: one stack, or several where gaps are
+/// wider than the images justify to fill.
+fn placed(label: &str, images: Vec<Candidate>, normal: DVec3, duplicates: usize) -> Vec<Stack> {
+    let mut parts = cut(images, normal);
+    let count = parts.len();
+    let mut stacks = Vec::with_capacity(count);
+    for (n, (images, spacing)) in parts.drain(..).enumerate() {
+        let mut issues = common_issues(&images);
+        if n == 0 && duplicates > 0 {
+            issues.push(Issue::DuplicateSlices { count: duplicates });
+        }
+        if images.len() == 1 {
+            issues.push(Issue::SingleSlice);
+        }
+        issues.extend(spacing);
+        if count > 1 {
+            issues.push(Issue::Other {
+                code: "stack-cut",
+                message: format!(
+                    "part {} of {count}: the images leave a gap too wide to be missing slices",
+                    n + 1
+                ),
+            });
+        }
+        let part = format!("part {}", n + 1);
+        stacks.push(Stack {
+            label: match (count, label.is_empty()) {
+                (1, _) => label.to_owned(),
+                (_, true) => part,
+                (_, false) => format!("{label}, {part}"),
+            },
+            columns: images[0].format.columns,
+            rows: images[0].format.rows,
+            is_volume: images.len() > 1,
+            images: images.into_iter().map(|c| c.instance).collect(),
+            issues,
+        });
     }
-    if images.len() == 1 {
-        issues.push(Issue::SingleSlice);
+    stacks
+}
+
+/// Cuts where more slices would be missing than there are; each part with its doubts about
+/// spacing, in order.
+fn cut(images: Vec<Candidate>, normal: DVec3) -> Vec<(Vec<Candidate>, Vec<Issue>)> {
+    let mut done = Vec::new();
+    let mut open = vec![images];
+    while let Some(mut images) = open.pop() {
+        let positions: Vec<DVec3> = images.iter().filter_map(|c| c.info.position).collect();
+        let spacing = Spacing::of(&positions, normal);
+        match spacing.cut {
+            Some(before) => {
+                let rest = images.split_off(before + 1);
+                open.push(rest);
+                open.push(images);
+            }
+            None => done.push((images, spacing.issues)),
+        }
     }
-    issues.extend(Spacing::of(&positions, normal).issues);
-    Stack {
-        label,
-        columns: images[0].format.columns,
-        rows: images[0].format.rows,
-        is_volume: images.len() > 1,
-        images: images.into_iter().map(|c| c.instance).collect(),
-        issues,
-    }
+    done
 }
 
 /// Images without positions, in order of acquisition.
@@ -384,148 +419,4 @@ fn common_issues(images: &[Candidate]) -> Vec<Issue> {
         issues.push(Issue::LossyCompression { method });
     }
     issues
-}
-
-/// The step between slices, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Spacing {
-    /// From slice to slice in LPS mm; `None` for a single slice.
-    pub step: Option<DVec3>,
-    pub issues: Vec<Issue>,
-}
-
-impl Spacing {
-    /// Of positions in order along `normal`.
-    pub fn of(positions: &[DVec3], normal: DVec3) -> Self {
-        let mut issues = Vec::new();
-        let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else {
-            return Self { step: None, issues };
-        };
-        let count = positions.len();
-        if count < 2 || first.distance(last) < SAME_POSITION_MM {
-            return Self { step: None, issues };
-        }
-        let direction = (last - first).normalize();
-        let steps: Vec<f64> = positions
-            .windows(2)
-            .map(|pair| (pair[1] - pair[0]).dot(direction))
-            .collect();
-        let mut sorted = steps.clone();
-        sorted.sort_by(f64::total_cmp);
-        let median = sorted[(sorted.len() - 1) / 2];
-        // 1 % of a step, but not below the rounding of decimal strings.
-        let tolerance = (0.01 * median).max(SAME_POSITION_MM);
-        let even = steps.iter().all(|s| (s - median).abs() <= tolerance);
-        // Even steps differ by rounding alone: the whole length divided is the best estimate.
-        let step = if even {
-            (last - first) / (count - 1) as f64
-        } else {
-            direction * median
-        };
-        let mut worst: Option<(usize, f64)> = None;
-        for (n, &gap) in steps.iter().enumerate() {
-            let missing = (gap / median).round();
-            if missing >= 2.0 && (gap - missing * median).abs() <= 2.0 * tolerance {
-                if issues.len() < GAPS_LISTED {
-                    issues.push(Issue::MissingSlices {
-                        count: missing as usize - 1,
-                        after: n,
-                    });
-                }
-            } else if (gap - median).abs() > tolerance
-                && worst.is_none_or(|(_, w)| (gap - median).abs() > (w - median).abs())
-            {
-                worst = Some((n, gap));
-            }
-        }
-        if let Some((before, gap_mm)) = worst {
-            issues.push(Issue::UnevenSpacing {
-                before,
-                after: before + 1,
-                gap_mm,
-                expected_mm: median,
-            });
-        }
-        let degrees = direction.dot(normal).clamp(-1.0, 1.0).acos().to_degrees();
-        if degrees > TILT_DEGREES {
-            issues.push(Issue::GantryTilt { degrees });
-        }
-        let off_line = positions
-            .iter()
-            .map(|&p| (p - first).reject_from(direction).length())
-            .fold(0.0, f64::max);
-        if off_line > 0.5 {
-            issues.push(Issue::Other {
-                code: "positions-off-line",
-                message: format!(
-                    "slice positions leave a straight line by up to {off_line:.1} mm: places between slices are doubtful"
-                ),
-            });
-        }
-        Self {
-            step: Some(step),
-            issues,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(at: &[f64]) -> Vec<DVec3> {
-        at.iter().map(|&z| DVec3::new(1.0, 2.0, z)).collect()
-    }
-
-    #[test]
-    fn even_slices_raise_no_issue() {
-        let spacing = Spacing::of(&line(&[0.0, 2.5, 5.0, 7.5]), DVec3::Z);
-        assert_eq!(spacing.step, Some(DVec3::new(0.0, 0.0, 2.5)));
-        assert_eq!(spacing.issues, []);
-    }
-
-    #[test]
-    fn a_double_step_is_a_missing_slice() {
-        let spacing = Spacing::of(&line(&[0.0, 2.0, 4.0, 8.0, 10.0]), DVec3::Z);
-        assert_eq!(spacing.step, Some(DVec3::new(0.0, 0.0, 2.0)));
-        assert_eq!(
-            spacing.issues,
-            [Issue::MissingSlices { count: 1, after: 2 }]
-        );
-    }
-
-    #[test]
-    fn clinical_spacing_uneven_steps_are_named_with_their_numbers() {
-        let spacing = Spacing::of(&line(&[0.0, 2.0, 4.0, 7.1, 9.1]), DVec3::Z);
-        let [
-            Issue::UnevenSpacing {
-                before: 2,
-                after: 3,
-                gap_mm,
-                expected_mm,
-            },
-        ] = spacing.issues[..]
-        else {
-            panic!("{:?}", spacing.issues);
-        };
-        assert!((gap_mm - 3.1).abs() < 1e-9 && (expected_mm - 2.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn clinical_spacing_a_tilted_gantry_keeps_its_shear() {
-        let positions: Vec<DVec3> = (0..5)
-            .map(|n| DVec3::new(0.0, f64::from(n) * 1.0, f64::from(n) * 3.0))
-            .collect();
-        let spacing = Spacing::of(&positions, DVec3::Z);
-        assert!(
-            spacing
-                .step
-                .unwrap()
-                .abs_diff_eq(DVec3::new(0.0, 1.0, 3.0), 1e-9)
-        );
-        let [Issue::GantryTilt { degrees }] = spacing.issues[..] else {
-            panic!("{:?}", spacing.issues);
-        };
-        assert!((degrees - (1.0_f64 / 3.0).atan().to_degrees()).abs() < 1e-9);
-    }
 }

@@ -133,7 +133,7 @@ pub fn write_segmentation_to(
     );
     d.sequence(
         tags::REFERENCED_SERIES_SEQUENCE,
-        vec![referenced_series(series, &source.images)],
+        vec![referenced_series(series, source.known_images())],
     );
 
     d.text(tags::SEGMENTATION_TYPE, "BINARY")
@@ -177,8 +177,7 @@ pub fn write_segmentation_to(
 pub fn slice_position_lps(segmentation: &Segmentation, k: usize) -> DVec3 {
     segmentation
         .source
-        .images
-        .get(k)
+        .image(k)
         .and_then(|image| image.position_lps)
         .unwrap_or_else(|| {
             segmentation
@@ -343,10 +342,9 @@ fn contribution(segmentation: &Segmentation, now: DateTime<Utc>) -> Composer {
     item
 }
 
-fn referenced_series(series: &Uid, images: &[SourceImage]) -> Composer {
+fn referenced_series<'a>(series: &Uid, images: impl Iterator<Item = &'a SourceImage>) -> Composer {
     let mut seen = std::collections::BTreeSet::new();
     let instances = images
-        .iter()
         .filter(|image| seen.insert(&image.sop_instance_uid))
         .map(|image| {
             let mut item = Composer::new();
@@ -537,11 +535,11 @@ fn functional_groups(
             let mut item = Composer::new();
             item.sequence(tags::FRAME_CONTENT_SEQUENCE, vec![content])
                 .sequence(tags::PLANE_POSITION_SEQUENCE, vec![position])
-                .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![identification])
-                .sequence(
-                    tags::DERIVATION_IMAGE_SEQUENCE,
-                    vec![derivation(&segmentation.source.images[k])],
-                );
+                .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![identification]);
+            // A slice that stands for a missing one was derived from no image.
+            if let Some(image) = segmentation.source.image(k) {
+                item.sequence(tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation(image)]);
+            }
             item
         })
         .collect();

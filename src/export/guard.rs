@@ -143,12 +143,14 @@ mod tests {
                 series_instance_uid: Some(Uid::from_u128(2)),
                 frame_of_reference_uid: Some(Uid::from_u128(3)),
                 images: (0..3)
-                    .map(|k| SourceImage {
-                        sop_class_uid: Uid::parse("1.2.840.10008.5.1.4.1.1.2").unwrap(),
-                        sop_instance_uid: Uid::from_u128(10 + k),
-                        frame: None,
-                        number: None,
-                        position_lps: None,
+                    .map(|k| {
+                        Some(SourceImage {
+                            sop_class_uid: Uid::parse("1.2.840.10008.5.1.4.1.1.2").unwrap(),
+                            sop_instance_uid: Uid::from_u128(10 + k),
+                            frame: None,
+                            number: None,
+                            position_lps: None,
+                        })
                     })
                     .collect(),
                 ..SourceSeries::default()
@@ -189,7 +191,7 @@ mod tests {
     fn clinical_laterality_a_seg_shifted_by_a_slice_is_not_kept() {
         let mask = left_sided();
         let mut shifted = mask.clone();
-        for (k, image) in shifted.source.images.iter_mut().enumerate() {
+        for (k, image) in shifted.source.images.iter_mut().flatten().enumerate() {
             image.position_lps = Some(DVec3::new(-35.0, 0.0, 10.0 * (k as f64 + 1.0)));
         }
         let why = check_against(&shifted, &mask).unwrap_err();

@@ -29,8 +29,7 @@ pub(super) fn result(
     } else {
         let mut seen = std::collections::BTreeSet::new();
         source
-            .images
-            .iter()
+            .known_images()
             .map(|image| image.sop_instance_uid.to_string())
             .filter(|uid| seen.insert(uid.clone()))
             .collect()

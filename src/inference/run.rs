@@ -292,8 +292,7 @@ impl Model {
             parameters,
             inputs: volume
                 .source
-                .images
-                .iter()
+                .known_images()
                 .map(|i| i.sop_instance_uid.to_string())
                 .collect(),
             started: settings.started.clone(),

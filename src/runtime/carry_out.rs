@@ -311,7 +311,10 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
 /// Adds the study that a volume came from.
 pub fn about_volume(event: AuditEvent, volume: &Volume) -> AuditEvent {
     match &volume.source.study_instance_uid {
-        Some(uid) => event.about(ParticipantObject::study(uid, volume.source.images.len())),
+        Some(uid) => event.about(ParticipantObject::study(
+            uid,
+            volume.source.known_images().count(),
+        )),
         None => event,
     }
 }

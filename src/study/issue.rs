@@ -6,10 +6,11 @@
 pub enum Issue {
     /// Slices are not evenly spaced; the volume uses the median step.
     #[error(
-        "slices {before} and {after} are {gap_mm:.2} mm apart, expected {expected_mm:.2} mm: lengths across slices are doubtful"
+        "slices {} and {} are {gap_mm:.2} mm apart, expected {expected_mm:.2} mm: slices are shown up to {deviation_mm:.1} mm from their true place, lengths across slices and volumes are wrong",
+        .before + 1, .after + 1
     )]
     UnevenSpacing {
-        /// Index of the slice before the gap, from 0.
+        /// Index of the slice before the gap, from 0 (people read it from 1).
         before: usize,
         /// Index of the slice after it.
         after: usize,
@@ -17,17 +18,25 @@ pub enum Issue {
         gap_mm: f64,
         /// Median distance.
         expected_mm: f64,
+        /// Largest distance between a slice's own position and its place in the grid.
+        deviation_mm: f64,
     },
-    /// A step is a whole multiple of the usual one: slices are absent.
-    #[error("{count} slices are missing after slice {after}")]
+    /// A step is a whole multiple of the usual one: the volume has empty slices there, and every
+    /// real slice is at its true position.
+    #[error(
+        "{} missing after slice {} (a gap of {gap_mm:.2} mm): shown empty, volumes and lengths there are doubtful",
+        are(*.count, "slice"), .after + 1
+    )]
     MissingSlices {
         /// How many are absent there.
         count: usize,
-        /// Index of the slice before the gap, from 0.
+        /// Index k in the volume of the slice before the gap, from 0 (people read it from 1).
         after: usize,
+        /// Distance between the slices on both sides.
+        gap_mm: f64,
     },
     /// Several images have the same position; the first was kept.
-    #[error("{count} images repeat a position and were left out of the volume")]
+    #[error("{} left out of the volume: the position is taken by another image", were(*.count))]
     DuplicateSlices {
         /// Images left out.
         count: usize,
@@ -67,7 +76,7 @@ pub enum Issue {
     #[error("pixel spacing is measured at the detector: lengths in the patient are smaller")]
     DetectorSpacing,
     /// Images of another size or pixel format than the rest of the series.
-    #[error("{count} images differ in size or pixel format and form a volume of their own")]
+    #[error("{} of another size or pixel format set apart as a volume of their own", were(*.count))]
     MixedFormat {
         /// Images split off.
         count: usize,
@@ -90,7 +99,7 @@ pub enum Issue {
         stream: String,
     },
     /// Some files of the series could not be read.
-    #[error("{count} images of the series could not be read: {reason}")]
+    #[error("{} of the series not readable: {reason}", were(*.count))]
     UnreadableSlices {
         /// Images left out.
         count: usize,
@@ -117,6 +126,20 @@ pub enum Issue {
         /// For people.
         message: String,
     },
+}
+
+fn are(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what} is"),
+        n => format!("{n} {what}s are"),
+    }
+}
+
+fn were(count: usize) -> String {
+    match count {
+        1 => "1 image was".to_owned(),
+        n => format!("{n} images were"),
+    }
 }
 
 impl Issue {

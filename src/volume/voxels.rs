@@ -112,8 +112,21 @@ pub struct SourceSeries {
     /// Study attributes that PS3.3 wants repeated in derived objects: (keyword, value),
     /// e.g. `("PatientName", …)`, `("StudyDate", …)`.
     pub patient_study: Vec<(String, Sensitive<String>)>,
-    /// One per slice, in the order of k; empty for NIfTI.
-    pub images: Vec<SourceImage>,
+    /// One per slice, in the order of k; empty for NIfTI. `None`: no image is known there, the
+    /// slice is empty and stands for a missing one.
+    pub images: Vec<Option<SourceImage>>,
+}
+
+impl SourceSeries {
+    /// The image of slice `k`.
+    pub fn image(&self, k: usize) -> Option<&SourceImage> {
+        self.images.get(k).and_then(Option::as_ref)
+    }
+
+    /// The images that exist, in the order of k.
+    pub fn known_images(&self) -> impl Iterator<Item = &SourceImage> {
+        self.images.iter().flatten()
+    }
 }
 
 /// Voxels in the patient with their meaning. Immutable once shared (`Arc<Volume>`).

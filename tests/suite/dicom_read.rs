@@ -15,12 +15,12 @@ use proptest::prelude::*;
 
 use crate::dicom_decode::data;
 
-fn folder(path: &Path) -> Worklist {
+pub fn folder(path: &Path) -> Worklist {
     index(&[path.to_owned()], &Task::new()).unwrap()
 }
 
 /// The only stack of the only series.
-fn only_volume(worklist: &Worklist) -> Volume {
+pub fn only_volume(worklist: &Worklist) -> Volume {
     let all: Vec<_> = SeriesContext::all(worklist).collect();
     assert_eq!(all.len(), 1, "one series, skipped {:?}", worklist.skipped);
     assert_eq!(all[0].series.stacks.len(), 1, "{:?}", all[0].series.stacks);
@@ -220,8 +220,12 @@ fn doubtful_series_carry_their_issue_with_numbers() {
         ),
         (
             "malformed/series/missing_slices",
-            [64, 64, 9],
-            Some(Issue::MissingSlices { count: 5, after: 3 }),
+            [64, 64, 14],
+            Some(Issue::MissingSlices {
+                count: 5,
+                after: 3,
+                gap_mm: 18.0,
+            }),
         ),
         (
             "malformed/series/reversed_instance_numbers",
@@ -230,8 +234,12 @@ fn doubtful_series_carry_their_issue_with_numbers() {
         ),
         (
             "dicom-with-nifti-truth/failing/sliceincrement",
-            [512, 512, 4],
-            Some(Issue::MissingSlices { count: 1, after: 2 }),
+            [512, 512, 5],
+            Some(Issue::MissingSlices {
+                count: 1,
+                after: 2,
+                gap_mm: 10.0,
+            }),
         ),
     ] {
         let volume = only_volume(&folder(&data.join(name)));
@@ -292,7 +300,7 @@ fn every_malformed_file_has_a_reason_or_a_volume() {
 }
 
 /// One slice of a CT phantom: value = 1000·k + 10·j + i − 1024 HU in stored values.
-fn slice(axes: DMat3, k: u16, number: u16) -> InMemDicomObject {
+pub fn slice(axes: DMat3, k: u16, number: u16) -> InMemDicomObject {
     let position = DVec3::new(-20.0, 30.0, 40.0) + axes.z_axis * 2.5 * f64::from(k);
     let ds = |values: &[f64]| {
         PrimitiveValue::from(
@@ -355,7 +363,7 @@ fn slice(axes: DMat3, k: u16, number: u16) -> InMemDicomObject {
     d
 }
 
-fn bytes_of(object: InMemDicomObject) -> Vec<u8> {
+pub fn bytes_of(object: InMemDicomObject) -> Vec<u8> {
     let file = object
         .with_meta(FileMetaTableBuilder::new().transfer_syntax("1.2.840.10008.1.2.1"))
         .unwrap();
@@ -365,7 +373,7 @@ fn bytes_of(object: InMemDicomObject) -> Vec<u8> {
 }
 
 /// Right-handed axes: axial, sagittal, coronal, reversed, oblique.
-fn orientations() -> Vec<DMat3> {
+pub fn orientations() -> Vec<DMat3> {
     let from = |r: DVec3, c: DVec3| DMat3::from_cols(r, c, r.cross(c));
     vec![
         from(DVec3::X, DVec3::Y),

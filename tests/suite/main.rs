@@ -6,6 +6,7 @@ mod audit;
 mod batch;
 mod cli;
 mod dicom_decode;
+mod dicom_missing;
 mod dicom_read;
 mod engine;
 mod export;
