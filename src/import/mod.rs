@@ -4,6 +4,7 @@
 //! understood in full is refused by name. Absent on purpose: running models.
 
 mod brainchop;
+pub mod pytorch;
 mod snomed;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ mod graph;
 mod models;
 mod nifti;
 mod program;
+mod pytorch;
 mod render;
 mod seg_export;
 mod snapshots;
