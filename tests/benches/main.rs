@@ -1,6 +1,7 @@
 //! Benchmarks: `cargo bench`, with a word to run only what it names.
 
 mod inference;
+mod networks;
 mod open;
 mod render;
 
@@ -12,6 +13,9 @@ fn main() {
     }
     if wanted("inference") {
         inference::run();
+    }
+    if wanted("networks") {
+        networks::run();
     }
     if wanted("scroll") {
         render::run();
