@@ -22,7 +22,6 @@ mod read_segmentation;
 mod scan;
 mod spacing;
 mod stacks;
-mod strict;
 mod syntax;
 mod write_image;
 mod write_segmentation;

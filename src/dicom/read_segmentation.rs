@@ -1,18 +1,19 @@
 //! DICOM SEG objects → segments, their places in the patient, and label maps.
 //!
-//! Reads BINARY, FRACTIONAL (cut at one half) and LABELMAP with a position in the patient.
+//! Reads BINARY, FRACTIONAL (cut at one half) and LABELMAP with a position in the patient, in every
+//! transfer syntax that images are read in.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dicom_core::{PrimitiveValue, Tag};
+use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_encoding::TransferSyntaxIndex;
-use dicom_object::{FileDicomObject, InMemDicomObject};
-use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::compose::srgb_from_cielab;
-use super::strict;
+use super::dataset::{Dataset, Item};
+use super::decode::{self, Samples};
+use super::pixels::{self, Frames, PixelFormat};
 use crate::findings::{AlgorithmType, Provenance, Segment, Segmentation};
 use crate::geometry::{self, DAffine3, DMat3, DVec3, VolumeGeometry};
 use crate::study::{CodedConcept, Issue, Uid};
@@ -23,6 +24,9 @@ use crate::volume::{LabelMap, SourceSeries, Volume, resample_labels};
 const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
 /// Label Map Segmentation Storage.
 const LABEL_MAP: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+/// Frames may always take this many bytes, and beyond it this multiple of the file.
+const LARGEST: u64 = 1 << 30;
+const LARGEST_RATIO: u64 = 1000;
 /// Frames whose planes lie closer than this are one slice; positions have about 1e-9 mm.
 const SAME_PLANE_MM: f64 = 1e-3;
 
@@ -152,8 +156,8 @@ struct Frame {
 /// All frames, one after the other.
 #[derive(Clone, Debug)]
 enum Pixels {
-    /// BINARY.
-    Bits(Vec<u8>),
+    /// BINARY: single bits from an offset on, the first in the lowest bit, frames without padding.
+    Bits { bytes: Arc<Vec<u8>>, start: usize },
     /// FRACTIONAL; from this value on a voxel counts.
     Fractions { bytes: Vec<u8>, from: u8 },
     /// LABELMAP.
@@ -165,23 +169,31 @@ enum Pixels {
 /// # Errors
 /// Anything but a whole segmentation object in the patient.
 pub fn read_segmentation(path: &Path) -> Result<ReadSegmentation, Error> {
-    let mut object = strict::open(path).map_err(|e| Error::Open {
-        source: Box::new(e),
-        path: path.to_owned(),
-    })?;
-    Reader { path }.read(&mut object)
+    let reader = Reader { path };
+    let bytes = std::fs::read(path).map_err(|e| reader.unreadable(e))?;
+    let mut dataset = Dataset::from_file(bytes).map_err(|e| reader.unreadable(e))?;
+    // Of a segmentation every attribute matters: half an object is none.
+    if let Some(error) = dataset.truncated.take() {
+        return Err(reader.unreadable(error));
+    }
+    reader.read(&dataset)
 }
 
 struct Reader<'a> {
     path: &'a Path,
 }
 
-type Object = FileDicomObject<InMemDicomObject>;
-
 impl Reader<'_> {
     fn missing(&self, attribute: &'static str) -> Error {
         Error::Attribute {
             attribute,
+            path: self.path.to_owned(),
+        }
+    }
+
+    fn unreadable(&self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::Open {
+            source: Box::new(source),
             path: self.path.to_owned(),
         }
     }
@@ -193,8 +205,9 @@ impl Reader<'_> {
         }
     }
 
-    fn read(&self, d: &mut Object) -> Result<ReadSegmentation, Error> {
-        let class = text(d, tags::SOP_CLASS_UID).unwrap_or_default();
+    fn read(&self, dataset: &Dataset) -> Result<ReadSegmentation, Error> {
+        let d = dataset.root();
+        let class = d.text(tags::SOP_CLASS_UID).unwrap_or_default();
         if class != SEGMENTATION && class != LABEL_MAP {
             return Err(Error::NotASegmentation {
                 // Only the form of a UID is repeated: a broken file may hold anything here.
@@ -202,30 +215,34 @@ impl Reader<'_> {
                 path: self.path.to_owned(),
             });
         }
-        let kind = text(d, tags::SEGMENTATION_TYPE).unwrap_or_default();
+        let kind = d.text(tags::SEGMENTATION_TYPE).unwrap_or_default();
         let rows = whole(d, tags::ROWS).filter(|&n| n > 0);
         let columns = whole(d, tags::COLUMNS).filter(|&n| n > 0);
         let rows = rows.ok_or_else(|| self.missing("Rows"))?;
         let columns = columns.ok_or_else(|| self.missing("Columns"))?;
         // Absent where a frame was cut out of an object: then there is one.
-        let count = match d.get(tags::NUMBER_OF_FRAMES) {
-            None => 1,
-            Some(_) => whole(d, tags::NUMBER_OF_FRAMES)
+        let count = if d.has(tags::NUMBER_OF_FRAMES) {
+            whole(d, tags::NUMBER_OF_FRAMES)
                 .filter(|&n| n > 0)
-                .ok_or_else(|| self.missing("Number of Frames"))?,
+                .ok_or_else(|| self.missing("Number of Frames"))?
+        } else {
+            1
         };
 
         let mut issues = Vec::new();
-        let pixels = self.pixels(d, &kind, rows * columns, count, &mut issues)?;
-        let d = &*d;
-        let shared = first_item(d, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
-        let per_frame = items(d, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let per_frame: Vec<Item<'_>> = d
+            .items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)
+            .collect();
         if per_frame.len() != count {
             return Err(self.missing("Per-frame Functional Groups Sequence"));
         }
+        let pixels = self.pixels(dataset, &kind, count, &mut issues)?;
+        let shared = d.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         // A group stands with the frame or is shared (PS3.3 C.7.6.16).
         let group = |n: usize, tag: Tag| {
-            first_item(&per_frame[n], tag).or_else(|| shared.and_then(|s| first_item(s, tag)))
+            per_frame[n]
+                .item(tag)
+                .or_else(|| shared.and_then(|s| s.item(tag)))
         };
         let plane = self.plane(columns, rows, count, &group)?;
         let frames = (0..count)
@@ -279,15 +296,15 @@ impl Reader<'_> {
         }
 
         Ok(ReadSegmentation {
-            sop_instance_uid: uid(d, tags::SOP_INSTANCE_UID),
-            series_instance_uid: uid(d, tags::SERIES_INSTANCE_UID),
-            study_instance_uid: uid(d, tags::STUDY_INSTANCE_UID),
-            frame_of_reference_uid: uid(d, tags::FRAME_OF_REFERENCE_UID),
-            referenced_series: items(d, tags::REFERENCED_SERIES_SEQUENCE)
-                .iter()
-                .filter_map(|item| uid(item, tags::SERIES_INSTANCE_UID))
+            sop_instance_uid: d.uid(tags::SOP_INSTANCE_UID),
+            series_instance_uid: d.uid(tags::SERIES_INSTANCE_UID),
+            study_instance_uid: d.uid(tags::STUDY_INSTANCE_UID),
+            frame_of_reference_uid: d.uid(tags::FRAME_OF_REFERENCE_UID),
+            referenced_series: d
+                .items(tags::REFERENCED_SERIES_SEQUENCE)
+                .filter_map(|item| item.uid(tags::SERIES_INSTANCE_UID))
                 .collect(),
-            description: text(d, tags::SERIES_DESCRIPTION).unwrap_or_default(),
+            description: d.text(tags::SERIES_DESCRIPTION).unwrap_or_default(),
             segments,
             issues,
             plane,
@@ -302,7 +319,7 @@ impl Reader<'_> {
         columns: usize,
         rows: usize,
         count: usize,
-        group: &impl Fn(usize, Tag) -> Option<&'o InMemDicomObject>,
+        group: &impl Fn(usize, Tag) -> Option<Item<'o>>,
     ) -> Result<Plane, Error> {
         let orientation_of = |n: usize| {
             group(n, tags::PLANE_ORIENTATION_SEQUENCE)
@@ -348,7 +365,7 @@ impl Reader<'_> {
         &self,
         n: usize,
         kind: &str,
-        group: &impl Fn(usize, Tag) -> Option<&'o InMemDicomObject>,
+        group: &impl Fn(usize, Tag) -> Option<Item<'o>>,
     ) -> Result<Frame, Error> {
         let position = group(n, tags::PLANE_POSITION_SEQUENCE)
             .and_then(|item| numbers::<3>(item, tags::IMAGE_POSITION_PATIENT))
@@ -363,9 +380,9 @@ impl Reader<'_> {
                 .ok_or_else(|| self.missing("Referenced Segment Number"))?
         };
         let source = group(n, tags::DERIVATION_IMAGE_SEQUENCE)
-            .and_then(|item| first_item(item, tags::SOURCE_IMAGE_SEQUENCE))
+            .and_then(|item| item.item(tags::SOURCE_IMAGE_SEQUENCE))
             .and_then(|item| {
-                let instance = uid(item, tags::REFERENCED_SOP_INSTANCE_UID)?;
+                let instance = item.uid(tags::REFERENCED_SOP_INSTANCE_UID)?;
                 let frame = whole(item, tags::REFERENCED_FRAME_NUMBER)
                     .and_then(|number| u32::try_from(number.checked_sub(1)?).ok());
                 Some((instance, frame))
@@ -379,15 +396,15 @@ impl Reader<'_> {
 
     fn pixels(
         &self,
-        d: &mut Object,
+        dataset: &Dataset,
         kind: &str,
-        voxels: usize,
         count: usize,
         issues: &mut Vec<Issue>,
     ) -> Result<Pixels, Error> {
+        let d = dataset.root();
         let bits = whole(d, tags::BITS_ALLOCATED).ok_or_else(|| self.missing("Bits Allocated"))?;
         let expected = match kind {
-            "BINARY" => bits == 1,
+            "BINARY" => bits == 1 || bits == 8,
             "FRACTIONAL" => bits == 8,
             "LABELMAP" => bits == 8 || bits == 16,
             _ => return Err(self.missing("Segmentation Type")),
@@ -395,10 +412,28 @@ impl Reader<'_> {
         if !expected {
             return Err(self.unsupported(format!("a {kind} segmentation of {bits} bits")));
         }
-        let bytes = self.bytes(d, voxels, count, bits)?;
-        Ok(match kind {
-            "BINARY" => Pixels::Bits(bytes),
-            "FRACTIONAL" => {
+        if dataset.pixels.is_none() {
+            return Err(self.missing("Pixel Data"));
+        }
+        let format = PixelFormat::read(dataset).map_err(|e| self.unreadable(e))?;
+        if format.samples != 1 || format.signed {
+            return Err(self.unsupported("a segmentation in colors or of signed numbers"));
+        }
+        let raw = Raw {
+            reader: self,
+            dataset,
+            frames: self.locate(dataset, &format, count)?,
+            format,
+            count,
+        };
+        Ok(match (kind, bits) {
+            ("BINARY", 1) => raw.bits()?,
+            // One half of one: what is set at all.
+            ("BINARY", _) => Pixels::Fractions {
+                bytes: raw.bytes()?,
+                from: 1,
+            },
+            ("FRACTIONAL", _) => {
                 let full = whole(d, tags::MAXIMUM_FRACTIONAL_VALUE)
                     .and_then(|n| u8::try_from(n).ok())
                     .filter(|&n| n > 0)
@@ -409,100 +444,53 @@ impl Reader<'_> {
                         .to_owned(),
                 });
                 Pixels::Fractions {
-                    bytes,
+                    bytes: raw.bytes()?,
                     from: full.div_ceil(2),
                 }
             }
-            _ if bits == 8 => Pixels::Labels(bytes.into_iter().map(u16::from).collect()),
-            _ => {
-                let (words, _) = bytes.as_chunks::<2>();
-                // Native big endian does not occur: the transfer syntax is retired and excluded for SEG.
-                Pixels::Labels(words.iter().map(|&w| u16::from_le_bytes(w)).collect())
-            }
+            _ => Pixels::Labels(raw.words()?),
         })
     }
 
-    /// The bytes of all frames, decoded, checked against rows, columns and frames.
-    fn bytes(
+    /// Where the frames are, after a look at whether the file can hold them.
+    fn locate(
         &self,
-        d: &mut Object,
-        voxels: usize,
+        dataset: &Dataset,
+        format: &PixelFormat,
         count: usize,
-        bits: usize,
-    ) -> Result<Vec<u8>, Error> {
-        let truncated = |needed: u64, found: u64| Error::Truncated {
-            needed,
-            found,
-            path: self.path.to_owned(),
-        };
-        let too_many = || self.unsupported("a segmentation of more than 2^32 pixels");
-        let all_bits = voxels
-            .checked_mul(count)
-            .and_then(|n| n.checked_mul(bits))
-            .filter(|&n| n as u64 <= 8 << 32)
-            .ok_or_else(too_many)?;
-        let is_native = d
-            .get(tags::PIXEL_DATA)
-            .ok_or_else(|| self.missing("Pixel Data"))?
-            .fragments()
-            .is_none();
-        if is_native {
-            // Taken, not copied: this is most of the object.
-            let value = d
-                .take_element(tags::PIXEL_DATA)
-                .ok()
-                .and_then(|e| e.into_value().into_primitive())
-                .ok_or_else(|| self.missing("Pixel Data"))?;
-            let bytes = match value {
-                PrimitiveValue::U8(bytes) => bytes.into_vec(),
-                other => other.to_bytes().into_owned(),
-            };
-            let needed = all_bits.div_ceil(8);
-            if bytes.len() < needed {
-                return Err(truncated(needed as u64, bytes.len() as u64));
-            }
-            return Ok(bytes);
+    ) -> Result<Frames, Error> {
+        let needed = format
+            .native_bits()
+            .saturating_mul(count as u64)
+            .div_ceil(8);
+        // Every frame has its item in the header, so that `count` is bounded by the file; what
+        // frames take is bounded by the file where they are stored as they are.
+        if needed > LARGEST.max(dataset.total.saturating_mul(LARGEST_RATIO)) {
+            return Err(self.unsupported("a segmentation far larger than its file"));
         }
-        let d = &*d;
-        let fragments = d
-            .get(tags::PIXEL_DATA)
-            .and_then(|e| e.fragments())
-            .unwrap_or_default();
-        let syntax = TransferSyntaxRegistry.get(d.meta().transfer_syntax());
-        let reader = syntax
-            .and_then(|ts| ts.pixel_data_reader())
-            .ok_or_else(|| self.unsupported("this compression of a segmentation"))?;
-        if bits == 1 && !voxels.is_multiple_of(8) {
-            // Frames of compressed bits are padded each to whole bytes; none were found to test with.
-            return Err(self.unsupported("compressed bits with a part of a byte per frame"));
-        }
-        let frame_bytes = voxels * bits / 8;
-        let packed: u64 = fragments.iter().map(|f| f.len() as u64).sum();
-        // No lossless codec shrinks more than deflate's 1032 to 1.
-        let needed = (frame_bytes * count) as u64;
-        if needed > packed.saturating_mul(1032) || fragments.len() < count {
-            return Err(truncated(needed, packed));
-        }
-        let mut bytes = Vec::new();
-        for n in 0..count {
-            let mut frame = Vec::new();
-            reader
-                .decode_frame(d, n as u32, &mut frame)
-                .map_err(|e| Error::Open {
-                    source: Box::new(e),
-                    path: self.path.to_owned(),
-                })?;
-            if frame.len() < frame_bytes {
-                return Err(truncated(frame_bytes as u64, frame.len() as u64));
-            }
-            bytes.extend_from_slice(&frame[..frame_bytes]);
-        }
-        Ok(bytes)
+        pixels::check_length(dataset, format, count).map_err(|e| self.pixel_error(e))?;
+        Frames::locate(dataset, count).map_err(|e| self.pixel_error(e))
     }
 
-    fn segments(&self, d: &Object, kind: &str, pixels: &Pixels) -> Result<Vec<ReadSegment>, Error> {
+    fn pixel_error(&self, error: super::Error) -> Error {
+        match error {
+            super::Error::ShortPixelData { found, needed, .. } => Error::Truncated {
+                needed,
+                found,
+                path: self.path.to_owned(),
+            },
+            other => self.unreadable(other),
+        }
+    }
+
+    fn segments(
+        &self,
+        d: Item<'_>,
+        kind: &str,
+        pixels: &Pixels,
+    ) -> Result<Vec<ReadSegment>, Error> {
         let mut out = Vec::new();
-        for item in items(d, tags::SEGMENT_SEQUENCE) {
+        for item in d.items(tags::SEGMENT_SEQUENCE) {
             let number =
                 whole(item, tags::SEGMENT_NUMBER).ok_or_else(|| self.missing("Segment Number"))?;
             if number == 0 && kind == "LABELMAP" {
@@ -514,13 +502,13 @@ impl Reader<'_> {
             if out.iter().any(|s: &ReadSegment| s.segment.label == label) {
                 return Err(self.missing("Segment Number"));
             }
-            let name = text(item, tags::SEGMENT_LABEL).filter(|t| !t.is_empty());
+            let name = item.text(tags::SEGMENT_LABEL).filter(|t| !t.is_empty());
             let color = numbers::<3>(item, tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE).map_or_else(
                 || default_color(label),
                 |lab| srgb_from_cielab(lab.map(|x| x as u16)),
             );
             let unknown = || CodedConcept::new("T-D0050", "SRT", "Tissue");
-            let algorithm = first_item(item, tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE);
+            let algorithm = item.item(tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE);
             out.push(ReadSegment {
                 segment: Segment {
                     label,
@@ -531,16 +519,16 @@ impl Reader<'_> {
                         .unwrap_or_else(unknown),
                     color,
                 },
-                algorithm: match text(item, tags::SEGMENT_ALGORITHM_TYPE).as_deref() {
+                algorithm: match item.text(tags::SEGMENT_ALGORITHM_TYPE).as_deref() {
                     Some("MANUAL") => AlgorithmType::Manual,
                     Some("SEMIAUTOMATIC") => AlgorithmType::Semiautomatic,
                     _ => AlgorithmType::Automatic,
                 },
-                algorithm_name: text(item, tags::SEGMENT_ALGORITHM_NAME).unwrap_or_default(),
+                algorithm_name: item.text(tags::SEGMENT_ALGORITHM_NAME).unwrap_or_default(),
                 algorithm_version: algorithm
-                    .and_then(|a| text(a, tags::ALGORITHM_VERSION))
+                    .and_then(|a| a.text(tags::ALGORITHM_VERSION))
                     .unwrap_or_default(),
-                tracking_uid: uid(item, tags::TRACKING_UID),
+                tracking_uid: item.uid(tags::TRACKING_UID),
                 voxels: 0,
                 centroid_lps: None,
             });
@@ -570,6 +558,76 @@ impl Reader<'_> {
     }
 }
 
+/// The pixel data and where its frames are.
+struct Raw<'a> {
+    reader: &'a Reader<'a>,
+    dataset: &'a Dataset,
+    format: PixelFormat,
+    frames: Frames,
+    count: usize,
+}
+
+impl Raw<'_> {
+    fn samples(&self, n: usize) -> Result<Samples, Error> {
+        let frame = decode::decode_frame(self.dataset, &self.format, &self.frames, n)
+            .map_err(|e| self.reader.pixel_error(e))?;
+        if frame.samples.len() == self.format.pixels() {
+            Ok(frame.samples)
+        } else {
+            Err(self.reader.missing("Pixel Data"))
+        }
+    }
+
+    /// Single bits: as they lie in the file, or of each decoded frame joined without padding.
+    fn bits(&self) -> Result<Pixels, Error> {
+        if let Frames::Native(start) = self.frames {
+            return Ok(Pixels::Bits {
+                bytes: self.dataset.bytes.clone(),
+                start,
+            });
+        }
+        let voxels = self.format.pixels();
+        let mut bytes = vec![0_u8; (voxels * self.count).div_ceil(8)];
+        for n in 0..self.count {
+            let Samples::U8(samples) = self.samples(n)? else {
+                return Err(self.reader.missing("Pixel Data"));
+            };
+            let set = samples.iter().enumerate().filter(|(_, x)| **x != 0);
+            for (at, _) in set {
+                let bit = n * voxels + at;
+                bytes[bit / 8] |= 1 << (bit % 8);
+            }
+        }
+        Ok(Pixels::Bits {
+            bytes: Arc::new(bytes),
+            start: 0,
+        })
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        for n in 0..self.count {
+            match self.samples(n)? {
+                Samples::U8(samples) => bytes.extend_from_slice(&samples),
+                _ => return Err(self.reader.missing("Pixel Data")),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn words(&self) -> Result<Vec<u16>, Error> {
+        let mut words = Vec::new();
+        for n in 0..self.count {
+            match self.samples(n)? {
+                Samples::U8(samples) => words.extend(samples.into_iter().map(u16::from)),
+                Samples::U16(samples) => words.extend_from_slice(&samples),
+                _ => return Err(self.reader.missing("Pixel Data")),
+            }
+        }
+        Ok(words)
+    }
+}
+
 /// A color for segments without one; neighbors differ (steps of the golden angle).
 fn default_color(label: u8) -> [u8; 3] {
     let hue = f64::from(label) * 137.507_764 % 360.0;
@@ -586,7 +644,8 @@ impl Pixels {
     fn visit(&self, frame: usize, voxels: usize, segment: u16, mut set: impl FnMut(usize, u16)) {
         let first = frame * voxels;
         match self {
-            Self::Bits(bytes) => {
+            Self::Bits { bytes, start } => {
+                let bytes = &bytes[*start..];
                 let mut n = 0;
                 while n < voxels {
                     let bit = first + n;
@@ -869,49 +928,31 @@ fn overlap_issue(voxels: u64) -> Vec<Issue> {
     }]
 }
 
-fn items(d: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
-    d.get(tag).and_then(|e| e.items()).unwrap_or_default()
+fn whole(d: Item<'_>, tag: Tag) -> Option<usize> {
+    let number = d.number(tag)?;
+    // Beyond 2^32 nothing is counted in a segmentation.
+    (number.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&number)).then_some(number as usize)
 }
 
-fn first_item(d: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
-    items(d, tag).first()
-}
-
-fn text(d: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let value = d.get(tag)?.value().to_str().ok()?;
-    Some(
-        value
-            .trim_matches(|c: char| c == '\0' || c.is_whitespace())
-            .to_owned(),
-    )
-}
-
-fn uid(d: &InMemDicomObject, tag: Tag) -> Option<Uid> {
-    Uid::parse(&text(d, tag)?).ok()
-}
-
-fn whole(d: &InMemDicomObject, tag: Tag) -> Option<usize> {
-    d.get(tag)?.value().to_int::<usize>().ok()
-}
-
-fn numbers<const N: usize>(d: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
-    let values = d.get(tag)?.value().to_multi_float64().ok()?;
-    let values: [f64; N] = values.try_into().ok()?;
+fn numbers<const N: usize>(d: Item<'_>, tag: Tag) -> Option<[f64; N]> {
+    let values: [f64; N] = d.numbers(tag).try_into().ok()?;
     values.iter().all(|x| x.is_finite()).then_some(values)
 }
 
-fn code(d: &InMemDicomObject, tag: Tag) -> Option<CodedConcept> {
-    let item = first_item(d, tag)?;
+fn code(d: Item<'_>, tag: Tag) -> Option<CodedConcept> {
+    let item = d.item(tag)?;
     let value = [
         tags::CODE_VALUE,
         tags::LONG_CODE_VALUE,
         tags::URN_CODE_VALUE,
     ]
     .into_iter()
-    .find_map(|tag| text(item, tag).filter(|t| !t.is_empty()))?;
+    .find_map(|tag| item.text(tag))?;
     Some(CodedConcept {
         value,
-        scheme: text(item, tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default(),
-        meaning: text(item, tags::CODE_MEANING).unwrap_or_default(),
+        scheme: item
+            .text(tags::CODING_SCHEME_DESIGNATOR)
+            .unwrap_or_default(),
+        meaning: item.text(tags::CODE_MEANING).unwrap_or_default(),
     })
 }

@@ -70,7 +70,8 @@ class Image:
     def __init__(self, dataset, frame):
         self.dataset = dataset
         self.frame = frame
-        self.uid = dataset.SOPInstanceUID
+        # Some writers leave it to the file meta group.
+        self.uid = dataset.SOPInstanceUID or dataset.file_meta.MediaStorageSOPInstanceUID
         if frame is None:
             position, orientation = dataset, dataset
         else:
@@ -93,6 +94,9 @@ def read_images(case):
     read = {}
     images = []
     for path, *frame in lines:
+        if not path:  # no image is known of this slice
+            images.append(None)
+            continue
         if path not in read:
             read[path] = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         images.append(Image(read[path], int(frame[0]) if frame else None))
@@ -100,13 +104,17 @@ def read_images(case):
 
 
 def by_image(seg, images, labels):
-    slice_of = {(image.uid, image.frame): k for k, image in enumerate(images)}
+    slice_of = {(image.uid, image.frame): k for k, image in enumerate(images) if image}
     shared = seg.SharedFunctionalGroupsSequence[0]
     orientation = numpy.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
     pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     drawn = 0
     for frame, group in zip(pixels, seg.PerFrameFunctionalGroupsSequence):
         number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        if "DerivationImageSequence" not in group:
+            assert None in images, "a frame without source"
+            drawn += int(frame.sum())
+            continue
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         k = slice_of[(source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))]
         position = numpy.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
@@ -118,6 +126,9 @@ def by_image(seg, images, labels):
 
 
 def by_reference(seg, images, labels):
+    known = [k for k, image in enumerate(images) if image]
+    labels = labels[:, :, known]
+    images = [images[k] for k in known]
     options = {"combine_segments": True, "assert_missing_frames_are_empty": True}
     if images[0].frame is None:
         stack = seg.get_pixels_by_source_instance([image.uid for image in images], **options)
@@ -141,10 +152,11 @@ def as_volume(seg, lps_from_ijk, labels):
 
 
 def attributes(seg, images):
+    images = [image for image in images if image]
     first = images[0].dataset
     for name in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
-        if name == "FrameOfReferenceUID" and not first.get(name):
-            assert seg.get(name), "a source without frame of reference: the SEG needs a new one"
+        if name.endswith("UID") and not first.get(name):
+            assert seg.get(name), f"a source without {name}: the SEG needs a new one"
             continue
         assert (seg.get(name) or "") == (first.get(name) or ""), name
     assert seg.SeriesInstanceUID != first.SeriesInstanceUID
@@ -182,6 +194,7 @@ def main(folder):
         gaps = [
             numpy.abs((lps_from_ijk @ [0, 0, k, 1])[:3] - image.position).max()
             for k, image in enumerate(images)
+            if image
         ]
         if max(gaps) < TOLERANCE_MM:
             voxels, worst = by_place(seg, lps_from_ijk, labels)
