@@ -13,6 +13,7 @@ mod export;
 mod graph;
 mod models;
 mod nifti;
+mod procedure;
 mod program;
 mod pytorch;
 mod render;

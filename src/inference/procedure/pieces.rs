@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::Error;
-use super::stream_plan::{Sweep, Windows, within};
+use super::stream_plan::{Sweep, Windows};
 
 /// Samples that are converted at a time.
 const RUN: usize = 64;
@@ -101,7 +101,7 @@ impl<E: Element> Pieces<E> {
     }
 
     /// Makes the pieces that this window reaches first.
-    pub(super) fn begin(&mut self, _: &Sweep, at: [usize; 3]) {
+    pub(super) fn begin(&mut self, at: [usize; 3]) {
         for index in self.under(at) {
             if self.held[index].is_none() {
                 let [z, y] = &self.along;
@@ -189,17 +189,12 @@ impl<E: Element> Pieces<E> {
         }
     }
 
+    /// The pieces of a region.
     fn inside(&self, region: &[Range<usize>; 2]) -> impl Iterator<Item = usize> + use<E> {
         let [z, y] = &self.along;
-        let choose = |along: &Windows, range: &Range<usize>| -> Vec<usize> {
-            (0..along.pieces())
-                .filter(|&index| within(&along.piece(index), range))
-                .collect()
-        };
-        let (lines, across) = (choose(y, &region[1]), y.pieces());
-        choose(z, &region[0])
-            .into_iter()
-            .flat_map(move |iz| lines.clone().into_iter().map(move |iy| iz * across + iy))
+        let (across, lines) = (y.pieces(), y.pieces_in(&region[1]));
+        z.pieces_in(&region[0])
+            .flat_map(move |iz| lines.clone().map(move |iy| iz * across + iy))
     }
 
     /// Turns the sums of a region into logits: divided by their weights, folds averaged, into the first

@@ -166,7 +166,7 @@ impl Pass<'_> {
         self.cut(start);
         let dims = self.plan.patch;
         let voxels = volume(dims);
-        pieces.begin(sweep, at);
+        pieces.begin(at);
         pieces.weigh(sweep, at, dims, &self.weights);
         let share = self.flips.len() as f32;
         for fold in 0..self.plan.folds {

@@ -120,9 +120,13 @@ impl Windows {
 
     /// The pieces that a window covers.
     pub(super) fn pieces_of(&self, window: usize) -> Range<usize> {
-        let covered = self.covered(window);
-        self.cuts.partition_point(|&cut| cut < covered.start)
-            ..self.cuts.partition_point(|&cut| cut < covered.end)
+        self.pieces_in(&self.covered(window))
+    }
+
+    /// The pieces inside a range that begins and ends at window bounds.
+    pub(super) fn pieces_in(&self, range: &Range<usize>) -> Range<usize> {
+        self.cuts.partition_point(|&cut| cut < range.start)
+            ..self.cuts.partition_point(|&cut| cut < range.end)
     }
 
     /// What no window after this one touches and windows before did not finish; may be empty.
@@ -314,8 +318,8 @@ impl Sweep {
                 }
                 most = most.max(now);
                 let (rows, lines) = (z.finished_by(k), y.finished_by(j));
-                for iz in (0..z.pieces()).filter(|&i| within(&z.piece(i), &rows)) {
-                    for iy in (0..y.pieces()).filter(|&i| within(&y.piece(i), &lines)) {
+                for iz in z.pieces_in(&rows) {
+                    for iy in y.pieces_in(&lines) {
                         let held = &mut held[iz * y.pieces() + iy];
                         if *held {
                             *held = false;
@@ -345,8 +349,4 @@ impl Sweep {
         let rows_at_work = threads * ((lines + 2) * width * 4 + 16 * 5 * self.out[2].len() as u64);
         most + borders + reduced + rows_at_work
     }
-}
-
-pub(super) fn within(inner: &Range<usize>, outer: &Range<usize>) -> bool {
-    inner.start >= outer.start && inner.end <= outer.end
 }
