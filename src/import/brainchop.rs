@@ -294,7 +294,9 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
             },
             network: Network {
                 layers: layers.clone(),
+                ..Network::default()
             },
+            procedure: None,
             output: Output {
                 kind: one.kind,
                 largest_component: true,

@@ -21,6 +21,10 @@ pub fn target(volume: &Volume, conform: &Conform) -> VolumeGeometry {
     match conform {
         Conform::Freesurfer256 if is_freesurfer_256(volume) => volume.geometry.clone(),
         Conform::Freesurfer256 => freesurfer_256(&volume.geometry),
+        Conform::Stored { orientation: None } => volume.geometry.clone(),
+        Conform::Stored {
+            orientation: Some(letters),
+        } => turned(&volume.geometry, letters),
         Conform::Grid {
             spacing_mm,
             orientation,
@@ -44,6 +48,10 @@ pub fn conform(volume: &Volume, how: &Conform, task: &Task) -> Result<Conformed,
     }
     let values = match how {
         Conform::Freesurfer256 => conform_freesurfer(volume, &geometry, task)?,
+        // The same voxel centers in another order: nearest neighbors are the voxels themselves.
+        Conform::Stored { .. } => {
+            resample_volume(volume, &geometry, Interpolation::Nearest, 0.0, task)?
+        }
         Conform::Grid { .. } => {
             let outside = volume.range().map_or(0.0, |(low, _)| low);
             resample_volume(volume, &geometry, Interpolation::Linear, outside, task)?
@@ -54,6 +62,48 @@ pub fn conform(volume: &Volume, how: &Conform, task: &Task) -> Result<Conformed,
         values,
         untouched,
     })
+}
+
+/// The same voxels with axes taken and turned so that they rise as closely as can be in the
+/// directions of the letters (nibabel's `as_closest_canonical` for `RAS`).
+fn turned(source: &VolumeGeometry, letters: &str) -> VolumeGeometry {
+    let nearest = source.nearest_axes();
+    let (mut order, mut wanted) = ([0; 3], [DVec3::ZERO; 3]);
+    for (axis, letter) in letters.chars().take(3).enumerate() {
+        let (patient_axis, direction) = direction_of(letter);
+        order[axis] = nearest[patient_axis];
+        wanted[axis] = direction;
+    }
+    let affine = source.lps_from_ijk();
+    let dims = order.map(|axis| source.dims()[axis]);
+    let (mut columns, mut origin) = ([DVec3::ZERO; 3], affine.translation);
+    for (n, axis) in order.into_iter().enumerate() {
+        let step = affine.matrix3.col(axis);
+        columns[n] = step;
+        if step.dot(wanted[n]) < 0.0 {
+            // CLINICAL(laterality): the last voxel becomes the first, at its own place.
+            origin += step * (dims[n] - 1) as f64;
+            columns[n] = -step;
+        }
+    }
+    let [a, b, c] = columns;
+    VolumeGeometry::new(
+        dims,
+        DAffine3::from_mat3_translation(DMat3::from_cols(a, b, c), origin),
+    )
+    .expect("the same voxels in another order")
+}
+
+/// The patient axis of a letter and its direction, LPS.
+fn direction_of(letter: char) -> (usize, DVec3) {
+    match letter {
+        'L' => (0, DVec3::X),
+        'R' => (0, DVec3::NEG_X),
+        'P' => (1, DVec3::Y),
+        'A' => (1, DVec3::NEG_Y),
+        'S' => (2, DVec3::Z),
+        _ => (2, DVec3::NEG_Z),
+    }
 }
 
 /// 256³ unsigned bytes at 1 mm with axes L, I, A.
@@ -179,14 +229,7 @@ fn grid(source: &VolumeGeometry, spacing_mm: [f64; 3], orientation: &str) -> Vol
     let mut columns = [DVec3::ZERO; 3];
     let mut origin = DVec3::ZERO; // in source indices
     for (axis, letter) in orientation.chars().take(3).enumerate() {
-        let (patient_axis, wanted) = match letter {
-            'L' => (0, DVec3::X),
-            'R' => (0, DVec3::NEG_X),
-            'P' => (1, DVec3::Y),
-            'A' => (1, DVec3::NEG_Y),
-            'S' => (2, DVec3::Z),
-            _ => (2, DVec3::NEG_Z),
-        };
+        let (patient_axis, wanted) = direction_of(letter);
         let n = nearest[patient_axis];
         let ratio = spacing_mm[axis] / own[n];
         let ratio = if (ratio - 1.0).abs() < 0.01 {

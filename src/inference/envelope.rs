@@ -35,6 +35,15 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
     let spacing = volume.geometry.spacing_mm();
     let wanted = match &manifest.input.conform {
         Conform::Freesurfer256 => 1.0,
+        // A procedure's own spacing; a 2-D one says nothing across slices.
+        Conform::Stored { .. } => manifest.procedure.as_ref().map_or(1.0, |p| {
+            let spacing = p.preprocessing.target_spacing.iter().copied();
+            if p.windows.is_2d() {
+                f64::INFINITY
+            } else {
+                spacing.fold(f64::MIN, f64::max)
+            }
+        }),
         Conform::Grid { spacing_mm, .. } => spacing_mm.iter().copied().fold(f64::MIN, f64::max),
     };
     let coarsest = spacing.iter().copied().fold(f64::MIN, f64::max);

@@ -12,6 +12,7 @@ pub mod native;
 mod network;
 mod normalize;
 mod plan;
+mod predict;
 pub mod procedure;
 pub mod reference;
 mod run;

@@ -7,6 +7,7 @@ use crate::model::Normalization;
 /// Normalizes in place; constants are those of all values given.
 pub fn normalize(values: &mut [f32], how: &Normalization) {
     let (offset, scale) = match how {
+        Normalization::None => return,
         Normalization::MinMax => {
             let (min, max) = range(values);
             (min, max - min)

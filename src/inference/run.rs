@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use super::conform::{Conformed, conform, target};
 use super::envelope::envelope_issues;
+use super::native::Native;
 use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
-use super::{Error, candle_executor, largest_component};
+use super::{Error, candle_executor, largest_component, predict};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::kernels::{Instructions, Planes, conv3d, conv3d_argmax, instance_norm};
 use crate::model::{Crop, OutputKind, VerifiedPackage};
@@ -41,8 +42,19 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Model {
     package: Arc<VerifiedPackage>,
-    network: Network,
-    region: Option<Box<Model>>,
+    body: Body,
+}
+
+/// What computes, and around what.
+#[derive(Clone, Debug)]
+enum Body {
+    /// Layers over the whole conformed grid.
+    Layers {
+        network: Network,
+        region: Option<Box<Model>>,
+    },
+    /// A graph, moved over the scan by a procedure; one for each fold.
+    Folds(Vec<Native>),
 }
 
 /// A finished run.
@@ -63,14 +75,14 @@ impl Model {
         package: VerifiedPackage,
         load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
     ) -> Result<Self, Error> {
+        if package.manifest().procedure.is_some() {
+            let body = Body::Folds(predict::members(&package)?);
+            let package = Arc::new(package);
+            return Ok(Self { package, body });
+        }
         let network = Network::new(&package)?;
-        let pre_model = match package
-            .manifest()
-            .input
-            .crop
-            .as_ref()
-            .and_then(|c| c.pre_model.as_ref())
-        {
+        let crop = package.manifest().input.crop.as_ref();
+        let region = match crop.and_then(|c| c.pre_model.as_ref()) {
             None => None,
             Some(id) => {
                 let found = load(id).map_err(|reason| {
@@ -79,20 +91,17 @@ impl Model {
                     ))
                 })?;
                 // One step only: a pre-model runs on the whole grid and needs none itself.
-                let network = Network::new(&found)?;
-                let package = Arc::new(found);
-                Some(Box::new(Self {
-                    package,
-                    network,
+                let body = Body::Layers {
+                    network: Network::new(&found)?,
                     region: None,
-                }))
+                };
+                let package = Arc::new(found);
+                Some(Box::new(Self { package, body }))
             }
         };
-        Ok(Self {
-            package: Arc::new(package),
-            network,
-            region: pre_model,
-        })
+        let body = Body::Layers { network, region };
+        let package = Arc::new(package);
+        Ok(Self { package, body })
     }
 
     /// The package.
@@ -105,25 +114,42 @@ impl Model {
     ///
     /// # Errors
     /// [`Cancelled`].
-    pub fn plan(&self, volume: &Volume, task: &Task) -> Result<RunPlan, Error> {
+    pub fn plan(
+        &self,
+        volume: &Volume,
+        available_bytes: u64,
+        task: &Task,
+    ) -> Result<RunPlan, Error> {
         let manifest = self.package.manifest();
-        let scan = volume.geometry.voxel_count();
-        let dims = if self.region.is_none() && manifest.input.crop.is_some() {
-            let conformed = conform(volume, &manifest.input.conform, task)?;
-            let region = self.threshold_box(&conformed);
-            kji(region.size())
-        } else {
-            kji(target(volume, &manifest.input.conform).dims())
+        let grid = target(volume, &manifest.input.conform);
+        let (network, region) = match &self.body {
+            Body::Layers { network, region } => (network, region),
+            Body::Folds(members) => {
+                return predict::plan(members, manifest, &grid, available_bytes);
+            }
         };
-        let grid = target(volume, &manifest.input.conform).voxel_count();
-        let mut plan = RunPlan::new(&self.network, dims, grid, scan);
-        if let Some(pre) = &self.region {
-            let whole = kji(target(volume, &manifest.input.conform).dims());
-            let before = RunPlan::new(&pre.network, whole, grid, scan);
+        let (scan, voxels) = (volume.geometry.voxel_count(), grid.voxel_count());
+        let whole = kji(grid.dims());
+        let dims = if region.is_none() && manifest.input.crop.is_some() {
+            let conformed = conform(volume, &manifest.input.conform, task)?;
+            kji(self.threshold_box(&conformed).size())
+        } else {
+            whole
+        };
+        let mut plan = RunPlan::new(network, dims, voxels, scan);
+        if let Some(pre) = region.as_ref().and_then(|r| r.layers()) {
+            let before = RunPlan::new(pre, whole, voxels, scan);
             plan.needed_bytes = plan.needed_bytes.max(before.needed_bytes);
             plan.flops += before.flops;
         }
         Ok(plan)
+    }
+
+    const fn layers(&self) -> Option<&Network> {
+        match &self.body {
+            Body::Layers { network, .. } => Some(network),
+            Body::Folds(_) => None,
+        }
     }
 
     /// Runs on a volume.
@@ -143,26 +169,29 @@ impl Model {
         fits((3 * grid + 2 * scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
         clock.lap("conform");
-        let region = match (&self.region, &manifest.input.crop) {
-            (Some(pre), Some(crop)) => {
-                let found = Self::pre_labels(pre, &conformed, settings, task)?;
-                clock.lap("region model");
-                Region::of(conformed.geometry.dims(), crop.padding, |n| found[n] != 0)
+        let (mut labels, plan) = match &self.body {
+            Body::Layers { network, region } => {
+                let region = region.as_deref();
+                self.run_layers(
+                    network,
+                    region,
+                    scan,
+                    &mut conformed,
+                    settings,
+                    &mut clock,
+                    task,
+                )?
             }
-            (None, Some(_)) => self.threshold_box(&conformed),
-            _ => Region::whole(conformed.geometry.dims()),
+            Body::Folds(members) => predict::run(
+                members,
+                manifest,
+                &mut conformed,
+                settings.available_bytes,
+                &mut |phase| clock.lap(phase),
+                task,
+            )?,
         };
-        let dims = kji(region.size());
-        let plan = RunPlan::new(&self.network, dims, grid, scan);
-        fits(plan.needed_bytes, settings)?;
-        normalize(&mut conformed.values, &manifest.input.normalization);
-        let input = region.cut(&conformed.values, conformed.geometry.dims());
-        conformed.values = Vec::new();
-        clock.lap("preprocess");
-        let inner = forward(&self.network, input, dims, settings.executor, task)?;
-        clock.lap("inference");
         task.begin("Cleaning up", 0);
-        let mut labels = region.paste(&inner, conformed.geometry.dims());
         if manifest.output.largest_component {
             largest_component(&mut labels, conformed.geometry.dims());
         }
@@ -197,11 +226,45 @@ impl Model {
             segments: self.segments(),
             algorithm: AlgorithmType::Automatic,
             source: volume.source.clone(),
-            provenance: self.provenance(volume, settings, &region, clock),
+            provenance: self.provenance(volume, settings, plan.dims, clock),
             issues,
             review: ReviewState::NotReviewed,
         };
         Ok(Found { segmentation, plan })
+    }
+
+    /// Layers over the model's box of the conformed grid.
+    fn run_layers(
+        &self,
+        network: &Network,
+        before: Option<&Self>,
+        scan: usize,
+        conformed: &mut Conformed,
+        settings: &Settings,
+        clock: &mut Clock,
+        task: &Task,
+    ) -> Result<(Vec<u8>, RunPlan), Error> {
+        let manifest = self.package.manifest();
+        let grid = conformed.geometry.voxel_count();
+        let region = match (before, &manifest.input.crop) {
+            (Some(pre), Some(crop)) => {
+                let found = Self::pre_labels(pre, conformed, settings, task)?;
+                clock.lap("region model");
+                Region::of(conformed.geometry.dims(), crop.padding, |n| found[n] != 0)
+            }
+            (None, Some(_)) => self.threshold_box(conformed),
+            _ => Region::whole(conformed.geometry.dims()),
+        };
+        let dims = kji(region.size());
+        let plan = RunPlan::new(network, dims, grid, scan);
+        fits(plan.needed_bytes, settings)?;
+        normalize(&mut conformed.values, &manifest.input.normalization);
+        let input = region.cut(&conformed.values, conformed.geometry.dims());
+        conformed.values = Vec::new();
+        clock.lap("preprocess");
+        let inner = forward(network, input, dims, settings.executor, task)?;
+        clock.lap("inference");
+        Ok((region.paste(&inner, conformed.geometry.dims()), plan))
     }
 
     fn threshold_box(&self, conformed: &Conformed) -> Region {
@@ -227,17 +290,22 @@ impl Model {
         settings: &Settings,
         task: &Task,
     ) -> Result<Vec<u8>, Error> {
+        let Some(network) = pre.layers() else {
+            return Err(Error::Network(
+                "its region model is of another kind".to_owned(),
+            ));
+        };
         // The region model sees the whole grid with its own normalization, without its own box
         // and without a component filter.
         let dims = kji(conformed.geometry.dims());
         let voxels = conformed.geometry.voxel_count();
         fits(
-            RunPlan::new(&pre.network, dims, voxels, voxels).needed_bytes,
+            RunPlan::new(network, dims, voxels, voxels).needed_bytes,
             settings,
         )?;
         let mut values = conformed.values.clone();
         normalize(&mut values, &pre.package.manifest().input.normalization);
-        forward(&pre.network, values, dims, settings.executor, task)
+        forward(network, values, dims, settings.executor, task)
     }
 
     fn segments(&self) -> Vec<Segment> {
@@ -257,11 +325,10 @@ impl Model {
         &self,
         volume: &Volume,
         settings: &Settings,
-        region: &Region,
+        [nk, nj, ni]: [usize; 3],
         clock: Clock,
     ) -> Provenance {
         let manifest = self.package.manifest();
-        let size = region.size();
         let mut parameters = vec![
             (
                 "conform".to_owned(),
@@ -271,16 +338,16 @@ impl Model {
                 "normalization".to_owned(),
                 format!("{:?}", manifest.input.normalization),
             ),
-            (
-                "region".to_owned(),
-                format!("{} × {} × {}", size[0], size[1], size[2]),
-            ),
+            ("region".to_owned(), format!("{ni} × {nj} × {nk}")),
             (
                 "largest_component".to_owned(),
                 manifest.output.largest_component.to_string(),
             ),
         ];
-        if let Some(pre) = &self.region {
+        if let Body::Layers {
+            region: Some(pre), ..
+        } = &self.body
+        {
             parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
         }
         Provenance {

@@ -66,6 +66,14 @@ impl Program {
         &self.weights[name]
     }
 
+    /// Memory of all tensors.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights
+            .values()
+            .map(|w| 4 * w.values.len() as u64)
+            .sum()
+    }
+
     /// The shape of each operation's value for a grid.
     ///
     /// # Errors

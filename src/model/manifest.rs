@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::graph::Graph;
+use super::procedure::{LabelRule, Procedure};
 use crate::study::{CodedConcept, Uid};
 
 /// Version of the manifest's own shape.
@@ -34,6 +36,10 @@ pub struct Manifest {
     pub network: Network,
     /// From the network to labels.
     pub output: Output,
+    /// Preparation, sliding window and way back of nnU-Net and its kin; without one the network
+    /// runs over the whole conformed grid at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure: Option<Procedure>,
     /// Labels 1 to 255.
     pub labels: Vec<Label>,
     /// SHA-256 of `weights.safetensors`, hex.
@@ -61,6 +67,12 @@ pub struct Input {
 pub enum Conform {
     /// 256³ at 1 mm, axes L, I, A, values 0 to 255 (FreeSurfer's and NiiVue's conform).
     Freesurfer256,
+    /// The scan's own voxels, in stored order or with axes turned; a procedure does the rest.
+    Stored {
+        /// Directions of rising i, j, k, e.g. `RAS`; as stored without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        orientation: Option<String>,
+    },
     /// The scan's own extent at a spacing and orientation.
     Grid {
         /// Spacing along i, j, k.
@@ -74,6 +86,8 @@ pub enum Conform {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Normalization {
+    /// As they are; a procedure does it.
+    None,
     /// (v − min) / (max − min).
     MinMax,
     /// Sorted values s: lo = s[⌊low·n⌋], hi = s[⌈high·n⌉ − 1]; (v − lo) / (hi − lo), not clipped.
@@ -106,11 +120,31 @@ pub struct Crop {
     pub pre_model: Option<String>,
 }
 
-/// A network: layers one after another. Tensors are `[channel][k][j][i]` on the conformed grid.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// A network: layers one after another, or a graph. Tensors are `[channel][k][j][i]` on the
+/// conformed grid.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Network {
-    /// In order.
+    /// In order; empty where there is a graph.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Layer>,
+    /// A network of any form, for a procedure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+    /// Members of an ensemble, by what stands before the names of their tensors; one member
+    /// without a prefix when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folds: Vec<String>,
+}
+
+impl Network {
+    /// Prefixes of all members' tensors.
+    pub fn members(&self) -> Vec<&str> {
+        if self.folds.is_empty() {
+            vec![""]
+        } else {
+            self.folds.iter().map(String::as_str).collect()
+        }
+    }
 }
 
 /// One layer.
@@ -209,8 +243,16 @@ impl Manifest {
         format!("{}@{}", self.id, self.version)
     }
 
-    /// Output channels of the last convolution.
+    /// One more than the highest label: output channels of the last convolution, or by the rule.
     pub fn classes(&self) -> usize {
+        if let Some(procedure) = &self.procedure {
+            return match &procedure.labels {
+                LabelRule::Argmax { classes } => *classes,
+                LabelRule::Regions { order } => {
+                    1 + order.iter().copied().max().map_or(0, usize::from)
+                }
+            };
+        }
         let mut backwards = self.network.layers.iter().rev();
         let output = backwards.find_map(|layer| match layer {
             Layer::Conv3d { output, .. } => Some(*output),
@@ -234,6 +276,7 @@ impl Manifest {
         if !word(&self.id, "-") || !word(&self.version, "-.") {
             return Err("the id or version is no plain word".to_owned());
         }
+        self.check_procedure()?;
         let mut channels = 1;
         for (n, layer) in self.network.layers.iter().enumerate() {
             if let Layer::Conv3d {
@@ -263,7 +306,8 @@ impl Manifest {
         }
         let last = self.network.layers.last();
         let classes = self.classes();
-        if !matches!(last, Some(Layer::Conv3d { .. })) || !(2..=256).contains(&classes) {
+        let ends_well = matches!(last, Some(Layer::Conv3d { .. })) || self.procedure.is_some();
+        if !ends_well || !(2..=256).contains(&classes) {
             return Err(
                 "the network does not end in a convolution with 2 to 256 channels".to_owned(),
             );
@@ -281,23 +325,18 @@ impl Manifest {
             }
             seen[usize::from(label.label)] = true;
         }
+        if let Conform::Stored {
+            orientation: Some(orientation),
+        } = &self.input.conform
+        {
+            check_orientation(orientation)?;
+        }
         if let Conform::Grid {
             spacing_mm,
             orientation,
         } = &self.input.conform
         {
-            let pairs = ["LR", "AP", "SI"];
-            let axes: Vec<Option<usize>> = orientation
-                .chars()
-                .map(|c| pairs.iter().position(|p| p.contains(c)))
-                .collect();
-            let mut sorted = axes.clone();
-            sorted.sort();
-            if sorted != [Some(0), Some(1), Some(2)] {
-                return Err(format!(
-                    "orientation {orientation:?}, expected three letters such as RAS"
-                ));
-            }
+            check_orientation(orientation)?;
             if spacing_mm
                 .iter()
                 .any(|s| !s.is_finite() || *s < 0.05 || *s > 100.0)
@@ -313,9 +352,65 @@ impl Manifest {
         Ok(())
     }
 
+    /// Graph, procedure and the scan's stored grid go together; members are plain words.
+    fn check_procedure(&self) -> Result<(), String> {
+        let stored = matches!(self.input.conform, Conform::Stored { .. });
+        let plain = self.input.normalization == Normalization::None && self.input.crop.is_none();
+        let together = [
+            self.procedure.is_some(),
+            self.network.graph.is_some(),
+            stored,
+        ];
+        if together.iter().any(|there| *there != together[0])
+            || (together[0] && !(plain && self.network.layers.is_empty()))
+            || (!together[0] && !self.network.folds.is_empty())
+        {
+            return Err(
+                "a graph, a procedure and a scan as stored belong together, without layers, \
+                 normalization and crop"
+                    .to_owned(),
+            );
+        }
+        let (Some(procedure), Some(graph)) = (&self.procedure, &self.network.graph) else {
+            return Ok(());
+        };
+        let patch = procedure.windows.patch().map_err(|e| e.to_string())?;
+        let axes = procedure.windows.patch_size.len();
+        if graph.input() != Some((procedure.input_channels, axes)) {
+            return Err(format!(
+                "the network takes {:?} channels and axes, the procedure gives {} on {axes}",
+                graph.input(),
+                procedure.input_channels
+            ));
+        }
+        if patch.iter().any(|n| *n > 4096) || self.network.folds.len() > 64 {
+            return Err(format!(
+                "a patch of {patch:?} for {} networks",
+                self.network.folds.len()
+            ));
+        }
+        Ok(())
+    }
+
     /// A UID that stays the same for this model, for tracking; made from its weights' hash.
     pub fn tracking_uid(&self) -> Option<Uid> {
         let bits = u128::from_str_radix(self.weights_sha256.get(..32)?, 16).ok()?;
         Some(Uid::from_u128(bits))
+    }
+}
+
+fn check_orientation(orientation: &str) -> Result<(), String> {
+    let pairs = ["LR", "AP", "SI"];
+    let mut axes: Vec<Option<usize>> = orientation
+        .chars()
+        .map(|c| pairs.iter().position(|p| p.contains(c)))
+        .collect();
+    axes.sort();
+    if axes == [Some(0), Some(1), Some(2)] {
+        Ok(())
+    } else {
+        Err(format!(
+            "orientation {orientation:?}, expected three letters such as RAS"
+        ))
     }
 }

@@ -227,6 +227,13 @@ impl VerifiedPackage {
         &self.files
     }
 
+    /// A tensor's shape and values, in memory order.
+    pub fn array(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
+        let tensor = tensors.tensor(name).ok()?;
+        Some((tensor.shape().to_vec(), floats(&tensor)?))
+    }
+
     /// A tensor's values, in memory order.
     pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
         let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
@@ -263,6 +270,26 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
         Ok(())
     };
     let mut used = BTreeSet::new();
+    if let (Some(graph), Some(procedure)) = (&manifest.network.graph, &manifest.procedure) {
+        let patch = &procedure.windows.patch_size;
+        for member in manifest.network.members() {
+            let shape = |name: &str| {
+                let tensor = tensors.tensor(&format!("{member}{name}")).ok()?;
+                Some(tensor.shape().to_vec())
+            };
+            let shapes = graph.shapes(patch, &shape)?;
+            let want = [&[1, procedure.labels.heads()], patch.as_slice()].concat();
+            let got: Vec<_> = graph.outputs.iter().map(|o| &shapes[*o]).collect();
+            if got != [&want] {
+                return Err(format!("the network gives {got:?}, expected {want:?}"));
+            }
+            for name in graph.tensors() {
+                let name = format!("{member}{name}");
+                check(&name, &shape_of(&tensors, &name))?;
+                used.insert(name);
+            }
+        }
+    }
     for layer in &manifest.network.layers {
         if let Layer::Conv3d {
             weight,
@@ -289,4 +316,10 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
         Some(name) => Err(format!("tensor {name:?} belongs to no layer")),
         None => Ok(()),
     }
+}
+
+fn shape_of(tensors: &safetensors::SafeTensors<'_>, name: &str) -> Vec<usize> {
+    tensors
+        .tensor(name)
+        .map_or_else(|_| Vec::new(), |t| t.shape().to_vec())
 }

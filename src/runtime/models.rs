@@ -80,7 +80,7 @@ impl LoadedModel {
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
     pub fn needed_bytes(&self, volume: &Volume) -> u64 {
         self.model
-            .plan(volume, &Task::new())
+            .plan(volume, available_bytes(), &Task::new())
             .map_or(0, |plan| plan.needed_bytes)
     }
 
@@ -159,10 +159,24 @@ pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunE
             device,
         });
     }
-    let plan = loaded
-        .model
-        .plan(volume, &Task::new())
-        .map_err(|e| e.to_string())?;
+    let plan = loaded.model.plan(volume, available_bytes(), &Task::new());
+    // A refusal for memory is an estimate too: the window shows its numbers.
+    let plan = match plan {
+        Err(crate::inference::Error::Memory {
+            needed_bytes,
+            available_bytes,
+        }) => {
+            return Ok(RunEstimate {
+                traffic: Traffic::Amber,
+                reasons: amber,
+                needed_bytes,
+                available_bytes,
+                seconds: None,
+                device,
+            });
+        }
+        other => other.map_err(|e| e.to_string())?,
+    };
     Ok(RunEstimate {
         traffic: if amber.is_empty() {
             Traffic::Green

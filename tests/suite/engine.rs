@@ -300,7 +300,9 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
                 Layer::Gelu,
                 conv("c", 4, 2, 1, 1),
             ],
+            ..Network::default()
         },
+        procedure: None,
         output: Output {
             kind: OutputKind::Segmentation,
             largest_component: false,
@@ -493,7 +495,7 @@ fn an_installed_model_is_checked_at_every_load() {
 fn what_does_not_fit_or_suit_is_refused_before_the_start() {
     let model = small_model();
     let volume = phantom([21, 17, 13]);
-    let plan = model.plan(&volume, &Task::new()).unwrap();
+    let plan = model.plan(&volume, u64::MAX, &Task::new()).unwrap();
     let little = Settings {
         available_bytes: plan.needed_bytes - 1,
         ..settings(Executor::Native)

@@ -79,7 +79,7 @@ pub fn bytes(
         }
     }
     let weights: usize = convs.values().map(Conv::weight_bytes).sum();
-    Ok((peak + weights) as u64)
+    Ok((peak + weights) as u64 + program.weight_bytes())
 }
 
 /// Multiplications and additions of convolutions and products.

@@ -88,6 +88,12 @@ impl Native {
         memory::bytes(&self.program, &self.fused, &self.convs, spatial)
     }
 
+    /// Memory of the packed weights and of the tensors that they were made from.
+    pub fn weight_bytes(&self) -> u64 {
+        let packed: usize = self.convs.values().map(Conv::weight_bytes).sum();
+        packed as u64 + self.program.weight_bytes()
+    }
+
     /// Results for an input `[1, channels, …]`; the task's progress counts operations.
     ///
     /// # Errors
