@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
@@ -245,6 +246,7 @@ struct Common {
     pixel_spacing: Option<header::PixelSpacing>,
     calibration: Calibration,
     thickness_mm: Option<f64>,
+    frame_of_reference: Option<Uid>,
     patient_study: Vec<(String, Sensitive<String>)>,
     issues: Vec<Issue>,
 }
@@ -318,14 +320,23 @@ fn load(
         empty,
         common: &common,
         task,
+        mixed: AtomicBool::new(false),
     };
-    let (mut voxels, slices) = match common.kind {
+    let mut result = match common.kind {
         Kind::U8 => read.all(|s, _| narrow_u8(s), Voxels::U8),
         Kind::I16 => read.all(|s, _| narrow_i16(s), Voxels::I16),
         Kind::U16 => read.all(|s, _| narrow_u16(s), Voxels::U16),
         Kind::F32 => read.all(|s, _| Some(floats(s)), Voxels::F32),
         Kind::Rgb8 => read.all(rgb, Voxels::Rgb8),
     }?;
+    if read.mixed.load(Ordering::Relaxed) && common.kind != Kind::Rgb8 {
+        // Signed and unsigned images in one stack: floats hold both exactly.
+        if let Some(task) = task {
+            task.begin("Reading images", images.len());
+        }
+        result = read.all(|s, _| Some(floats(s)), Voxels::F32)?;
+    }
+    let (mut voxels, slices) = result;
 
     // What could not be read leaves the volume.
     let mut issues = Vec::new();
@@ -414,7 +425,9 @@ fn load(
         source: SourceSeries {
             study_instance_uid: Some(ctx.study.study_instance_uid.clone()),
             series_instance_uid: Some(ctx.series.series_instance_uid.clone()),
-            frame_of_reference_uid: ctx.series.frame_of_reference_uid.clone(),
+            frame_of_reference_uid: common
+                .frame_of_reference
+                .or_else(|| ctx.series.frame_of_reference_uid.clone()),
             description: ctx.series.description.clone(),
             number: ctx.series.number,
             body_part: ctx.series.body_part.clone(),
@@ -505,6 +518,7 @@ fn common_of(loaded: &Loaded, image: &Instance, stack: &Stack) -> Result<Common,
         pixel_spacing,
         calibration,
         thickness_mm: view.thickness_mm(),
+        frame_of_reference: root.uid(tags::FRAME_OF_REFERENCE_UID),
         patient_study,
         issues,
     })
@@ -563,6 +577,8 @@ struct Reader<'a> {
     empty: usize,
     common: &'a Common,
     task: Option<&'a Task>,
+    /// Samples of another kind than the middle image's were found.
+    mixed: AtomicBool,
 }
 
 type Slices = Vec<Result<Slice, Error>>;
@@ -587,7 +603,11 @@ impl Reader<'_> {
                 }
                 let slice = self.files.with(image, |loaded| {
                     let frame = loaded.decode(image.frame)?;
-                    let values = convert(&frame.samples, loaded)
+                    let values = convert(&frame.samples, loaded);
+                    if values.is_none() {
+                        self.mixed.store(true, Ordering::Relaxed);
+                    }
+                    let values = values
                         .filter(|values| values.len() == out.len())
                         .ok_or_else(|| self.differs(loaded))?;
                     out.copy_from_slice(&values);

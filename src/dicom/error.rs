@@ -64,7 +64,8 @@ pub enum Error {
     NoPixelData,
     /// Fewer bytes than rows × columns × frames need.
     #[error(
-        "pixel data holds {found} bytes, but {frames} frames of {columns}×{rows} need {needed}"
+        "pixel data holds {found} bytes, but {frames} frame{} of {columns}×{rows} need {needed}: {}",
+        if *.frames == 1 { "" } else { "s" }, absent(*.found, *.needed, *.rows, *.frames)
     )]
     ShortPixelData {
         /// Bytes there.
@@ -138,4 +139,17 @@ pub enum Error {
     /// The user stopped the work.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+/// What of short pixel data is not there.
+fn absent(found: u64, needed: u64, rows: usize, frames: usize) -> String {
+    let whole = |parts: usize| {
+        let parts = parts as u128;
+        (u128::from(found) * parts / u128::from(needed.max(1))).min(parts)
+    };
+    if frames == 1 {
+        format!("rows {} to {rows} are missing", whole(rows) + 1)
+    } else {
+        format!("frames {} to {frames} are missing", whole(frames) + 1)
+    }
 }

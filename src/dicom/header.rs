@@ -83,6 +83,13 @@ pub(super) struct PixelSpacing {
 }
 
 impl PixelSpacing {
+    /// Equal up to rounding: a tenth of a percent is half a pixel over 512.
+    pub fn is_about(&self, other: &Self) -> bool {
+        let same = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.max(b);
+        same(self.between_rows_mm, other.between_rows_mm)
+            && same(self.between_columns_mm, other.between_columns_mm)
+    }
+
     fn new(values: &[f64]) -> Option<Self> {
         match *values {
             [rows, columns, ..]
@@ -292,7 +299,8 @@ pub(super) struct ImageInfo {
     pub frame: u32,
     pub position: Option<DVec3>,
     pub orientation: Option<Orientation>,
-    pub has_spacing: bool,
+    /// In the patient, then at the detector.
+    pub spacing: [Option<PixelSpacing>; 2],
     pub keys: Vec<(String, String)>,
 }
 
@@ -318,6 +326,8 @@ pub(super) struct FileInfo {
     pub synthetic: bool,
     /// Format and images; `None` for objects without pixels of their own (SR, RTSTRUCT, SEG).
     pub images: Option<(PixelFormat, Vec<ImageInfo>)>,
+    /// Why the image cannot be shown though its header is whole: its series must say so.
+    pub unreadable: Option<Error>,
 }
 
 impl FileInfo {
@@ -334,8 +344,16 @@ impl FileInfo {
             .as_ref()
             .is_some_and(|uid| SEGMENTATION_STORAGE.contains(&uid.as_str()));
         let is_image = dataset.pixels.is_some() || root.has(tags::ROWS) || root.has(tags::COLUMNS);
+        let mut unreadable = None;
         let images = if is_image && !is_segmentation {
-            Some(images(dataset)?)
+            match images(dataset) {
+                Ok(images) => Some(images),
+                Err(error @ Error::ShortPixelData { .. }) => {
+                    unreadable = Some(error);
+                    None
+                }
+                Err(error) => return Err(error),
+            }
         } else {
             None
         };
@@ -408,6 +426,7 @@ impl FileInfo {
             localizer: image_type.iter().any(|v| v == "LOCALIZER"),
             synthetic: is_synthetic(root),
             images,
+            unreadable,
         })
     }
 }
@@ -442,7 +461,7 @@ fn images(dataset: &Dataset) -> Result<(PixelFormat, Vec<ImageInfo>), Error> {
             frame: view.frame as u32,
             position: view.position(),
             orientation: view.orientation(),
-            has_spacing: view.pixel_spacing().is_some(),
+            spacing: [view.pixel_spacing(), view.imager_spacing()],
             // Frames without attributes of their own have nothing that sets them apart.
             keys: if count == 1 || view.own.is_some() {
                 view.keys()

@@ -42,8 +42,20 @@ pub fn index(paths: &[PathBuf], task: &Task) -> Result<Worklist, Cancelled> {
 
     let mut files = Vec::new();
     let mut seen = HashSet::new();
+    let mut unreadable: BTreeMap<Uid, Vec<String>> = BTreeMap::new();
     for (source, info) in read {
         match info {
+            Ok(FileInfo {
+                unreadable: Some(error),
+                series_uid,
+                ..
+            }) => {
+                let reason = error.to_string();
+                if let Some(uid) = series_uid {
+                    unreadable.entry(uid).or_default().push(reason.clone());
+                }
+                skipped.push(Skipped { source, reason });
+            }
             Ok(info) => {
                 // The same image twice: its UID, number and place are those of an earlier file.
                 let place = info.images.as_ref().and_then(|(_, images)| {
@@ -69,10 +81,20 @@ pub fn index(paths: &[PathBuf], task: &Task) -> Result<Worklist, Cancelled> {
         }
     }
     skipped.sort_by(|a, b| a.source.cmp(&b.source));
-    Ok(Worklist {
-        patients: group(files),
-        skipped,
-    })
+    let mut patients = group(files);
+    let series = patients
+        .iter_mut()
+        .flat_map(|p| &mut p.studies)
+        .flat_map(|s| &mut s.series);
+    for series in series {
+        if let Some(reasons) = unreadable.get(&series.series_instance_uid) {
+            series.issues.push(Issue::UnreadableSlices {
+                count: reasons.len(),
+                reason: reasons[0].clone(),
+            });
+        }
+    }
+    Ok(Worklist { patients, skipped })
 }
 
 fn read_header(opener: &Opener, source: &FileSource) -> Result<FileInfo, Error> {
@@ -224,6 +246,19 @@ fn one_series(uid: Uid, files: Vec<File>) -> Series {
                     .to_owned(),
         });
     }
+    let mut named = HashSet::new();
+    let repeated = infos()
+        .filter_map(|info| info.sop_instance.as_ref())
+        .filter(|uid| !named.insert(*uid))
+        .count();
+    if repeated > 0 {
+        series.issues.push(Issue::Other {
+            code: "uid-repeated",
+            message: "different images have the same SOP Instance UID: \
+                      results cannot refer to them one by one"
+                .to_owned(),
+        });
+    }
     let mut candidates = Vec::new();
     for (source, info) in files {
         let Some((format, images)) = info.images else {
@@ -252,6 +287,7 @@ fn one_series(uid: Uid, files: Vec<File>) -> Series {
                 },
                 info: image,
                 format,
+                frame_of_reference: info.frame_of_reference.clone(),
                 localizer: info.localizer,
                 lossy: info.lossy.clone(),
                 synthetic: info.synthetic,

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::header::{ImageInfo, Orientation};
+use super::header::{ImageInfo, Orientation, PixelSpacing};
 use super::pixels::PixelFormat;
 use super::spacing::{SAME_POSITION_MM, Spacing};
 use crate::geometry::DVec3;
-use crate::study::{Instance, Issue, Stack};
+use crate::study::{Instance, Issue, Stack, Uid};
 
 /// Orientations within half a degree are one orientation.
 const SAME_DIRECTION_COS: f64 = 0.999_96;
@@ -19,6 +19,7 @@ pub(super) struct Candidate {
     pub instance: Instance,
     pub info: ImageInfo,
     pub format: PixelFormat,
+    pub frame_of_reference: Option<Uid>,
     pub localizer: bool,
     pub lossy: Option<String>,
     pub synthetic: bool,
@@ -27,9 +28,7 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Orientation, position and spacing: what a volume needs.
     fn place(&self) -> Option<(Orientation, DVec3)> {
-        if !self.info.has_spacing {
-            return None;
-        }
+        self.info.spacing[0]?;
         Some((self.info.orientation?, self.info.position?))
     }
 }
@@ -42,10 +41,13 @@ struct Kind {
     columns: usize,
     samples: usize,
     bits_allocated: u16,
-    signed: bool,
     float: bool,
     photometric: super::pixels::Photometric,
+    /// Among the spacings of the series: a millimeter must be one for all images of a stack.
+    spacing: usize,
     orientation: Option<usize>,
+    /// Among the frames of reference: positions of two of them cannot be compared.
+    frame_of_reference: usize,
     /// Clips and other multi-frame images without positions stay by themselves.
     clip: Option<String>,
 }
@@ -53,6 +55,8 @@ struct Kind {
 /// Sorts the images of one series. The second value: doubts about the series as a whole.
 pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
     let mut orientations: Vec<Orientation> = Vec::new();
+    let mut spacings: Vec<[Option<PixelSpacing>; 2]> = Vec::new();
+    let mut frames_of_reference: Vec<Uid> = Vec::new();
     let mut kinds: BTreeMap<Kind, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
         let orientation = candidate.place().map(|(orientation, _)| {
@@ -60,10 +64,18 @@ pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
                 o.row.dot(orientation.row) > SAME_DIRECTION_COS
                     && o.column.dot(orientation.column) > SAME_DIRECTION_COS
             };
-            orientations.iter().position(same).unwrap_or_else(|| {
-                orientations.push(orientation);
-                orientations.len() - 1
+            place_of(&mut orientations, orientation, same)
+        });
+        let own = candidate.info.spacing;
+        let spacing = place_of(&mut spacings, own, |known| {
+            known.iter().zip(&own).all(|(a, b)| match (a, b) {
+                (Some(a), Some(b)) => a.is_about(b),
+                (a, b) => a == b,
             })
+        });
+        // Images that name none are taken to lie in the first.
+        let frame_of_reference = candidate.frame_of_reference.clone().map_or(0, |own| {
+            place_of(&mut frames_of_reference, own.clone(), |known| *known == own)
         });
         let format = candidate.format;
         let instance = &candidate.instance;
@@ -73,10 +85,11 @@ pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
             columns: format.columns,
             samples: format.samples,
             bits_allocated: format.bits_allocated,
-            signed: format.signed,
             float: format.float,
             photometric: format.photometric,
+            spacing,
             orientation,
+            frame_of_reference,
             clip: (orientation.is_none() && instance.frame_count > 1)
                 .then(|| instance.sop_instance_uid.to_string()),
         };
@@ -93,10 +106,25 @@ pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
         if several_orientations && let Some(n) = kind.orientation {
             label.push(orientation_name(&orientations[n], n));
         }
+        if spacings.len() > 1
+            && let Some(own) = spacings[kind.spacing].into_iter().flatten().next()
+        {
+            label.push(format!("{:.2} mm pixels", own.between_columns_mm));
+        }
+        if frames_of_reference.len() > 1 {
+            label.push(format!(
+                "frame of reference {}",
+                kind.frame_of_reference + 1
+            ));
+        }
         let labels = label.join(", ");
         match kind.orientation {
             Some(n) => {
                 let normal = orientations[n].normal();
+                if one_place(&group) {
+                    stacks.push(run(labels, group));
+                    continue;
+                }
                 for (extra, part, duplicates) in split(group, normal) {
                     let label = match (labels.is_empty(), extra.is_empty()) {
                         (true, _) => extra,
@@ -126,8 +154,81 @@ pub(super) fn sort(candidates: Vec<Candidate>) -> (Vec<Stack>, Vec<Issue>) {
             };
         }
     }
+    make_distinct(&mut stacks);
     issues.dedup();
     (stacks, issues)
+}
+
+/// Index of the first that is the same, or of the new one at the end.
+fn place_of<T>(known: &mut Vec<T>, new: T, same: impl Fn(&T) -> bool) -> usize {
+    known.iter().position(same).unwrap_or_else(|| {
+        known.push(new);
+        known.len() - 1
+    })
+}
+
+/// Numbers labels that occur more than once, so that people can tell stacks apart.
+fn make_distinct(stacks: &mut [Stack]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for stack in &*stacks {
+        *counts.entry(stack.label.clone()).or_default() += 1;
+    }
+    let mut taken: std::collections::BTreeSet<String> = counts
+        .iter()
+        .filter(|(_, count)| **count == 1)
+        .map(|(label, _)| label.clone())
+        .collect();
+    for stack in stacks {
+        if counts[&stack.label] == 1 {
+            continue;
+        }
+        let base = if stack.label.is_empty() {
+            "stack"
+        } else {
+            &stack.label
+        };
+        let label = (1..)
+            .map(|n| format!("{base} {n}"))
+            .find(|label| !taken.contains(label))
+            .expect("numbers do not end");
+        taken.insert(label.clone());
+        stack.label = label;
+    }
+}
+
+/// Several images, all at one place: a run over time, not a volume.
+fn one_place(group: &[Candidate]) -> bool {
+    let first = group[0].info.position;
+    group.len() > 1
+        && group.iter().all(|c| {
+            matches!((c.info.position, first), (Some(a), Some(b)) if a.distance(b) < SAME_POSITION_MM)
+        })
+}
+
+fn run(label: String, mut images: Vec<Candidate>) -> Stack {
+    images.sort_by_key(|c| {
+        (
+            c.instance.number,
+            c.instance.frame,
+            c.instance.sop_instance_uid.clone(),
+        )
+    });
+    let mut issues = common_issues(&images);
+    issues.push(Issue::Other {
+        code: "one-place",
+        message: format!(
+            "all {} images lie at one place: they are shown one after the other, not as a volume",
+            images.len()
+        ),
+    });
+    Stack {
+        label,
+        columns: images[0].format.columns,
+        rows: images[0].format.rows,
+        is_volume: false,
+        images: images.into_iter().map(|c| c.instance).collect(),
+        issues,
+    }
 }
 
 /// Images apart from the most common size or pixel format of the series.
@@ -136,6 +237,7 @@ fn mixed_formats(kinds: &BTreeMap<Kind, Vec<Candidate>>) -> Vec<Issue> {
     for (kind, group) in kinds.iter().filter(|(kind, _)| !kind.localizer) {
         let format = Kind {
             orientation: None,
+            frame_of_reference: 0,
             clip: None,
             ..kind.clone()
         };
@@ -204,9 +306,10 @@ fn positions(group: &[Candidate], normal: DVec3) -> Vec<Vec<usize>> {
 
 /// Splits images that share positions by the attributes that set them apart.
 /// Each part: its label, its images in order, and how many duplicates were left out.
-fn split(group: Vec<Candidate>, normal: DVec3) -> Vec<(String, Vec<Candidate>, usize)> {
+fn split(mut group: Vec<Candidate>, normal: DVec3) -> Vec<(String, Vec<Candidate>, usize)> {
     let crowd = crowding(&group, normal);
     if crowd > 1 {
+        name_offsets(&mut group, normal);
         let mut names: Vec<&str> = Vec::new();
         for candidate in &group {
             for (name, _) in &candidate.info.keys {
@@ -284,6 +387,21 @@ fn split(group: Vec<Candidate>, normal: DVec3) -> Vec<(String, Vec<Candidate>, u
     let duplicates = group.len() - bins.len();
     let images = bins.iter().map(|bin| group[bin[0]].clone()).collect();
     vec![(String::new(), images, duplicates)]
+}
+
+/// Images side by side in one plane (two knees, two breasts) are never one stack: their way across
+/// the normal, in whole millimeters, comes before all other attributes.
+fn name_offsets(group: &mut [Candidate], normal: DVec3) {
+    const OFFSET: &str = "offset";
+    for candidate in group {
+        let keys = &mut candidate.info.keys;
+        if keys.first().is_some_and(|(name, _)| name == OFFSET) {
+            continue;
+        }
+        let position = candidate.info.position.unwrap_or_default();
+        let [x, y, z] = position.reject_from(normal).round().to_array();
+        keys.insert(0, (OFFSET.to_owned(), format!("{x:.0} {y:.0} {z:.0} mm")));
+    }
 }
 
 /// Text that sorts by number where it is one.

@@ -99,7 +99,7 @@ pub enum Issue {
         stream: String,
     },
     /// Some files of the series could not be read.
-    #[error("{} of the series not readable: {reason}", were(*.count))]
+    #[error("{} of the series could not be read: {reason}", images(*.count))]
     UnreadableSlices {
         /// Images left out.
         count: usize,
@@ -136,10 +136,15 @@ fn are(count: usize, what: &str) -> String {
 }
 
 fn were(count: usize) -> String {
-    match count {
-        1 => "1 image was".to_owned(),
-        n => format!("{n} images were"),
-    }
+    format!(
+        "{} {}",
+        images(count),
+        if count == 1 { "was" } else { "were" }
+    )
+}
+
+fn images(count: usize) -> String {
+    format!("{count} image{}", if count == 1 { "" } else { "s" })
 }
 
 impl Issue {

@@ -28,13 +28,13 @@ pub fn only_volume(worklist: &Worklist) -> Volume {
 }
 
 /// A NIfTI-1 file, read literally: dims, RAS affine of voxel indices, values by channel.
-struct Nifti {
-    dims: [usize; 3],
-    rows: [[f64; 4]; 3],
-    values: Vec<Vec<f64>>,
+pub struct Nifti {
+    pub dims: [usize; 3],
+    pub rows: [[f64; 4]; 3],
+    pub values: Vec<Vec<f64>>,
 }
 
-fn read_nifti(path: &Path) -> Nifti {
+pub fn read_nifti(path: &Path) -> Nifti {
     let mut b = Vec::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
         .read_to_end(&mut b)
