@@ -13,6 +13,8 @@ mod export;
 mod graph;
 mod models;
 mod nifti;
+mod nnunet;
+mod nnunet_agreement;
 mod program;
 mod pytorch;
 mod render;
