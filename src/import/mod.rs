@@ -4,8 +4,10 @@
 //! understood in full is refused by name. Absent on purpose: running models.
 
 mod brainchop;
+pub mod nnunet;
 pub mod pytorch;
 mod snomed;
+pub mod weights;
 
 use std::path::{Path, PathBuf};
 

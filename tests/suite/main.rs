@@ -16,6 +16,8 @@ mod graph;
 mod models;
 mod nifti;
 mod procedure;
+mod nnunet;
+mod nnunet_agreement;
 mod program;
 mod pytorch;
 mod render;

@@ -173,15 +173,6 @@ impl Machine<'_, '_> {
         self.push(item).map_err(|what| source.fault(what))
     }
 
-    fn global<R: Read>(&mut self, source: &mut Source<R>) -> Result<Global, Fault> {
-        let module = source.line(LONGEST_NAME)?;
-        let name = source.line(LONGEST_NAME)?;
-        Global::find(
-            &String::from_utf8_lossy(&module),
-            &String::from_utf8_lossy(&name),
-        )
-    }
-
     fn step<R: Read>(&mut self, code: u8, source: &mut Source<R>) -> Result<(), Fault> {
         // Instructions with something behind them in the file read it first.
         let done = match code {
@@ -270,11 +261,11 @@ impl Machine<'_, '_> {
                 self.remember(number)
             }
             b'c' => {
-                let global = self.global(source)?;
+                let global = global(source)?;
                 self.push(Item::Global(global))
             }
             b'i' => {
-                let global = self.global(source)?;
+                let global = global(source)?;
                 self.above_mark()
                     .and_then(|arguments| self.call_with(&Item::Global(global), arguments))
             }
@@ -410,8 +401,17 @@ impl Machine<'_, '_> {
     }
 }
 
+fn global<R: Read>(source: &mut Source<R>) -> Result<Global, Fault> {
+    let module = source.line(LONGEST_NAME)?;
+    let name = source.line(LONGEST_NAME)?;
+    Global::find(
+        &String::from_utf8_lossy(&module),
+        &String::from_utf8_lossy(&name),
+    )
+}
+
 fn pairs_of(items: Vec<Item>) -> Step<Vec<(Item, Item)>> {
-    if items.len() % 2 != 0 {
+    if !items.len().is_multiple_of(2) {
         return Err("a key without a value".to_owned());
     }
     let mut items = items.into_iter();

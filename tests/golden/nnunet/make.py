@@ -1,6 +1,7 @@
 """Trains nnU-Net briefly by its own trainer and predicts by its own predictor: the truth for our engine.
 
-    python make.py --data FOLDER --out FOLDER [--epochs 3] [--iterations 25] [--stage all|prepare|train|predict]
+    python make.py --data FOLDER --out FOLDER [--epochs 2] [--iterations 40] [--dataset NAME]
+        [--stage all|prepare|train|predict]
 
 --data holds `images/NAME.nii.gz` and `labels/NAME.nii.gz` of the Medical Segmentation Decathlon's
 hippocampus task (labels 1 anterior, 2 posterior, 1 mm MR crops). Nothing of --out belongs into the
@@ -23,7 +24,7 @@ Written to --out:
 - `inputs/DATASET/CASE_000C.nii.gz`: cases that no training saw: as they are, thick slices, oblique,
   axes permuted, axes reversed, a zero margin, smaller than a patch;
 - `reference/DATASET/CONFIGURATION/WAY/CASE.nii.gz` and `.npz` (`probabilities`): predictions;
-  WAY is `fold0`, `fold0_mirrored`, `folds01` (ensemble), ...;
+  WAY is `fold0`, `fold0_mirrored` (two cases) or `folds01` (ensemble);
 - `reference/DATASET/CONFIGURATION/steps/CASE.npz`: `data` (preprocessed), `logits` (fold 0, sliding
   window, no mirroring, before resampling back), `bbox`, `spacing`, `shape_before_cropping`;
 - `reference/DATASET/CONFIGURATION/forward_fold0.npz`: `x` (normal random, one patch), `y` (logits).
@@ -33,6 +34,7 @@ The predictor adds up logits in 16-bit floats, on CPU too: steps agree to about 
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -156,8 +158,13 @@ def plan(out):
         path = out / "preprocessed" / dataset / f"{plans}.json"
         written = json.loads(path.read_text())
         known = written["configurations"]
-        for configuration in known.values():
+        for name, configuration in known.items():
             configuration["batch_size"] = 2
+            # Few features: this is about agreement, and labels must come out after minutes on a CPU.
+            network = configuration["architecture"]["arch_kwargs"]
+            network["features_per_stage"] = [8, 16, 32, 32] if name != "2d" else [16, 32, 32, 32]
+            if "n_blocks_per_stage" in network:
+                network["n_blocks_per_stage"] = [1, 2, 2, 3]
         if number == 404:
             # Smaller than a case, so that windows overlap.
             known["3d_fullres"]["patch_size"] = [32, 40, 32]
@@ -195,12 +202,18 @@ def split(out, dataset, swapped):
     (out / "preprocessed" / dataset / "splits_final.json").write_text(json.dumps(halves))
 
 
-def train(out, epochs, iterations):
+def train(out, models, epochs, iterations):
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
+    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
     os.environ["nnUNet_n_proc_DA"] = "0"  # in this process; the planner wants at least 1
-    for dataset, plans, configuration, folds in MODELS:
+    def configure_optimizers(trainer):
+        # The trainer's own SGD finds only background in so few steps.
+        optimizer = torch.optim.Adam(trainer.network.parameters(), 3e-3)
+        return optimizer, PolyLRScheduler(optimizer, 3e-3, trainer.num_epochs)
+
+    for dataset, plans, configuration, folds in models:
         for fold in folds:
             folder = out / "results" / dataset / f"nnUNetTrainer__{plans}__{configuration}" / f"fold_{fold}"
             if (folder / "checkpoint_final.pth").is_file():
@@ -213,6 +226,7 @@ def train(out, epochs, iterations):
             trainer.num_epochs = epochs
             trainer.num_iterations_per_epoch = iterations
             trainer.num_val_iterations_per_epoch = 2
+            trainer.configure_optimizers = functools.partial(configure_optimizers, trainer)
             trainer.run_training()
             if configuration == "3d_lowres":
                 for swapped in (False, True):
@@ -233,15 +247,20 @@ def predictor_of(out, dataset, plans, configuration, folds, mirrored):
     return predictor
 
 
-def predict(out):
+def predict(out, models):
     import torch
 
-    for dataset, plans, configuration, folds in MODELS:
+    for dataset, plans, configuration, folds in models:
         reference = out / "reference" / dataset / configuration
         previous = str(reference.parent / "3d_lowres" / "fold0") if "cascade" in configuration else None
         ways = [("fold0", (0,), False), ("fold0_mirrored", (0,), True)]
         if len(folds) > 1:
-            ways += [("folds01", folds, False), ("folds01_mirrored", folds, True)]
+            ways += [("folds01", folds, False)]
+        count = len(json.loads((out / "raw" / dataset / "dataset.json").read_text())["channel_names"])
+        cases = [
+            [str(first.parent / first.name.replace("_0000", f"_{c:04}")) for c in range(count)]
+            for first in sorted((out / "inputs" / dataset).glob("*_0000.nii.gz"))
+        ]
         for way, used, mirrored in ways:
             folder = reference / way
             if (folder / "done").is_file():
@@ -249,19 +268,22 @@ def predict(out):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             predictor = predictor_of(out, dataset, plans, configuration, used, mirrored)
-            predictor.predict_from_files_sequential(
-                str(out / "inputs" / dataset), str(folder), True, True, previous
-            )
+            # Mirroring takes up to eight times as long: one case as it is, one with thick slices.
+            chosen = [
+                files
+                for files in cases
+                if not mirrored or files[0].endswith(("107_plain_0000.nii.gz", "107_thick_0000.nii.gz"))
+            ]
+            names = [str(folder / pathlib.Path(files[0]).name.removesuffix("_0000.nii.gz")) for files in chosen]
+            predictor.predict_from_files_sequential(chosen, names, True, True, previous)
             (folder / "done").touch()
 
         steps = reference / "steps"
         steps.mkdir(exist_ok=True)
         predictor = predictor_of(out, dataset, plans, configuration, (0,), False)
         settings = predictor.configuration_manager
-        count = len(predictor.dataset_json["channel_names"])
-        for first in sorted((out / "inputs" / dataset).glob("*_0000.nii.gz")):
-            case = first.name.removesuffix("_0000.nii.gz")
-            files = [str(first.parent / f"{case}_{c:04}.nii.gz") for c in range(count)]
+        for files in cases:
+            case = pathlib.Path(files[0]).name.removesuffix("_0000.nii.gz")
             before = previous and str(pathlib.Path(previous) / f"{case}.nii.gz")
             data, marks, properties = settings.preprocessor_class(verbose=False).run_case(
                 files, before, predictor.plans_manager, settings, predictor.dataset_json
@@ -296,11 +318,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--dataset", choices=[MR, REGIONS], help="train and predict only this one")
     parser.add_argument("--stage", choices=["all", "prepare", "train", "predict"], default="all")
     given = parser.parse_args()
     out = given.out.resolve()
+    models = [model for model in MODELS if given.dataset in (None, model[0])]
     for kind in ("raw", "preprocessed", "results"):
         (out / kind).mkdir(parents=True, exist_ok=True)
         os.environ[f"nnUNet_{kind}"] = str(out / kind)
@@ -309,9 +333,9 @@ def main():
         prepare(given.data, out)
         plan(out)
     if given.stage in ("all", "train"):
-        train(out, given.epochs, given.iterations)
+        train(out, models, given.epochs, given.iterations)
     if given.stage in ("all", "predict"):
-        predict(out)
+        predict(out, models)
 
 
 if __name__ == "__main__":
