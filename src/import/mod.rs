@@ -1,7 +1,8 @@
 //! Foreign models → packages. Nothing of a model file is ever executed.
 //!
-//! Known: model packages themselves, and brainchop's folders (TensorFlow.js layers). What is not
-//! understood in full is refused by name. Absent on purpose: running models.
+//! Known: model packages themselves, brainchop's folders (TensorFlow.js layers) and nnU-Net v2's
+//! result folders. What is not understood in full is refused by name. Absent on purpose: running
+//! models.
 
 mod brainchop;
 pub mod nnunet;
@@ -28,7 +29,7 @@ pub enum Error {
     },
     /// Neither a package nor a known foreign format.
     #[error(
-        "no known model format (a package has manifest.json, a brainchop folder model.json): {0}"
+        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json): {0}"
     )]
     UnknownFormat(PathBuf),
     /// Something in the file is not understood.
@@ -39,6 +40,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// An nnU-Net result folder.
+    #[error(transparent)]
+    NnUnet(#[from] nnunet::Error),
     /// The package.
     #[error(transparent)]
     Package(#[from] model::Error),
@@ -54,6 +58,9 @@ pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
     }
     if path.join("model.json").is_file() {
         return brainchop::read(path);
+    }
+    if nnunet::is_result_folder(path) {
+        return Ok(vec![nnunet::package(path)?]);
     }
     Err(Error::UnknownFormat(path.to_owned()))
 }

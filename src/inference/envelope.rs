@@ -24,6 +24,11 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
             "the file names no modality, the model is for {}",
             manifest.modality
         )),
+        found if manifest.modality.is_empty() => {
+            amber.push(format!(
+                "{found} series, the model does not say what it is for"
+            ));
+        }
         found if found != manifest.modality => {
             red.push(format!(
                 "{found} series, the model is for {}",

@@ -9,12 +9,14 @@ mod architecture;
 mod dataset;
 mod fields;
 mod network;
+mod package;
 mod plans;
 
 use std::path::{Path, PathBuf};
 
 pub use architecture::{Architecture, Encoder, Nonlinearity, Norm};
 pub use dataset::{Dataset, Region};
+pub use package::package;
 pub use plans::{Configuration, Plans, Reader};
 
 use super::pytorch::{self, Checkpoint, TensorRef, Value};
