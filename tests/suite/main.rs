@@ -16,6 +16,7 @@ mod graph;
 mod models;
 mod nifti;
 mod procedure;
+mod procedure_monai;
 mod nnunet;
 mod nnunet_agreement;
 mod program;

@@ -139,7 +139,7 @@ fn clip_slices(data: &mut [f32], dims: [usize; 3], axis: usize, ranges: &[(f32, 
 }
 
 /// Resamples one axis; `dims` follows.
-fn along(
+pub(super) fn along(
     data: Vec<f32>,
     dims: &mut [usize; 3],
     axis: usize,
