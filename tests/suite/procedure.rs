@@ -702,6 +702,113 @@ fn a_large_scan_with_many_classes_is_planned_below_four_gigabytes() {
     assert_eq!(long(128 + 64 * 4), long(128 + 64 * 20));
 }
 
+#[test]
+fn absurd_rules_are_refused_before_they_cost_anything() {
+    let (procedure, dims) = large();
+    let refused = |change: &dyn Fn(&mut Procedure)| {
+        let mut changed = procedure.clone();
+        change(&mut changed);
+        let grids = Grids::new(dims, [1.0; 3], &changed.preprocessing, None);
+        let plan =
+            grids.and_then(|grids| plan_stream(&grids, &changed, 1, Accumulator::Half, FOUR_GB));
+        plan.unwrap_err().to_string()
+    };
+    let cases: [(&dyn Fn(&mut Procedure), &str); 9] = [
+        (&|p| p.windows.step = 1e-12, "windows of [128, 128, 128]"),
+        (&|p| p.windows.step = f64::NAN, "step NaN"),
+        (
+            &|p| p.windows.patch_size = vec![usize::MAX / 2; 3],
+            "a window of",
+        ),
+        (
+            &|p| p.windows.patch_size = vec![0, 8, 8],
+            "a patch of [0, 8, 8]",
+        ),
+        (
+            &|p| p.windows.mirror_axes = vec![0; 64],
+            "more than three axes",
+        ),
+        (
+            &|p| p.preprocessing.target_spacing = vec![1e-9; 3],
+            "824 voxels of 1 mm",
+        ),
+        (
+            &|p| p.preprocessing.target_spacing = vec![0.02; 3],
+            "a grid of [41200, 25600, 25600]",
+        ),
+        (
+            &|p| p.preprocessing.transpose_backward = [0, 2, 1],
+            "do not undo each other",
+        ),
+        (
+            &|p| p.labels = LabelRule::Argmax { classes: 1000 },
+            "1000 outputs",
+        ),
+    ];
+    for (change, words) in cases {
+        let said = refused(change);
+        assert!(said.contains(words), "{said:?} lacks {words:?}");
+    }
+}
+
+#[test]
+fn a_network_that_breaks_its_word_is_an_error() {
+    struct Wrong(Vec<(usize, usize)>, f32);
+    impl PatchNetwork for Wrong {
+        fn run(
+            &mut self,
+            _: usize,
+            _: &[f32],
+            take: &mut dyn FnMut(usize, &[f32]),
+        ) -> Result<(), NetworkError> {
+            for &(first, count) in &self.0 {
+                take(first, &vec![self.1; count]);
+            }
+            Ok(())
+        }
+    }
+    let case = Generated {
+        dims: [4, 5, 6],
+        network: [4, 5, 6],
+        patch: [2, 5, 6],
+        heads: 3,
+        folds: 1,
+        step: 0.5,
+        flat: false,
+        mirror: false,
+        coarse_z: false,
+        seed: 1,
+    };
+    let (prepared, procedure, _) = case.parts();
+    let plan = plan_stream(&prepared.grids, &procedure, 1, Accumulator::Half, u64::MAX).unwrap();
+    let run = |runs: &[(usize, usize)], value| {
+        let mut network = Wrong(runs.to_vec(), value);
+        predict_streamed(&prepared, &procedure, &plan, &mut network, &Task::new())
+    };
+    assert!(run(&[(0, 180)], 1.0).is_ok());
+    for wrong in [
+        &[(0, 120)][..],
+        &[(0, 181)],
+        &[(0, 60), (0, 120)],
+        &[(2, 120)],
+        &[(9, 60)],
+        &[],
+    ] {
+        assert!(
+            matches!(run(wrong, 1.0), Err(Error::Mismatch(_))),
+            "{wrong:?}"
+        );
+    }
+    assert!(matches!(run(&[(0, 180)], f32::NAN), Err(Error::NotFinite)));
+    // Beyond what 16 bits hold; 32 bits hold it.
+    assert!(matches!(run(&[(0, 180)], 1e5), Err(Error::NotFinite)));
+    let cancelled = Task::new();
+    cancelled.cancel();
+    let mut network = Wrong(vec![(0, 180)], 1.0);
+    let stopped = predict_streamed(&prepared, &procedure, &plan, &mut network, &cancelled);
+    assert!(matches!(stopped, Err(Error::Cancelled(_))));
+}
+
 /// Hands on one class after the other, so that it needs no memory of its own to speak of.
 struct Thresholds;
 

@@ -161,11 +161,11 @@ fn unit<'a, E: Element + 'a>(
     for head in 0..heads {
         for (line, to) in sources.clone().zip(plane.chunks_exact_mut(width)) {
             E::load(fetch(head, rows[0] + plan.offset[0], line), to);
-            if by[1] != 0.0 {
+            if by[1] == 0.0 {
+                scale(to, by[0]);
+            } else {
                 E::load(fetch(head, rows[1] + plan.offset[0], line), &mut other);
                 mix(to, &other, by);
-            } else {
-                scale(to, by[0]);
             }
         }
         for (index, y) in lines.clone().enumerate() {
@@ -175,10 +175,10 @@ fn unit<'a, E: Element + 'a>(
                 &plane[at * width..(at + 1) * width]
             };
             other.copy_from_slice(line(0));
-            if by[1] != 0.0 {
-                mix(&mut other, line(1), by);
-            } else {
+            if by[1] == 0.0 {
                 scale(&mut other, by[0]);
+            } else {
+                mix(&mut other, line(1), by);
             }
             columns.resample(&other, &mut row);
             E::round(&mut row);

@@ -11,7 +11,7 @@ use super::monai_intensity::intensity;
 use super::resample::along;
 use super::spline::Axis;
 use super::stream::{PatchNetwork, predict_image};
-use super::stream_plan::{Accumulator, Route, Rules, StreamPlan, Weights, plan};
+use super::stream_plan::{Accumulator, MOST_VOXELS, Route, Rules, StreamPlan, Weights, plan};
 use super::windows::monai_window_starts;
 use crate::model::monai::{MonaiDecision, MonaiProcedure, MonaiTransform};
 use crate::task::Task;
@@ -129,17 +129,17 @@ pub fn prepare_monai(
                 allow_smaller,
             } => {
                 let (start, to) = foreground(&state.image, margin, k_divisible, allow_smaller)?;
-                state.cut(start, to, 0.0);
+                state.cut(start, to, 0.0)?;
             }
             MonaiTransform::SpatialPad {
                 spatial_size,
                 end,
                 value,
-            } => state.pad(spatial_size, end, value),
+            } => state.pad(spatial_size, end, value)?,
             MonaiTransform::DivisiblePad { k } => {
                 let dims = state.image.dims;
-                let to = [0, 1, 2].map(|axis| dims[axis].next_multiple_of(k[axis].max(1)));
-                state.pad(to, false, 0.0);
+                let to = [0, 1, 2].map(|axis| next_multiple(dims[axis], k[axis]));
+                state.pad(to, false, 0.0)?;
             }
             // Intensities were done above.
             _ => {}
@@ -207,6 +207,12 @@ fn rotation(affine: [[f64; 4]; 3]) -> [[f64; 3]; 3] {
     m
 }
 
+/// Without overflow; what is too large is refused later.
+fn next_multiple(size: usize, of: usize) -> usize {
+    size.checked_next_multiple_of(of.max(1))
+        .unwrap_or(usize::MAX / 2)
+}
+
 /// `CropForeground.compute_bounding_box`.
 fn foreground(
     image: &Image,
@@ -225,10 +231,21 @@ fn foreground(
             end = end.min(image.dims[axis] as isize);
         }
         let length = (end - first) as usize;
-        size[axis] = length.next_multiple_of(k[axis].max(1));
+        size[axis] = next_multiple(length, k[axis]);
         start[axis] = first - ((size[axis] - length) / 2) as isize;
     }
     Ok((start, size))
+}
+
+/// Transforms come from foreign files: none may ask for more than any image needs.
+fn check_size(channels: usize, dims: [usize; 3]) -> Result<(), Error> {
+    let samples = dims
+        .iter()
+        .try_fold(channels, |product, &size| product.checked_mul(size));
+    match samples {
+        Some(1..=MOST_VOXELS) => Ok(()),
+        _ => Err(Error::Mismatch(format!("an image of {dims:?} voxels"))),
+    }
 }
 
 impl MonaiPrepared {
@@ -272,7 +289,7 @@ impl MonaiPrepared {
                 step[axis] = pixdim[axis] / spacing[axis];
             }
             let size = ((old[axis] - 1) as f64 / step[axis] + 1.0).round_ties_even();
-            if !(size >= 1.0 && size <= 65_536.0) {
+            if !(1.0..=65_536.0).contains(&size) {
                 return Err(Error::Mismatch(format!(
                     "{} voxels of {} mm at {} mm",
                     old[axis], spacing[axis], pixdim[axis]
@@ -280,6 +297,7 @@ impl MonaiPrepared {
             }
             dims[axis] = size as usize;
         }
+        check_size(self.image.channels, dims)?;
         self.spaced = true;
         let close = step.iter().all(|step| (step - 1.0).abs() <= SAME_MM);
         if !(close && dims == old) {
@@ -303,7 +321,8 @@ impl MonaiPrepared {
     }
 
     /// Cuts out a box, which may reach beyond the image.
-    fn cut(&mut self, start: [isize; 3], dims: [usize; 3], value: f32) {
+    fn cut(&mut self, start: [isize; 3], dims: [usize; 3], value: f32) -> Result<(), Error> {
+        check_size(self.image.channels, dims)?;
         let old = self.image.dims;
         let mut data = vec![value; self.image.channels * volume(dims)];
         let inside = |axis: usize, at: usize| {
@@ -331,18 +350,20 @@ impl MonaiPrepared {
             self.sizes[1] = dims;
             self.cuts[1] = Cut::none(dims);
         }
+        Ok(())
     }
 
-    fn pad(&mut self, least: [usize; 3], end: bool, value: f32) {
+    fn pad(&mut self, least: [usize; 3], end: bool, value: f32) -> Result<(), Error> {
         let old = self.image.dims;
         let to = [0, 1, 2].map(|axis| old[axis].max(least[axis]));
         let start = [0, 1, 2].map(|axis| {
             let before = if end { 0 } else { (to[axis] - old[axis]) / 2 };
             -(before as isize)
         });
-        if to != old {
-            self.cut(start, to, value);
+        if to == old {
+            return Ok(());
         }
+        self.cut(start, to, value)
     }
 
     fn route(&self, linear: bool) -> Result<Route, Error> {

@@ -5,6 +5,7 @@ use super::crop::{Box3, crop_box, nonzero_mask};
 use super::labels::one_hot;
 use super::normalize::normalize;
 use super::resample::{resample_image, resample_labels};
+use super::stream_plan::MOST_VOXELS;
 use super::{Error, array};
 use crate::model::procedure::{Preprocessing, new_shape};
 use crate::task::Task;
@@ -34,6 +35,12 @@ pub struct Grids {
 }
 
 impl Grids {
+    /// Bytes of the network's input with so many channels; the reader's image and one channel's
+    /// intermediate grid come on top while it is prepared.
+    pub fn image_bytes(&self, channels: usize) -> u64 {
+        4 * (channels * array::volume(self.network)) as u64
+    }
+
     /// For planning before an image is prepared: `crop` on the transposed grid, `None` for all of it.
     ///
     /// # Errors
@@ -49,10 +56,17 @@ impl Grids {
         let original_spacing = rule.transpose_forward.map(|axis| spacing[axis]);
         let spacing = rule.spacing_for(original_spacing)?;
         let crop = crop.unwrap_or(Box3::whole(before_crop));
+        let network = new_shape(crop.size(), original_spacing, spacing)?;
+        if network.iter().map(|&size| size as f64).product::<f64>() > MOST_VOXELS as f64 {
+            return Err(Error::Mismatch(format!(
+                "a grid of {network:?} voxels for {:?} of {original_spacing:?} mm",
+                crop.size()
+            )));
+        }
         Ok(Self {
             before_crop,
             crop,
-            network: new_shape(crop.size(), original_spacing, spacing)?,
+            network,
             original_spacing,
             spacing,
         })

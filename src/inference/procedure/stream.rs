@@ -180,7 +180,9 @@ impl Pass<'_> {
                     let count = logits.len() / voxels;
                     let new = seen.get_mut(first..first.saturating_add(count));
                     match new {
-                        Some(new) if logits.len() % voxels == 0 && !new.contains(&true) => {
+                        Some(new)
+                            if logits.len().is_multiple_of(voxels) && !new.contains(&true) =>
+                        {
                             new.fill(true);
                         }
                         _ => {

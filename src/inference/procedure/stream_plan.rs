@@ -11,6 +11,11 @@ use super::windows::window_starts;
 use crate::model::monai::{Activation, Padding};
 use crate::model::procedure::{Procedure, WindowRule};
 
+/// More windows than any scan needs.
+const MOST_WINDOWS: f64 = 1e7;
+/// More voxels than any grid has that fits into memory with its network.
+pub(super) const MOST_VOXELS: usize = 1 << 33;
+
 /// How the sums of weighted logits are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accumulator {
@@ -200,6 +205,12 @@ pub fn plan_stream(
     limit_bytes: u64,
 ) -> Result<StreamPlan, Error> {
     let patch = procedure.windows.patch()?;
+    check_windows(grids.network, patch, procedure.windows.step)?;
+    if procedure.windows.mirror_axes.len() > 3 {
+        return Err(Error::Mismatch(
+            "mirroring along more than three axes".into(),
+        ));
+    }
     let axes = logit_axes(grids, procedure)?;
     let padded = [0, 1, 2].map(|axis| grids.network[axis].max(patch[axis]));
     let starts = [0, 1, 2].map(|axis| {
@@ -272,6 +283,13 @@ pub(super) fn plan(
     limit_bytes: u64,
 ) -> Result<StreamPlan, Error> {
     let heads = check_heads(&rules.decision)?;
+    let voxels = rules.patch.iter().map(|&size| size as f64).product::<f64>();
+    if voxels > MOST_VOXELS as f64 || route.reader.contains(&0) {
+        return Err(Error::Mismatch(format!(
+            "a window of {:?} voxels on a grid of {:?}",
+            rules.patch, route.reader
+        )));
+    }
     if folds == 0 {
         return Err(Error::Mismatch("a model without folds".into()));
     }
@@ -348,6 +366,22 @@ pub(super) fn plan(
         route,
         rules,
     })
+}
+
+/// Refuses windows so large or so many that counting them would be trouble: rules come from foreign files.
+fn check_windows(network: [usize; 3], patch: [usize; 3], step: f64) -> Result<(), Error> {
+    let mut windows = 1.0;
+    for axis in 0..3 {
+        let room = network[axis].saturating_sub(patch[axis]) as f64;
+        windows *= (room / (patch[axis] as f64 * step)).ceil() + 1.0;
+    }
+    if windows <= MOST_WINDOWS {
+        Ok(())
+    } else {
+        Err(Error::Mismatch(format!(
+            "{windows} windows of {patch:?} on {network:?} voxels"
+        )))
+    }
 }
 
 fn check_heads(decision: &Decision) -> Result<usize, Error> {
