@@ -348,7 +348,16 @@ fn whole_predictions_are_those_of_nnunet() {
             .collect();
         assert_eq!(bbox, expected_bbox, "{name}");
         assert_eq!(prepared.image.dims, expected_input.dims(), "{name}");
-        close(&prepared.image.data, &expected_input.data, name);
+        let mut input = prepared.image.data.clone();
+        for label in prepared.one_hot.iter().flat_map(|o| &o.foreground) {
+            let labels = &prepared.one_hot.as_ref().unwrap().labels;
+            input.extend(
+                labels
+                    .iter()
+                    .map(|found| f32::from(u8::from(found == label))),
+            );
+        }
+        close(&input, &expected_input.data, name);
 
         let expected = golden.array(&case["labels"]);
         let mut network = toy(&golden, case, expected_input.shape[0]);
@@ -471,6 +480,7 @@ impl Generated {
         let before_crop = self.dims.map(|size| size + 3);
         let prepared = Prepared {
             image: Image::new(2, self.network, noise(2 * voxels, self.seed)).unwrap(),
+            one_hot: None,
             grids: Grids {
                 before_crop,
                 crop: Box3 {

@@ -1,18 +1,6 @@
-//! From logits to labels, and from labels to the channels of a cascade's next stage.
+//! From logits to labels.
 
 use crate::model::procedure::LabelRule;
-
-/// One channel per label of `foreground`: 1 where the voxel has it (`convert_labelmap_to_one_hot`).
-pub fn one_hot(labels: &[i16], foreground: &[u8]) -> Vec<f32> {
-    foreground
-        .iter()
-        .flat_map(|&label| {
-            labels
-                .iter()
-                .map(move |&found| f32::from(u8::from(found == i16::from(label))))
-        })
-        .collect()
-}
 
 /// How the heads of a voxel become its label.
 #[derive(Clone, Debug)]

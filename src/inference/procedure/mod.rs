@@ -27,10 +27,9 @@ pub use crate::model::procedure::{
 };
 pub use array::{Image, Labels, transpose};
 pub use crop::{Box3, crop_box, nonzero_mask};
-pub use labels::one_hot;
 pub use monai::{MonaiPrepared, plan_monai, predict_monai, prepare_monai};
 pub use normalize::normalize;
-pub use prepare::{Grids, Prepared, PreviousStage, prepare};
+pub use prepare::{Grids, OneHot, Prepared, PreviousStage, prepare};
 pub use resample::{resample_image, resample_labels};
 pub use stream::{NetworkError, PatchNetwork, predict_streamed};
 pub use stream_plan::{Accumulator, StreamPlan, plan_stream};

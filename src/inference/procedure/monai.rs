@@ -484,5 +484,5 @@ pub fn predict_monai(
     network: &mut dyn PatchNetwork,
     task: &Task,
 ) -> Result<Labels, Error> {
-    predict_image(&prepared.image, plan, network, task)
+    predict_image(&prepared.image, None, plan, network, task)
 }

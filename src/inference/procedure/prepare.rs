@@ -2,7 +2,6 @@
 
 use super::array::{Image, Labels, transpose};
 use super::crop::{Box3, crop_box, nonzero_mask};
-use super::labels::one_hot;
 use super::normalize::normalize;
 use super::resample::{resample_image, resample_labels};
 use super::stream_plan::MOST_VOXELS;
@@ -13,10 +12,21 @@ use crate::task::Task;
 /// The network's input, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// Transposed, cropped, normalized, resampled; a cascade's one-hot channels last.
+    /// Transposed, cropped, normalized, resampled.
     pub image: Image,
+    /// A cascade's further channels.
+    pub one_hot: Option<OneHot>,
     /// The way back.
     pub grids: Grids,
+}
+
+/// Channels of 0 and 1, one per label: kept as labels, and spread only patch by patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneHot {
+    /// On the network's grid.
+    pub labels: Vec<u8>,
+    /// The label of each channel.
+    pub foreground: Vec<u8>,
 }
 
 /// The grids between the reader's image and the network's input; all but the first step transposed.
@@ -136,7 +146,7 @@ pub fn prepare(
     drop(mask);
     let old = image.dims;
     let to = grids.network;
-    let mut image = resample_image(
+    let image = resample_image(
         image,
         to,
         grids.original_spacing,
@@ -144,19 +154,29 @@ pub fn prepare(
         &rule.resample_image,
         task,
     )?;
-    if let (Some(labels), Some(previous)) = (labels, previous) {
-        let labels = resample_labels(
-            &labels,
-            old,
-            to,
-            grids.original_spacing,
-            grids.spacing,
-            &rule.resample_labels,
-        )?;
-        image.data.extend(one_hot(&labels, previous.foreground));
-        image.channels += previous.foreground.len();
-    }
-    Ok(Prepared { image, grids })
+    let one_hot = match (labels, previous) {
+        (Some(labels), Some(previous)) => {
+            let labels = resample_labels(
+                &labels,
+                old,
+                to,
+                grids.original_spacing,
+                grids.spacing,
+                &rule.resample_labels,
+            )?;
+            Some(OneHot {
+                // -1 has no channel, and neither has 0.
+                labels: labels.iter().map(|&label| label.max(0) as u8).collect(),
+                foreground: previous.foreground.to_vec(),
+            })
+        }
+        _ => None,
+    };
+    Ok(Prepared {
+        image,
+        one_hot,
+        grids,
+    })
 }
 
 fn check_orders(forward: [usize; 3], backward: [usize; 3]) -> Result<(), Error> {

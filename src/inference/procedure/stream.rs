@@ -14,7 +14,7 @@ use super::Error;
 use super::array::{Image, Labels, volume};
 use super::emit::{Borders, emit};
 use super::pieces::{Element, Pieces};
-use super::prepare::Prepared;
+use super::prepare::{OneHot, Prepared};
 use super::stream_plan::{Route, StreamPlan, Sweep, Weights};
 use super::windows::{importance_map, monai_importance_map};
 use crate::model::monai::Padding;
@@ -53,37 +53,44 @@ pub fn predict_streamed(
     network: &mut dyn PatchNetwork,
     task: &Task,
 ) -> Result<Labels, Error> {
-    if prepared.image.channels != procedure.input_channels {
+    let spread = prepared.one_hot.as_ref().map_or(0, |o| o.foreground.len());
+    let channels = prepared.image.channels + spread;
+    if channels != procedure.input_channels {
         return Err(Error::Mismatch(format!(
-            "an image of {} channels for a network with {}",
-            prepared.image.channels, procedure.input_channels
+            "an image of {channels} channels for a network with {}",
+            procedure.input_channels
         )));
     }
-    predict_image(&prepared.image, plan, network, task)
+    let one_hot = prepared.one_hot.as_ref();
+    predict_image(&prepared.image, one_hot, plan, network, task)
 }
 
 /// Labels of the reader's grid for the image that the plan is for.
 pub(super) fn predict_image(
     image: &Image,
+    one_hot: Option<&OneHot>,
     plan: &StreamPlan,
     network: &mut dyn PatchNetwork,
     task: &Task,
 ) -> Result<Labels, Error> {
-    if image.channels != plan.rules.channels || image.dims != plan.route.network {
+    let channels = image.channels + one_hot.map_or(0, |o| o.foreground.len());
+    let labeled = one_hot.is_none_or(|o| o.labels.len() == image.voxels());
+    if channels != plan.rules.channels || image.dims != plan.route.network || !labeled {
         return Err(Error::Mismatch(format!(
-            "an image of {} channels and {:?} voxels for a plan with {} on {:?}",
-            image.channels, image.dims, plan.rules.channels, plan.route.network
+            "an image of {channels} channels and {:?} voxels for a plan with {} on {:?}",
+            image.dims, plan.rules.channels, plan.route.network
         )));
     }
     if plan.accumulator.is_half() {
-        run::<half::f16>(image, plan, network, task)
+        run::<half::f16>(image, one_hot, plan, network, task)
     } else {
-        run::<f32>(image, plan, network, task)
+        run::<f32>(image, one_hot, plan, network, task)
     }
 }
 
 fn run<E: Element>(
     image: &Image,
+    one_hot: Option<&OneHot>,
     plan: &StreamPlan,
     network: &mut dyn PatchNetwork,
     task: &Task,
@@ -96,6 +103,7 @@ fn run<E: Element>(
     };
     let mut pass = Pass {
         image,
+        one_hot,
         plan,
         heads: rules.decision.heads(),
         weights,
@@ -135,6 +143,7 @@ fn run<E: Element>(
 /// What all windows share.
 struct Pass<'a> {
     image: &'a Image,
+    one_hot: Option<&'a OneHot>,
     plan: &'a StreamPlan,
     heads: usize,
     weights: Vec<f32>,
@@ -226,14 +235,16 @@ impl Pass<'_> {
 
     /// Copies the window's input, padded where it reaches beyond the image.
     fn cut(&mut self, start: [usize; 3]) {
-        let (image, patch, offset) = (self.image, self.plan.patch, self.plan.offset);
+        let (image, one_hot) = (self.image, self.one_hot);
+        let (patch, offset) = (self.plan.patch, self.plan.offset);
         let (dims, padding) = (image.dims, self.plan.rules.padding);
         let outside = match padding {
             Padding::Constant(value) => value,
             _ => 0.0,
         };
         self.patch.clear();
-        self.patch.resize(image.channels * volume(patch), outside);
+        self.patch
+            .resize(self.plan.rules.channels * volume(patch), outside);
         let source = [0, 1, 2].map(|axis| -> Vec<Option<usize>> {
             (start[axis]..start[axis] + patch[axis])
                 .map(|at| padded_from(at as isize - offset[axis] as isize, dims[axis], padding))
@@ -252,7 +263,21 @@ impl Pass<'_> {
                 let Some(z) = zs[plane % patch[0]] else {
                     return;
                 };
-                let samples = image.channel(plane / patch[0]);
+                let channel = plane / patch[0];
+                if channel >= image.channels {
+                    // Without a cascade there are no channels beyond those of the image.
+                    let Some(one_hot) = one_hot else { return };
+                    let wanted = one_hot.foreground[channel - image.channels];
+                    for (to, y) in to.chunks_exact_mut(patch[2]).zip(ys) {
+                        let Some(y) = y else { continue };
+                        let row = &one_hot.labels[(z * dims[1] + y) * dims[2]..][..dims[2]];
+                        for (to, x) in to.iter_mut().zip(xs) {
+                            *to = x.map_or(outside, |x| f32::from(u8::from(row[x] == wanted)));
+                        }
+                    }
+                    return;
+                }
+                let samples = image.channel(channel);
                 for (to, y) in to.chunks_exact_mut(patch[2]).zip(ys) {
                     let Some(y) = y else { continue };
                     let row = &samples[(z * dims[1] + y) * dims[2]..][..dims[2]];
