@@ -6,6 +6,7 @@
 mod builtin;
 pub mod graph;
 mod manifest;
+pub mod monai;
 mod package;
 pub mod procedure;
 mod registry;

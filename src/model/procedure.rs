@@ -233,7 +233,7 @@ pub fn new_shape(
     for axis in 0..3 {
         // Python rounds halves to the even number.
         let size = (current[axis] / new[axis] * dims[axis] as f64).round_ties_even();
-        if !(size >= 1.0 && size <= 65_536.0) {
+        if !(1.0..=65_536.0).contains(&size) {
             return Err(RuleError::Mismatch(format!(
                 "{} voxels of {} mm at {} mm",
                 dims[axis], current[axis], new[axis]

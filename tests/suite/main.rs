@@ -18,6 +18,7 @@ mod nifti;
 mod nnunet;
 mod nnunet_agreement;
 mod procedure;
+mod procedure_monai;
 mod program;
 mod pytorch;
 mod render;

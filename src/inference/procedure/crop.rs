@@ -30,6 +30,11 @@ impl Box3 {
 
 /// The smallest box around every voxel that any channel has nonzero; the whole grid where there is none.
 pub fn crop_box(image: &Image) -> Box3 {
+    box_around(image, &|v| v != 0.0).unwrap_or(Box3::whole(image.dims))
+}
+
+/// The smallest box around every voxel that any channel has chosen.
+pub(super) fn box_around(image: &Image, chosen: &(dyn Fn(f32) -> bool + Sync)) -> Option<Box3> {
     let [_, rows, columns] = image.dims;
     let plane = rows * columns;
     // Per slice: the bounds of y and x, empty as start > end.
@@ -40,10 +45,10 @@ pub fn crop_box(image: &Image) -> Box3 {
             for channel in 0..image.channels {
                 let slice = &image.channel(channel)[z * plane..(z + 1) * plane];
                 for (y, row) in slice.chunks_exact(columns).enumerate() {
-                    let Some(first) = row.iter().position(|&v| v != 0.0) else {
+                    let Some(first) = row.iter().position(|&v| chosen(v)) else {
                         continue;
                     };
-                    let last = row.iter().rposition(|&v| v != 0.0).unwrap_or(first);
+                    let last = row.iter().rposition(|&v| chosen(v)).unwrap_or(first);
                     found = [
                         found[0].min(y),
                         found[1].max(y + 1),
@@ -70,10 +75,7 @@ pub fn crop_box(image: &Image) -> Box3 {
             *end = [z + 1, end[1].max(found[1]), end[2].max(found[3])];
         }
     }
-    if whole.end[0] == 0 {
-        return Box3::whole(image.dims);
-    }
-    whole
+    (whole.end[0] > 0).then_some(whole)
 }
 
 /// Where any channel is nonzero, with holes filled (`binary_fill_holes`: what the border cannot reach

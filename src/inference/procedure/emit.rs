@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::labels::Reducer;
+use super::labels::{Decision, Reducer};
 use super::pieces::{Element, Pieces};
 use super::spline::Axis;
 use super::stream_plan::{StreamPlan, Sweep, mixes};
-use crate::model::procedure::LabelRule;
 
 /// Lines of the result that one thread works on at a time.
 const LINES: usize = 16;
@@ -111,14 +110,14 @@ fn ready(axis: &Axis, offset: usize, out: &Range<usize>, region: &Range<usize>) 
 pub(super) fn emit<E: Element>(
     sweep: &Sweep,
     plan: &StreamPlan,
-    rule: &LabelRule,
+    rule: &Decision,
     region: &[Range<usize>; 2],
     pieces: &Pieces<E>,
     borders: &Borders<E>,
 ) -> Vec<([usize; 2], Vec<u8>)> {
     let [z, y] = [0, 1].map(|axis| {
         ready(
-            &plan.axes[axis],
+            &plan.route.axes[axis],
             plan.offset[axis],
             &sweep.out[axis],
             &region[axis],
@@ -142,14 +141,14 @@ pub(super) fn emit<E: Element>(
 /// Some lines of one output slice.
 fn unit<'a, E: Element + 'a>(
     plan: &StreamPlan,
-    rule: &LabelRule,
+    rule: &Decision,
     heads: usize,
     columns: &Columns,
     z: usize,
     lines: Range<usize>,
     fetch: &dyn Fn(usize, usize, usize) -> &'a [E],
 ) -> Vec<u8> {
-    let [z_axis, y_axis, _] = &plan.axes;
+    let [z_axis, y_axis, _] = &plan.route.axes;
     let source = |y: usize, which: usize| y_axis.pair(y).0[which] + plan.offset[1];
     let first = source(lines.start, 0);
     let sources = first..source(lines.end - 1, 1) + 1;
@@ -162,7 +161,9 @@ fn unit<'a, E: Element + 'a>(
     for head in 0..heads {
         for (line, to) in sources.clone().zip(plane.chunks_exact_mut(width)) {
             E::load(fetch(head, rows[0] + plan.offset[0], line), to);
-            if by[1] != 0.0 {
+            if by[1] == 0.0 {
+                scale(to, by[0]);
+            } else {
                 E::load(fetch(head, rows[1] + plan.offset[0], line), &mut other);
                 mix(to, &other, by);
             }
@@ -174,7 +175,9 @@ fn unit<'a, E: Element + 'a>(
                 &plane[at * width..(at + 1) * width]
             };
             other.copy_from_slice(line(0));
-            if by[1] != 0.0 {
+            if by[1] == 0.0 {
+                scale(&mut other, by[0]);
+            } else {
                 mix(&mut other, line(1), by);
             }
             columns.resample(&other, &mut row);
@@ -192,6 +195,15 @@ fn mix(to: &mut [f32], other: &[f32], by: [f64; 2]) {
     }
 }
 
+/// Beside what was cropped away, a sample mixes with 0.
+fn scale(to: &mut [f32], by: f64) {
+    if by != 1.0 {
+        for to in to {
+            *to *= by as f32;
+        }
+    }
+}
+
 /// The last axis, worked out once.
 struct Columns {
     source: usize,
@@ -202,7 +214,7 @@ struct Columns {
 impl Columns {
     fn new(sweep: &Sweep, plan: &StreamPlan) -> Self {
         let range = &sweep.along[2].range;
-        let axis = &plan.axes[2];
+        let axis = &plan.route.axes[2];
         let taps = sweep.out[2]
             .clone()
             .map(|x| {

@@ -10,6 +10,8 @@ mod array;
 mod crop;
 mod emit;
 mod labels;
+mod monai;
+mod monai_intensity;
 mod normalize;
 mod pieces;
 mod prepare;
@@ -25,13 +27,13 @@ pub use crate::model::procedure::{
 };
 pub use array::{Image, Labels, transpose};
 pub use crop::{Box3, crop_box, nonzero_mask};
-pub use labels::one_hot;
+pub use monai::{MonaiPrepared, plan_monai, predict_monai, prepare_monai};
 pub use normalize::normalize;
-pub use prepare::{Grids, Prepared, PreviousStage, prepare};
+pub use prepare::{Grids, OneHot, Prepared, PreviousStage, prepare};
 pub use resample::{resample_image, resample_labels};
 pub use stream::{NetworkError, PatchNetwork, predict_streamed};
 pub use stream_plan::{Accumulator, StreamPlan, plan_stream};
-pub use windows::{importance_map, window_starts};
+pub use windows::{importance_map, monai_importance_map, monai_window_starts, window_starts};
 
 /// Why the procedure cannot be carried out.
 #[derive(Debug, thiserror::Error)]

@@ -79,7 +79,7 @@ fn one_channel(samples: &mut [f32], scheme: &Scheme, mask: Option<&[bool]>) -> R
     Ok(())
 }
 
-fn each(samples: &mut [f32], change: impl Fn(f32) -> f32 + Sync) {
+pub(super) fn each(samples: &mut [f32], change: impl Fn(f32) -> f32 + Sync) {
     samples
         .par_chunks_mut(CHUNK)
         .for_each(|chunk| chunk.iter_mut().for_each(|v| *v = change(*v)));
@@ -102,30 +102,40 @@ pub(super) fn extent(samples: &[f32]) -> (f32, f32) {
         )
 }
 
-/// Mean and deviation (not below [`SMALLEST_DEVIATION`]), inside the mask if there is one.
+/// Adds up what `of` gives, and counts it.
 ///
 /// Sums of chunks are added in order, so the number of threads changes nothing.
-fn moments(samples: &[f32], mask: Option<&[bool]>) -> (f32, f32) {
-    let sum = |of: &(dyn Fn(f32) -> f64 + Sync)| -> (f64, usize) {
-        let parts: Vec<(f64, usize)> = samples
-            .par_chunks(CHUNK)
-            .enumerate()
-            .map(|(index, chunk)| match mask {
-                None => (chunk.iter().map(|&v| of(v)).sum(), chunk.len()),
-                Some(mask) => chunk
-                    .iter()
-                    .zip(&mask[index * CHUNK..])
-                    .filter(|(_, inside)| **inside)
-                    .fold((0.0, 0), |(sum, n), (&v, _)| (sum + of(v), n + 1)),
+pub(super) fn sums(samples: &[f32], of: &(dyn Fn(f32) -> Option<f64> + Sync)) -> (f64, usize) {
+    indexed_sums(samples, &|_, v| of(v))
+}
+
+fn indexed_sums(samples: &[f32], of: &(dyn Fn(usize, f32) -> Option<f64> + Sync)) -> (f64, usize) {
+    let parts: Vec<(f64, usize)> = samples
+        .par_chunks(CHUNK)
+        .enumerate()
+        .map(|(index, chunk)| {
+            let values = chunk.iter().enumerate();
+            values.fold((0.0, 0), |(sum, n), (at, &v)| {
+                match of(index * CHUNK + at, v) {
+                    Some(value) => (sum + value, n + 1),
+                    None => (sum, n),
+                }
             })
-            .collect();
-        parts
-            .iter()
-            .fold((0.0, 0), |(sum, n), part| (sum + part.0, n + part.1))
-    };
-    let (total, count) = sum(&f64::from);
+        })
+        .collect();
+    parts
+        .iter()
+        .fold((0.0, 0), |(sum, n), part| (sum + part.0, n + part.1))
+}
+
+/// Mean and deviation (not below [`SMALLEST_DEVIATION`]), inside the mask if there is one.
+fn moments(samples: &[f32], mask: Option<&[bool]>) -> (f32, f32) {
+    let inside = |at: usize| mask.is_none_or(|mask| mask[at]);
+    let (total, count) = indexed_sums(samples, &|at, v| inside(at).then(|| f64::from(v)));
     let mean = total / count.max(1) as f64;
-    let (squares, _) = sum(&|v| (f64::from(v) - mean).powi(2));
+    let (squares, _) = indexed_sums(samples, &|at, v| {
+        inside(at).then(|| (f64::from(v) - mean).powi(2))
+    });
     let deviation = (squares / count.max(1) as f64).sqrt();
     (mean as f32, (deviation as f32).max(SMALLEST_DEVIATION))
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::Error;
 use super::stream_plan::{Sweep, Windows};
+use crate::model::monai::Activation;
 
 /// Samples that are converted at a time.
 const RUN: usize = 64;
@@ -16,6 +17,11 @@ const RUN: usize = 64;
 pub(super) trait Element: Copy + Default + Send + Sync {
     fn load(from: &[Self], to: &mut [f32]);
     fn store(from: &[f32], to: &mut [Self]);
+    fn one(value: Self) -> f32 {
+        let mut out = [0.0];
+        Self::load(&[value], &mut out);
+        out[0]
+    }
     /// As it would be after `store` and `load`.
     fn round(values: &mut [f32]);
 }
@@ -253,6 +259,41 @@ impl<E: Element> Pieces<E> {
                 })?;
         }
         Ok(())
+    }
+
+    /// Turns finished logits into probabilities where the model asks for it before it resamples.
+    pub(super) fn activate(&mut self, region: &[Range<usize>; 2], activation: Activation) {
+        if activation == Activation::None {
+            return;
+        }
+        let (heads, stride) = (self.heads, self.layers);
+        for index in self.inside(region) {
+            let piece = self.held[index]
+                .as_mut()
+                .expect("finished before it is activated");
+            let area = piece.weights.len();
+            // Of each voxel: its largest logit, and what its exponentials add up to.
+            let sums = &piece.sums;
+            let totals: Vec<(f32, f32)> = (0..area)
+                .into_par_iter()
+                .with_min_len(1 << 12)
+                .map(|at| {
+                    let logits = || (0..heads).map(|head| E::one(sums[head * stride * area + at]));
+                    let most = logits().fold(f32::NEG_INFINITY, f32::max);
+                    (most, logits().map(|logit| (logit - most).exp()).sum())
+                })
+                .collect();
+            piece.sums.par_chunks_mut(area * stride).for_each(|sums| {
+                through(&mut sums[..area], |first, values| {
+                    for (value, (most, sum)) in values.iter_mut().zip(&totals[first..]) {
+                        *value = match activation {
+                            Activation::Softmax => (*value - most).exp() / sum,
+                            _ => 1.0 / (1.0 + (-*value).exp()),
+                        };
+                    }
+                });
+            });
+        }
     }
 
     /// Finished logits of one line; row and line on the padded grid.

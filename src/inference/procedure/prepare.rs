@@ -2,9 +2,9 @@
 
 use super::array::{Image, Labels, transpose};
 use super::crop::{Box3, crop_box, nonzero_mask};
-use super::labels::one_hot;
 use super::normalize::normalize;
 use super::resample::{resample_image, resample_labels};
+use super::stream_plan::MOST_VOXELS;
 use super::{Error, array};
 use crate::model::procedure::{Preprocessing, new_shape};
 use crate::task::Task;
@@ -12,10 +12,21 @@ use crate::task::Task;
 /// The network's input, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// Transposed, cropped, normalized, resampled; a cascade's one-hot channels last.
+    /// Transposed, cropped, normalized, resampled.
     pub image: Image,
+    /// A cascade's further channels.
+    pub one_hot: Option<OneHot>,
     /// The way back.
     pub grids: Grids,
+}
+
+/// Channels of 0 and 1, one per label: kept as labels, and spread only patch by patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneHot {
+    /// On the network's grid.
+    pub labels: Vec<u8>,
+    /// The label of each channel.
+    pub foreground: Vec<u8>,
 }
 
 /// The grids between the reader's image and the network's input; all but the first step transposed.
@@ -34,6 +45,12 @@ pub struct Grids {
 }
 
 impl Grids {
+    /// Bytes of the network's input with so many channels; the reader's image and one channel's
+    /// intermediate grid come on top while it is prepared.
+    pub fn image_bytes(&self, channels: usize) -> u64 {
+        4 * (channels * array::volume(self.network)) as u64
+    }
+
     /// For planning before an image is prepared: `crop` on the transposed grid, `None` for all of it.
     ///
     /// # Errors
@@ -49,10 +66,17 @@ impl Grids {
         let original_spacing = rule.transpose_forward.map(|axis| spacing[axis]);
         let spacing = rule.spacing_for(original_spacing)?;
         let crop = crop.unwrap_or(Box3::whole(before_crop));
+        let network = new_shape(crop.size(), original_spacing, spacing)?;
+        if network.iter().map(|&size| size as f64).product::<f64>() > MOST_VOXELS as f64 {
+            return Err(Error::Mismatch(format!(
+                "a grid of {network:?} voxels for {:?} of {original_spacing:?} mm",
+                crop.size()
+            )));
+        }
         Ok(Self {
             before_crop,
             crop,
-            network: new_shape(crop.size(), original_spacing, spacing)?,
+            network,
             original_spacing,
             spacing,
         })
@@ -122,7 +146,7 @@ pub fn prepare(
     drop(mask);
     let old = image.dims;
     let to = grids.network;
-    let mut image = resample_image(
+    let image = resample_image(
         image,
         to,
         grids.original_spacing,
@@ -130,19 +154,29 @@ pub fn prepare(
         &rule.resample_image,
         task,
     )?;
-    if let (Some(labels), Some(previous)) = (labels, previous) {
-        let labels = resample_labels(
-            &labels,
-            old,
-            to,
-            grids.original_spacing,
-            grids.spacing,
-            &rule.resample_labels,
-        )?;
-        image.data.extend(one_hot(&labels, previous.foreground));
-        image.channels += previous.foreground.len();
-    }
-    Ok(Prepared { image, grids })
+    let one_hot = match (labels, previous) {
+        (Some(labels), Some(previous)) => {
+            let labels = resample_labels(
+                &labels,
+                old,
+                to,
+                grids.original_spacing,
+                grids.spacing,
+                &rule.resample_labels,
+            )?;
+            Some(OneHot {
+                // -1 has no channel, and neither has 0.
+                labels: labels.iter().map(|&label| label.max(0) as u8).collect(),
+                foreground: previous.foreground.to_vec(),
+            })
+        }
+        _ => None,
+    };
+    Ok(Prepared {
+        image,
+        one_hot,
+        grids,
+    })
 }
 
 fn check_orders(forward: [usize; 3], backward: [usize; 3]) -> Result<(), Error> {

@@ -139,7 +139,7 @@ fn clip_slices(data: &mut [f32], dims: [usize; 3], axis: usize, ranges: &[(f32, 
 }
 
 /// Resamples one axis; `dims` follows.
-fn along(
+pub(super) fn along(
     data: Vec<f32>,
     dims: &mut [usize; 3],
     axis: usize,
@@ -288,15 +288,12 @@ fn by_indicators(labels: &[i16], from: [usize; 3], to: [usize; 3], order: u8) ->
                                 continue;
                             }
                             let found = label(zs[iz], ys[iy], xs[ix]);
-                            match scores[..count]
-                                .iter_mut()
-                                .find(|(label, _)| *label == found)
-                            {
-                                Some((_, score)) => *score += weight,
-                                None => {
-                                    scores[count] = (found, weight);
-                                    count += 1;
-                                }
+                            let mut known = scores[..count].iter_mut();
+                            if let Some((_, score)) = known.find(|(label, _)| *label == found) {
+                                *score += weight;
+                            } else {
+                                scores[count] = (found, weight);
+                                count += 1;
                             }
                         }
                     }

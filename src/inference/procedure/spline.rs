@@ -4,6 +4,8 @@
 //! # Source
 //! scipy's `ni_splines.c` and `ni_interpolation.c`; Unser, "Splines: a perfect fit", 1999.
 
+use std::ops::Range;
+
 /// Samples that scipy repeats on both sides before it filters for `mode='nearest'`.
 const PAD: usize = 12;
 
@@ -24,7 +26,7 @@ fn coordinate(index: usize, from: usize, to: usize) -> f64 {
 }
 
 impl Axis {
-    /// `order` is 0, 1 or 3; equal sizes are the identity.
+    /// scipy's axis: `order` is 0, 1 or 3; equal sizes are the identity.
     pub(super) fn new(from: usize, to: usize, order: u8) -> Self {
         let order = if from == to { 0 } else { order };
         let (mut first, mut weights) = (Vec::with_capacity(to), Vec::with_capacity(to));
@@ -62,8 +64,67 @@ impl Axis {
         }
     }
 
+    /// An axis whose sample `index` lies at `index * step` of another grid, held inside its `size`, of
+    /// which the source holds the samples `held`, from `held.start + shift` on. Linear or nearest; what the
+    /// source does not hold counts as 0.
+    ///
+    /// Gives the samples that the source reaches at all, and their axis.
+    pub(super) fn scaled(
+        to: Range<usize>,
+        step: f64,
+        size: usize,
+        held: Range<usize>,
+        shift: isize,
+        from: usize,
+        linear: bool,
+    ) -> (Range<usize>, Self) {
+        let taps = |index: usize| {
+            let at = (index as f64 * step).clamp(0.0, (size - 1) as f64);
+            // torch rounds halves to the even sample.
+            let at = if linear { at } else { at.round_ties_even() };
+            let part = at - at.floor();
+            let low = at.floor() as usize;
+            [(low, 1.0 - part), ((low + 1).min(size - 1), part)]
+        };
+        let reached: Vec<usize> = to
+            .filter(|&index| {
+                taps(index)
+                    .iter()
+                    .any(|(at, w)| *w != 0.0 && held.contains(at))
+            })
+            .collect();
+        let range = match (reached.first(), reached.last()) {
+            (Some(&first), Some(&last)) => first..last + 1,
+            _ => 0..0,
+        };
+        let mut axis = Self {
+            from,
+            to: range.len(),
+            first: Vec::new(),
+            weights: Vec::new(),
+            order: 1,
+        };
+        for index in range.clone() {
+            let [low, high] = taps(index);
+            let weight = |tap: (usize, f64)| if held.contains(&tap.0) { tap.1 } else { 0.0 };
+            let (w_low, w_high) = (weight(low), weight(high));
+            let place = |at: usize| (at as isize + shift) as usize;
+            if held.contains(&low.0) {
+                axis.first.push(place(low.0));
+                axis.weights.push([w_low, w_high, 0.0, 0.0]);
+            } else {
+                // Only the upper sample is there.
+                axis.first.push(place(high.0));
+                axis.weights.push([w_high, 0.0, 0.0, 0.0]);
+            }
+        }
+        (range, axis)
+    }
+
+    /// Whether every sample is taken as it is.
     pub(super) fn is_identity(&self) -> bool {
         self.from == self.to
+            && (0..self.to).all(|index| self.first[index] == index && self.weights[index][0] == 1.0)
     }
 
     pub(super) fn is_cubic(&self) -> bool {

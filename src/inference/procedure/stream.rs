@@ -14,9 +14,10 @@ use super::Error;
 use super::array::{Image, Labels, volume};
 use super::emit::{Borders, emit};
 use super::pieces::{Element, Pieces};
-use super::prepare::Prepared;
-use super::stream_plan::{StreamPlan, Sweep};
-use super::windows::importance_map;
+use super::prepare::{OneHot, Prepared};
+use super::stream_plan::{Route, StreamPlan, Sweep, Weights};
+use super::windows::{importance_map, monai_importance_map};
+use crate::model::monai::Padding;
 use crate::model::procedure::Procedure;
 use crate::task::Task;
 
@@ -52,53 +53,71 @@ pub fn predict_streamed(
     network: &mut dyn PatchNetwork,
     task: &Task,
 ) -> Result<Labels, Error> {
-    if prepared.image.channels != procedure.input_channels
-        || prepared.image.dims != prepared.grids.network
-    {
+    let spread = prepared.one_hot.as_ref().map_or(0, |o| o.foreground.len());
+    let channels = prepared.image.channels + spread;
+    if channels != procedure.input_channels {
         return Err(Error::Mismatch(format!(
-            "an image of {} channels and {:?} voxels for a network with {} on {:?}",
-            prepared.image.channels,
-            prepared.image.dims,
-            procedure.input_channels,
-            prepared.grids.network
+            "an image of {channels} channels for a network with {}",
+            procedure.input_channels
         )));
     }
-    if plan.accumulator.is_half() {
-        run::<half::f16>(prepared, procedure, plan, network, task)
-    } else {
-        run::<f32>(prepared, procedure, plan, network, task)
-    }
+    let one_hot = prepared.one_hot.as_ref();
+    predict_image(&prepared.image, one_hot, plan, network, task)
 }
 
-fn run<E: Element>(
-    prepared: &Prepared,
-    procedure: &Procedure,
+/// Labels of the reader's grid for the image that the plan is for.
+pub(super) fn predict_image(
+    image: &Image,
+    one_hot: Option<&OneHot>,
     plan: &StreamPlan,
     network: &mut dyn PatchNetwork,
     task: &Task,
 ) -> Result<Labels, Error> {
-    let weights = if procedure.windows.gaussian {
-        importance_map(&procedure.windows.patch_size, plan.accumulator.is_half())
+    let channels = image.channels + one_hot.map_or(0, |o| o.foreground.len());
+    let labeled = one_hot.is_none_or(|o| o.labels.len() == image.voxels());
+    if channels != plan.rules.channels || image.dims != plan.route.network || !labeled {
+        return Err(Error::Mismatch(format!(
+            "an image of {channels} channels and {:?} voxels for a plan with {} on {:?}",
+            image.dims, plan.rules.channels, plan.route.network
+        )));
+    }
+    if plan.accumulator.is_half() {
+        run::<half::f16>(image, one_hot, plan, network, task)
     } else {
-        vec![1.0; volume(plan.patch)]
+        run::<f32>(image, one_hot, plan, network, task)
+    }
+}
+
+fn run<E: Element>(
+    image: &Image,
+    one_hot: Option<&OneHot>,
+    plan: &StreamPlan,
+    network: &mut dyn PatchNetwork,
+    task: &Task,
+) -> Result<Labels, Error> {
+    let rules = &plan.rules;
+    let weights = match &rules.weights {
+        Weights::Even => vec![1.0; volume(plan.patch)],
+        Weights::Nnunet { patch_size } => importance_map(patch_size, plan.accumulator.is_half()),
+        Weights::Monai { roi, sigma_scale } => monai_importance_map(roi, *sigma_scale),
     };
     let mut pass = Pass {
-        image: &prepared.image,
+        image,
+        one_hot,
         plan,
-        heads: procedure.labels.heads(),
-        flips: flips(procedure),
+        heads: rules.decision.heads(),
         weights,
         patch: Vec::new(),
         flipped: Vec::new(),
         sum: Vec::new(),
     };
-    let mut out = Target::new(prepared, procedure);
+    let mut out = Target::new(&plan.route);
     task.begin("Predicting", plan.network_runs);
     for sweep in &plan.sweeps {
         let [z, y, x] = &sweep.along;
         let layers = plan.accumulator.layers(plan.folds);
         let mut pieces = Pieces::<E>::new(sweep, pass.heads, layers, plan.folds);
-        let mut borders = Borders::new(sweep, &plan.axes, pass.heads);
+        let mut borders = Borders::new(sweep, &plan.route.axes, pass.heads);
         for k in 0..z.starts.len() {
             for j in 0..y.starts.len() {
                 for i in 0..x.starts.len() {
@@ -109,8 +128,8 @@ fn run<E: Element>(
                     continue;
                 }
                 pieces.finish(&region)?;
-                for (at, labels) in emit(sweep, plan, &procedure.labels, &region, &pieces, &borders)
-                {
+                pieces.activate(&region, rules.activation);
+                for (at, labels) in emit(sweep, plan, &rules.decision, &region, &pieces, &borders) {
                     out.write(sweep, at, &labels);
                 }
                 borders.keep(&region, &pieces);
@@ -121,31 +140,12 @@ fn run<E: Element>(
     Ok(out.labels)
 }
 
-/// The axes along which each pass is mirrored, in nnU-Net's order: none, then all combinations by size.
-fn flips(procedure: &Procedure) -> Vec<[bool; 3]> {
-    let shift = usize::from(procedure.windows.is_2d());
-    let axes = &procedure.windows.mirror_axes;
-    // Bit `b` of a mask stands for `axes[b]`; among equal sizes, combinations come in lexicographic order.
-    let mut masks: Vec<u32> = (0..1 << axes.len()).collect();
-    masks.sort_by_key(|&mask: &u32| (mask.count_ones(), mask.reverse_bits().wrapping_neg()));
-    masks
-        .into_iter()
-        .map(|mask| {
-            let mut flip = [false; 3];
-            for (bit, &axis) in axes.iter().enumerate() {
-                flip[axis + shift] |= mask >> bit & 1 == 1;
-            }
-            flip
-        })
-        .collect()
-}
-
 /// What all windows share.
 struct Pass<'a> {
     image: &'a Image,
+    one_hot: Option<&'a OneHot>,
     plan: &'a StreamPlan,
     heads: usize,
-    flips: Vec<[bool; 3]>,
     weights: Vec<f32>,
     patch: Vec<f32>,
     flipped: Vec<f32>,
@@ -168,10 +168,10 @@ impl Pass<'_> {
         let voxels = volume(dims);
         pieces.begin(at);
         pieces.weigh(sweep, at, dims, &self.weights);
-        let share = self.flips.len() as f32;
+        let share = self.plan.rules.flips.len() as f32;
         for fold in 0..self.plan.folds {
             let mut seen = vec![false; self.heads];
-            for (index, &flip) in self.flips.iter().enumerate() {
+            for (index, &flip) in self.plan.rules.flips.iter().enumerate() {
                 task.check()?;
                 seen.fill(false);
                 let mut problem = None;
@@ -181,14 +181,17 @@ impl Pass<'_> {
                     mirror(&self.patch, dims, flip, &mut self.flipped);
                     &self.flipped
                 };
-                let (heads, flips, weights) = (self.heads, self.flips.len(), &self.weights);
+                let (heads, flips, weights) =
+                    (self.heads, self.plan.rules.flips.len(), &self.weights);
                 let sum = &mut self.sum;
                 sum.resize(if flips > 1 { heads * voxels } else { 0 }, 0.0);
                 let mut take = |first: usize, logits: &[f32]| {
                     let count = logits.len() / voxels;
                     let new = seen.get_mut(first..first.saturating_add(count));
                     match new {
-                        Some(new) if logits.len() % voxels == 0 && !new.contains(&true) => {
+                        Some(new)
+                            if logits.len().is_multiple_of(voxels) && !new.contains(&true) =>
+                        {
                             new.fill(true);
                         }
                         _ => {
@@ -219,7 +222,7 @@ impl Pass<'_> {
                 }
                 task.advance(1);
             }
-            if self.flips.len() > 1 {
+            if self.plan.rules.flips.len() > 1 {
                 self.sum
                     .par_iter_mut()
                     .with_min_len(1 << 14)
@@ -230,37 +233,81 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Copies the window's input; zeros where it reaches beyond the image.
+    /// Copies the window's input, padded where it reaches beyond the image.
     fn cut(&mut self, start: [usize; 3]) {
-        let (image, patch, offset) = (self.image, self.plan.patch, self.plan.offset);
-        let dims = image.dims;
-        self.patch.clear();
-        self.patch.resize(image.channels * volume(patch), 0.0);
-        let inside = |axis: usize, at: usize| {
-            let at = (start[axis] + at).checked_sub(offset[axis])?;
-            (at < dims[axis]).then_some(at)
+        let (image, one_hot) = (self.image, self.one_hot);
+        let (patch, offset) = (self.plan.patch, self.plan.offset);
+        let (dims, padding) = (image.dims, self.plan.rules.padding);
+        let outside = match padding {
+            Padding::Constant(value) => value,
+            _ => 0.0,
         };
-        // The run of x that both have.
-        let first = offset[2].saturating_sub(start[2]);
-        let last = (offset[2] + dims[2]).saturating_sub(start[2]).min(patch[2]);
-        if first >= last {
-            return;
-        }
+        self.patch.clear();
+        self.patch
+            .resize(self.plan.rules.channels * volume(patch), outside);
+        let source = [0, 1, 2].map(|axis| -> Vec<Option<usize>> {
+            (start[axis]..start[axis] + patch[axis])
+                .map(|at| padded_from(at as isize - offset[axis] as isize, dims[axis], padding))
+                .collect()
+        });
+        let [zs, ys, xs] = &source;
+        // Without padding, a row is one run.
+        let run = match (xs[0], xs[patch[2] - 1]) {
+            (Some(first), Some(last)) if last + 1 - first.min(last) == patch[2] => Some(first),
+            _ => None,
+        };
         self.patch
             .par_chunks_mut(patch[1] * patch[2])
             .enumerate()
             .for_each(|(plane, to)| {
-                let (channel, z) = (plane / patch[0], plane % patch[0]);
-                let Some(z) = inside(0, z) else { return };
+                let Some(z) = zs[plane % patch[0]] else {
+                    return;
+                };
+                let channel = plane / patch[0];
+                if channel >= image.channels {
+                    // Without a cascade there are no channels beyond those of the image.
+                    let Some(one_hot) = one_hot else { return };
+                    let wanted = one_hot.foreground[channel - image.channels];
+                    for (to, y) in to.chunks_exact_mut(patch[2]).zip(ys) {
+                        let Some(y) = y else { continue };
+                        let row = &one_hot.labels[(z * dims[1] + y) * dims[2]..][..dims[2]];
+                        for (to, x) in to.iter_mut().zip(xs) {
+                            *to = x.map_or(outside, |x| f32::from(u8::from(row[x] == wanted)));
+                        }
+                    }
+                    return;
+                }
                 let samples = image.channel(channel);
-                for (y, to) in to.chunks_exact_mut(patch[2]).enumerate() {
-                    let Some(y) = inside(1, y) else { continue };
-                    let row = (z * dims[1] + y) * dims[2];
-                    let from = row + start[2] + first - offset[2];
-                    to[first..last].copy_from_slice(&samples[from..from + last - first]);
+                for (to, y) in to.chunks_exact_mut(patch[2]).zip(ys) {
+                    let Some(y) = y else { continue };
+                    let row = &samples[(z * dims[1] + y) * dims[2]..][..dims[2]];
+                    if let Some(first) = run {
+                        to.copy_from_slice(&row[first..first + patch[2]]);
+                    } else {
+                        for (to, x) in to.iter_mut().zip(xs) {
+                            *to = x.map_or(outside, |x| row[x]);
+                        }
+                    }
                 }
             });
     }
+}
+
+/// Where a padded sample comes from (`torch.nn.functional.pad`); `None`: from nowhere.
+fn padded_from(at: isize, size: usize, padding: Padding) -> Option<usize> {
+    let size = size as isize;
+    let from = match padding {
+        _ if (0..size).contains(&at) => at,
+        Padding::Constant(_) => return None,
+        Padding::Replicate => at.clamp(0, size - 1),
+        Padding::Circular => at.rem_euclid(size),
+        Padding::Reflect if size == 1 => 0,
+        Padding::Reflect => {
+            let around = at.rem_euclid(2 * (size - 1));
+            around.min(2 * (size - 1) - around)
+        }
+    };
+    Some(from as usize)
 }
 
 /// The patch with some axes reversed.
@@ -316,45 +363,35 @@ fn rows(
 }
 
 /// The result on the reader's grid.
-struct Target {
+struct Target<'a> {
     labels: Labels,
-    /// Where the crop starts, and the strides of the transposed axes.
-    origin: usize,
-    strides: [usize; 3],
+    route: &'a Route,
 }
 
-impl Target {
-    fn new(prepared: &Prepared, procedure: &Procedure) -> Self {
-        let grids = &prepared.grids;
-        let backward = procedure.preprocessing.transpose_backward;
-        let dims = backward.map(|axis| grids.before_crop[axis]);
-        let reader = [dims[1] * dims[2], dims[2], 1];
-        let mut strides = [0; 3];
-        for (axis, &from) in backward.iter().enumerate() {
-            strides[from] = reader[axis];
-        }
-        let origin = (0..3)
-            .map(|axis| grids.crop.start[axis] * strides[axis])
-            .sum();
-        let data = vec![0; volume(dims)];
+impl<'a> Target<'a> {
+    fn new(route: &'a Route) -> Self {
         Self {
-            labels: Labels { dims, data },
-            origin,
-            strides,
+            labels: Labels {
+                dims: route.reader,
+                data: vec![0; volume(route.reader)],
+            },
+            route,
         }
     }
 
     /// Writes rows of one output slice, `at` = `[z, first y]`; background stays as it is.
     fn write(&mut self, sweep: &Sweep, at: [usize; 2], labels: &[u8]) {
-        let [sz, sy, sx] = self.strides;
+        let [sz, sy, sx] = self.route.strides;
         let x = &sweep.out[2];
+        let base = self.route.origin as isize + at[0] as isize * sz + x.start as isize * sx;
         for (y, row) in labels.chunks_exact(x.len()).enumerate() {
-            let base = self.origin + at[0] * sz + (at[1] + y) * sy + x.start * sx;
+            let base = base + (at[1] + y) as isize * sy;
             if sx == 1 {
+                let base = base as usize;
                 self.labels.data[base..base + row.len()].copy_from_slice(row);
             } else {
                 for (x, &label) in row.iter().enumerate() {
-                    self.labels.data[base + x * sx] = label;
+                    self.labels.data[(base + x as isize * sx) as usize] = label;
                 }
             }
         }

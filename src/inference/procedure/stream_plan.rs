@@ -4,10 +4,17 @@ use std::ops::Range;
 
 use super::Error;
 use super::array::volume;
+use super::labels::Decision;
 use super::prepare::Grids;
 use super::spline::Axis;
 use super::windows::window_starts;
-use crate::model::procedure::{LabelRule, Procedure};
+use crate::model::monai::{Activation, Padding};
+use crate::model::procedure::{Procedure, WindowRule};
+
+/// More windows than any scan needs.
+const MOST_WINDOWS: f64 = 1e7;
+/// More voxels than any grid has that fits into memory with its network.
+pub(super) const MOST_VOXELS: usize = 1 << 33;
 
 /// How the sums of weighted logits are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +57,8 @@ pub struct StreamPlan {
     pub bytes: u64,
     pub(super) folds: usize,
     pub(super) sweeps: Vec<Sweep>,
-    pub(super) axes: [Axis; 3],
+    pub(super) route: Route,
+    pub(super) rules: Rules,
     /// Voxels of padding before the image along each axis.
     pub(super) offset: [usize; 3],
     pub(super) patch: [usize; 3],
@@ -61,6 +69,42 @@ impl StreamPlan {
     pub fn parts(&self) -> usize {
         self.sweeps.len()
     }
+}
+
+/// From the network's grid back to the reader's.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) network: [usize; 3],
+    /// Where the samples of the voxels that get labels come from.
+    pub(super) axes: [Axis; 3],
+    /// The reader's grid.
+    pub(super) reader: [usize; 3],
+    /// Place of the first of these voxels on it, and the steps along their axes.
+    pub(super) origin: usize,
+    pub(super) strides: [isize; 3],
+}
+
+/// What a sliding window does, whatever it is called.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) channels: usize,
+    pub(super) patch: [usize; 3],
+    /// On the padded grid.
+    pub(super) starts: [Vec<usize>; 3],
+    pub(super) weights: Weights,
+    pub(super) padding: Padding,
+    /// The mirrored passes, the first as it is.
+    pub(super) flips: Vec<[bool; 3]>,
+    pub(super) activation: Activation,
+    pub(super) decision: Decision,
+}
+
+/// What voxels of a window weigh.
+#[derive(Clone, Debug)]
+pub(super) enum Weights {
+    Even,
+    Nnunet { patch_size: Vec<usize> },
+    Monai { roi: Vec<usize>, sigma_scale: f64 },
 }
 
 /// One part of the plane, from the first row of the grid to the last.
@@ -161,14 +205,14 @@ pub fn plan_stream(
     limit_bytes: u64,
 ) -> Result<StreamPlan, Error> {
     let patch = procedure.windows.patch()?;
-    let heads = check_heads(&procedure.labels)?;
-    if folds == 0 {
-        return Err(Error::Mismatch("a model without folds".into()));
+    check_windows(grids.network, patch, procedure.windows.step)?;
+    if procedure.windows.mirror_axes.len() > 3 {
+        return Err(Error::Mismatch(
+            "mirroring along more than three axes".into(),
+        ));
     }
-    let out = grids.crop.size();
-    let axes = logit_axes(grids, procedure, out)?;
+    let axes = logit_axes(grids, procedure)?;
     let padded = [0, 1, 2].map(|axis| grids.network[axis].max(patch[axis]));
-    let offset = [0, 1, 2].map(|axis| (padded[axis] - grids.network[axis]) / 2);
     let starts = [0, 1, 2].map(|axis| {
         if axis == 0 && procedure.windows.is_2d() {
             (0..padded[0]).collect()
@@ -176,22 +220,101 @@ pub fn plan_stream(
             window_starts(padded[axis], patch[axis], procedure.windows.step)
         }
     });
+    let backward = procedure.preprocessing.transpose_backward;
+    let reader = backward.map(|axis| grids.before_crop[axis]);
+    let steps = [reader[1] * reader[2], reader[2], 1];
+    let mut strides = [0; 3];
+    for (axis, &from) in backward.iter().enumerate() {
+        strides[from] = steps[axis] as isize;
+    }
+    let route = Route {
+        network: grids.network,
+        axes,
+        reader,
+        origin: (0..3)
+            .map(|axis| grids.crop.start[axis] * strides[axis] as usize)
+            .sum(),
+        strides,
+    };
+    let rules = Rules {
+        channels: procedure.input_channels,
+        patch,
+        starts,
+        weights: if procedure.windows.gaussian {
+            Weights::Nnunet {
+                patch_size: procedure.windows.patch_size.clone(),
+            }
+        } else {
+            Weights::Even
+        },
+        padding: Padding::Constant(0.0),
+        flips: flips(&procedure.windows),
+        activation: Activation::None,
+        decision: Decision::from(&procedure.labels),
+    };
+    plan(route, rules, folds, accumulator, limit_bytes)
+}
+
+/// The axes along which each pass is mirrored, in nnU-Net's order: none, then all combinations by size.
+fn flips(rule: &WindowRule) -> Vec<[bool; 3]> {
+    let shift = usize::from(rule.is_2d());
+    let axes = &rule.mirror_axes;
+    // Bit `b` of a mask stands for `axes[b]`; among equal sizes, combinations come in lexicographic order.
+    let mut masks: Vec<u32> = (0..1 << axes.len()).collect();
+    masks.sort_by_key(|&mask: &u32| (mask.count_ones(), mask.reverse_bits().wrapping_neg()));
+    masks
+        .into_iter()
+        .map(|mask| {
+            let mut flip = [false; 3];
+            for (bit, &axis) in axes.iter().enumerate() {
+                flip[axis + shift] |= mask >> bit & 1 == 1;
+            }
+            flip
+        })
+        .collect()
+}
+
+/// Plans the run of any sliding window.
+pub(super) fn plan(
+    route: Route,
+    rules: Rules,
+    folds: usize,
+    accumulator: Accumulator,
+    limit_bytes: u64,
+) -> Result<StreamPlan, Error> {
+    let heads = check_heads(&rules.decision)?;
+    let voxels = rules.patch.iter().map(|&size| size as f64).product::<f64>();
+    if voxels > MOST_VOXELS as f64 || route.reader.contains(&0) {
+        return Err(Error::Mismatch(format!(
+            "a window of {:?} voxels on a grid of {:?}",
+            rules.patch, route.reader
+        )));
+    }
+    if folds == 0 {
+        return Err(Error::Mismatch("a model without folds".into()));
+    }
+    let (patch, axes) = (rules.patch, &route.axes);
+    let out = [0, 1, 2].map(|axis| axes[axis].to);
+    let offset = [0, 1, 2].map(|axis| patch[axis].saturating_sub(route.network[axis]) / 2);
     let part = |out: [Range<usize>; 3]| {
         let along = [0, 1, 2].map(|axis| {
             let (first, last) = (out[axis].start, out[axis].end - 1);
             let from = axes[axis].pair(first).0[0] + offset[axis];
             let to = axes[axis].pair(last).0[1] + offset[axis] + 1;
-            Windows::new(&starts[axis], patch[axis], from..to)
+            Windows::new(&rules.starts[axis], patch[axis], from..to)
         });
         Sweep { out, along }
     };
     let layers = accumulator.layers(folds);
-    let mirrored = !procedure.windows.mirror_axes.is_empty();
-    let channels = procedure.input_channels;
-    let fixed = volume(out) as u64 // the labels of the crop stand for those of the whole grid's part
-        + (volume(grids.before_crop) - volume(out)) as u64
-        + 4 * volume(patch) as u64 * (channels * (1 + usize::from(mirrored)) + 1) as u64
-        + if mirrored { 4 * (volume(patch) * heads) as u64 } else { 0 };
+    let mirrored = rules.flips.len() > 1;
+    // The labels, the patch (twice, and its sums, where mirrored), and its weights.
+    let fixed = volume(route.reader) as u64
+        + 4 * (volume(patch) * (rules.channels * (1 + usize::from(mirrored)) + 1)) as u64
+        + if mirrored {
+            4 * (volume(patch) * heads) as u64
+        } else {
+            0
+        };
 
     let mut least = u64::MAX;
     let mut best: Option<(usize, u64, Vec<Sweep>)> = None;
@@ -207,7 +330,7 @@ pub fn plan_stream(
                         .iter()
                         .map(|w| w.starts.len())
                         .product::<usize>();
-                    bytes = bytes.max(sweep.bytes(&axes, heads, layers, accumulator));
+                    bytes = bytes.max(sweep.bytes(axes, heads, layers, accumulator));
                     sweeps.push(sweep);
                 }
             }
@@ -234,18 +357,35 @@ pub fn plan_stream(
     Ok(StreamPlan {
         accumulator,
         windows,
-        network_runs: windows * folds << procedure.windows.mirror_axes.len(),
+        network_runs: windows * folds * rules.flips.len(),
         bytes,
         folds,
         sweeps,
-        axes,
         offset,
         patch,
+        route,
+        rules,
     })
 }
 
-fn check_heads(rule: &LabelRule) -> Result<usize, Error> {
-    match rule.heads() {
+/// Refuses windows so large or so many that counting them would be trouble: rules come from foreign files.
+fn check_windows(network: [usize; 3], patch: [usize; 3], step: f64) -> Result<(), Error> {
+    let mut windows = 1.0;
+    for axis in 0..3 {
+        let room = network[axis].saturating_sub(patch[axis]) as f64;
+        windows *= (room / (patch[axis] as f64 * step)).ceil() + 1.0;
+    }
+    if windows <= MOST_WINDOWS {
+        Ok(())
+    } else {
+        Err(Error::Mismatch(format!(
+            "{windows} windows of {patch:?} on {network:?} voxels"
+        )))
+    }
+}
+
+fn check_heads(decision: &Decision) -> Result<usize, Error> {
+    match decision.heads() {
         0 => Err(Error::Mismatch("a model without outputs".into())),
         heads @ 1..=256 => Ok(heads),
         heads => Err(Error::Unsupported(format!(
@@ -255,7 +395,8 @@ fn check_heads(rule: &LabelRule) -> Result<usize, Error> {
 }
 
 /// How logits come back onto the cropped original grid.
-fn logit_axes(grids: &Grids, procedure: &Procedure, out: [usize; 3]) -> Result<[Axis; 3], Error> {
+fn logit_axes(grids: &Grids, procedure: &Procedure) -> Result<[Axis; 3], Error> {
+    let out = grids.crop.size();
     let rule = &procedure.preprocessing.resample_logits;
     rule.check()?;
     if rule.is_seg {

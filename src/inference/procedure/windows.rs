@@ -18,6 +18,43 @@ pub fn window_starts(size: usize, patch: usize, step: f64) -> Vec<usize> {
         .collect()
 }
 
+/// Where MONAI's windows along one axis start (`_get_scan_interval` and `dense_patch_slices`).
+pub fn monai_window_starts(size: usize, roi: usize, overlap: f64) -> Vec<usize> {
+    let interval = if roi == size {
+        roi
+    } else {
+        ((roi as f64 * (1.0 - overlap)) as usize).max(1)
+    };
+    let last = size.saturating_sub(roi);
+    let count = last.div_ceil(interval) + 1;
+    (0..count)
+        .map(|index| (index * interval).min(last))
+        .collect()
+}
+
+/// MONAI's Gaussian importance map (`compute_importance_map`), `[z][y][x]`.
+pub fn monai_importance_map(roi: &[usize], sigma_scale: f64) -> Vec<f32> {
+    let mut map = vec![1.0_f32];
+    for &size in roi {
+        let sigma = size as f64 * sigma_scale;
+        let by = (-2.0 * sigma * sigma) as f32;
+        let axis = (0..size).map(|index| {
+            let x = index as f32 - (size as f32 - 1.0) / 2.0;
+            (x * x / by).exp()
+        });
+        let axis: Vec<f32> = axis.collect();
+        map = map
+            .iter()
+            .flat_map(|&outer| axis.iter().map(move |&inner| outer * inner))
+            .collect();
+    }
+    let least = map.iter().copied().fold(f32::MAX, f32::min).max(1e-3);
+    for weight in &mut map {
+        *weight = weight.max(least);
+    }
+    map
+}
+
 /// nnU-Net's Gaussian importance map (`compute_gaussian`, scaled to 10), `[z][y][x]`; a patch of
 /// slices leaves z out.
 ///

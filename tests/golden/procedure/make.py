@@ -16,6 +16,11 @@ for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
     os.environ.setdefault(name, "/tmp")
 import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import (Activationsd, Compose, CropForegroundd, DivisiblePadd, Invertd, NormalizeIntensity,
+                              Orientationd, ScaleIntensity, ScaleIntensityRange, ScaleIntensityRanged,
+                              ScaleIntensityRangePercentiles, SpatialPadd, Spacingd)
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
@@ -271,20 +276,126 @@ def whole():
         print(f"{case['name']}: {data.shape} -> {labels.shape}, labels {counts}")
         kept = {key: case[key] for key in ("name", "spacing", "target", "patch", "transpose", "schemes", "masks",
                                            "regions", "mirror", "gaussian", "step", "folds")}
-        cases.append({**kept, "heads": heads, "image": keep(image.astype(np.float32)),
+        cases.append({**kept, "heads": heads, "image": keep(image.astype(np.int16)),
                       "foreground": [int(i) for i in manager.foreground_labels],
                       "previous": None if previous is None else keep(previous.astype(np.uint8)),
                       "bbox": [[int(a), int(b)] for a, b in properties["bbox_used_for_cropping"]],
                       "prepared": keep(data.astype(np.float32)),
                       "weights": [keep(w) for w in weights],
-                      "logits": keep(logits.float().numpy()) if case["name"].startswith(("same", "slices")) else None,
+                      "labels": keep(labels.astype(np.uint8))})
+    return cases
+
+
+def monai_windows():
+    """SlidingWindowInferer on its own, and its starts and weights."""
+    cases = []
+    for shape, roi, overlap, mode, padding, cval in [
+        ((14, 20, 17), (8, 12, 10), 0.25, "constant", "constant", 0.0),
+        ((14, 20, 17), (8, 12, 10), 0.5, "gaussian", "constant", 0.0),
+        ((9, 20, 17), (12, 0, 10), (0.6, 0.25, 0.3), "gaussian", "reflect", 0.0),
+        ((9, 7, 17), (12, 10, 10), 0.25, "gaussian", "replicate", 0.0),
+        ((9, 7, 17), (12, 10, 10), 0.1, "constant", "circular", 0.0),
+        ((9, 7, 17), (12, 10, 20), 0.25, "gaussian", "constant", -1.5),
+    ]:
+        image = smooth(shape)[None] / 100
+        weights = rng.normal(0, 1, (4, 5)).astype(np.float32)
+        network = Toy(4, weights.copy())
+        inferer = SlidingWindowInferer(roi_size=roi, sw_batch_size=2, overlap=overlap, mode=mode,
+                                       padding_mode=padding, cval=cval)
+        with torch.no_grad():
+            out = inferer(torch.from_numpy(image)[None], network)[0].numpy()
+        cases.append({"roi": roi, "overlap": [overlap] * 3 if isinstance(overlap, float) else overlap,
+                      "gaussian": mode == "gaussian", "padding": padding, "cval": cval, "image": keep(image),
+                      "weights": keep(weights), "labels": keep(out.argmax(0).astype(np.uint8))})
+    return cases
+
+
+def monai_intensities():
+    image = np.stack([smooth((5, 6, 7)), smooth((5, 6, 7)) * 3])
+    image[:, 1:3, 2:4] = 0
+    cases = []
+    for name, transform in [
+        ("ScaleIntensity", ScaleIntensity()),
+        ("ScaleIntensity channel_wise", ScaleIntensity(minv=-1, maxv=2, channel_wise=True)),
+        ("ScaleIntensityRange clip", ScaleIntensityRange(-175, 250, 0, 1, clip=True)),
+        ("ScaleIntensityRange", ScaleIntensityRange(-175, 250, -1, 1, clip=False)),
+        ("Percentiles", ScaleIntensityRangePercentiles(1, 99, 0, 1, clip=True)),
+        ("Percentiles relative", ScaleIntensityRangePercentiles(5, 90, 0, 1, clip=False, relative=True,
+                                                                channel_wise=True)),
+        ("Normalize", NormalizeIntensity()),
+        ("Normalize nonzero channel_wise", NormalizeIntensity(nonzero=True, channel_wise=True)),
+    ]:
+        cases.append({"name": name, "image": keep(image), "output": keep(transform(image.copy()).numpy())})
+    return cases
+
+
+def monai_whole():
+    """Transforms, sliding window, activation, inverse and labels, as a bundle has them."""
+    tilt, turn = np.deg2rad(12), np.deg2rad(-5)
+    rotation = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]) @ np.array(
+        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    flip = np.eye(4)
+    flip[:3, :3] = rotation @ np.diag([-0.9, -0.9, 2.5])
+    flip[:3, 3] = [5, -3, 7]
+    swap = np.array([[0, 0, 1.1, 5.0], [-1.4, 0, 0, -3.0], [0, 0.8, 0, 7.0], [0, 0, 0, 1.0]])
+    plain = np.diag([1.5, 1.5, 1.5, 1.0])
+    spacing = {"pixdim": (1.5, 1.5, 2.0), "mode": "bilinear"}
+    cases = []
+    # One letter per transform, to keep the list readable; see `build`.
+    for name, affine, shape, steps, activation, linear in [
+        ("orientation and spacing", flip, (26, 22, 9), [("o", "RAS"), ("s", spacing)], "softmax", True),
+        ("swapped axes, other codes", swap, (14, 23, 19), [("o", "LPS"), ("s", spacing), ("r", None)], "none", True),
+        ("crop after spacing", flip, (26, 22, 9), [("o", "RAS"), ("s", spacing), ("r", None), ("c", 1), ("p", None)],
+         "softmax", True),
+        ("crop before spacing, nearest", swap, (14, 23, 19), [("r", None), ("c", 2), ("s", spacing), ("d", 4)], "sigmoid", False),
+        ("finer than the scan", plain, (11, 12, 10), [("s", {"pixdim": (1.0, 1.0, 1.0), "mode": "bilinear"})],
+         "sigmoid", True),
+        ("spacing kept", plain, (11, 12, 10), [("o", "RAS"), ("s", {"pixdim": (1.5, 1.5, 1.5), "mode": "bilinear"})],
+         "none", True),
+    ]:
+        image = smooth(shape)[None]
+        border = np.zeros(shape, bool)
+        border[4:-3, 3:-4, 2:-2] = True
+        image[:, ~border] = -300
+        build = {"o": lambda a: Orientationd("image", axcodes=a, labels=(("L", "R"), ("P", "A"), ("I", "S"))),
+                 "s": lambda a: Spacingd("image", **a),
+                 "r": lambda a: ScaleIntensityRanged("image", -175, 250, 0, 1, clip=True),
+                 "c": lambda a: CropForegroundd("image", source_key="image", margin=a, k_divisible=3),
+                 "p": lambda a: SpatialPadd("image", spatial_size=(20, 5, 24)),
+                 "d": lambda a: DivisiblePadd("image", k=a)}
+        before = Compose([build[kind](argument) for kind, argument in steps])
+        data = before({"image": MetaTensor(torch.from_numpy(image.copy()), affine=torch.from_numpy(affine))})
+        weights = rng.normal(0, 1, (3, 5)).astype(np.float32)
+        if not any(kind == "r" for kind, _ in steps):
+            weights[:, :4] /= 100
+        with torch.no_grad():
+            out = SlidingWindowInferer((10, 12, 8), 1, 0.25, mode="gaussian")(data["image"][None], Toy(3, weights.copy()))
+        data["pred"] = out[0]
+        act = {"softmax": {"softmax": True}, "sigmoid": {"sigmoid": True}}.get(activation)
+        if act:
+            data = Activationsd("pred", **act)(data)
+        data = Invertd("pred", before, orig_keys="image", nearest_interp=not linear, to_tensor=True)(data)
+        values = data["pred"].as_tensor().numpy()
+        # What lies beside a crop is 0; MONAI's coordinates miss the sample by 1e-16 and find as much of its neighbor.
+        values[np.abs(values) < 1e-9] = 0
+        if activation == "sigmoid":
+            labels = np.zeros(values.shape[1:], np.uint8)
+            for label, channel in zip((2, 1, 3), values):
+                labels[channel >= 0.5] = label
+        else:
+            labels = values.argmax(0)
+        print(f"{name}: {tuple(data['image'].shape)} -> {labels.shape}, labels {np.bincount(labels.ravel())}")
+        cases.append({"name": name, "affine": affine.tolist(), "steps": [[k, a] for k, a in steps],
+                      "activation": activation, "linear": linear, "image": keep(image), "weights": keep(weights),
+                      "prepared": keep(data["image"].as_tensor().numpy().astype(np.float32)),
                       "labels": keep(labels.astype(np.uint8))})
     return cases
 
 
 def main():
     cases = {"resample_images": resample_images(), "resample_labels": resample_labels(), "new_shapes": shapes(),
-             "steps": steps(), "gaussians": gaussians(), "whole": whole()}
+             "steps": steps(), "gaussians": gaussians(), "whole": whole(), "monai_windows": monai_windows(), "monai_intensities": monai_intensities(),
+             "monai_whole": monai_whole()}
     (HERE / "arrays.bin").write_bytes(bytes(blob))
     (HERE / "cases.json").write_text(json.dumps(cases, separators=(",", ":")) + "\n")
     print(len(blob), "bytes")
