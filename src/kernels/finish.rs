@@ -92,6 +92,10 @@ impl<'a> Finish<'a> {
         self.block
     }
 
+    pub(super) const fn has_residual(&self) -> bool {
+        self.residual.is_some()
+    }
+
     /// Whether there is anything to do after the sums.
     pub(super) fn is_nothing(&self) -> bool {
         self.residual.is_none() && self.activation == Activation::Linear && !self.moments

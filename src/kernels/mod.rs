@@ -6,24 +6,36 @@
 //! with zeros at both ends.
 
 mod blocked;
+mod combine;
 mod conv;
 mod conv3d;
 mod depthwise;
 mod direct;
 mod finish;
 mod literal;
+mod matmul;
 mod minimal;
+mod norm;
 mod planes;
 mod pointwise;
+mod pool;
+mod resize;
 mod scratch;
 mod simd;
 mod tile;
+mod transposed;
 mod winograd;
 
 pub use blocked::{BLOCK, Blocked, View, ViewMut, blocked_floats};
+pub use combine::{add, concat, multiply, softmax_channels, softmax_rows};
 pub use conv::{Conv, ConvShape, Epilogue, Method, Moments, Prologue};
 pub use conv3d::{Conv3d, Stopped, conv3d, conv3d_argmax};
 pub use literal::{conv_literal, conv3d_literal};
+pub use matmul::Matrix;
+pub use norm::{activate, batch_norm, layer_norm, moments, scale_offset};
 pub use planes::Planes;
 pub use pointwise::{Activation, instance_norm};
+pub use pool::{PoolKind, PoolShape, global_mean, pool};
+pub use resize::{Interpolation, resize};
 pub use simd::{Instructions, fma_peak_gflops};
+pub use transposed::{Transposed, TransposedShape};

@@ -88,6 +88,23 @@ pub trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// The vector for eight values at a time, of at most eight lanes.
     type Eight: Lanes;
+    /// `sums[p][w] += input[offset + p · step + l] · weights[offset's place][l][w]` for all offsets
+    /// and all `l` below `L`: the inner loop of all products.
+    ///
+    /// # Safety
+    /// The instruction set is there; the inputs and `L · W · N` weights for each
+    /// offset can be read.
+    #[inline(always)]
+    unsafe fn accumulate<const P: usize, const W: usize, const L: usize>(
+        sums: &mut [[Self; W]; P],
+        input: *const f32,
+        step: usize,
+        offsets: &[usize],
+        weights: *const f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { accumulate::<Self, P, W, L>(sums, input, step, offsets, weights) }
+    }
     /// All lanes the one float that stands there.
     ///
     /// # Safety
@@ -96,6 +113,36 @@ pub trait Lanes: Copy {
     unsafe fn splat_from(from: *const f32) -> Self {
         // SAFETY: passed on from the caller.
         unsafe { Self::splat(from.read_unaligned()) }
+    }
+}
+
+#[inline(always)]
+unsafe fn accumulate<V: Lanes, const P: usize, const W: usize, const L: usize>(
+    sums: &mut [[V; W]; P],
+    input: *const f32,
+    step: usize,
+    offsets: &[usize],
+    mut weights: *const f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for offset in offsets {
+            let input = input.wrapping_add(*offset);
+            for lane in 0..L {
+                let mut loaded = [V::splat(0.0); W];
+                for (n, vector) in loaded.iter_mut().enumerate() {
+                    *vector = V::load(weights.wrapping_add(n * V::N));
+                }
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let at = input.wrapping_add(p.wrapping_mul(step)).wrapping_add(lane);
+                    let x = V::splat_from(at);
+                    for (sum, weight) in sums.iter_mut().zip(loaded) {
+                        *sum = sum.add_product(x, weight);
+                    }
+                }
+                weights = weights.wrapping_add(W * V::N);
+            }
+        }
     }
 }
 
@@ -194,6 +241,24 @@ mod x86 {
         const N: usize = 8;
         type Eight = Self;
         #[inline(always)]
+        unsafe fn accumulate<const P: usize, const W: usize, const L: usize>(
+            sums: &mut [[Self; W]; P],
+            input: *const f32,
+            step: usize,
+            offsets: &[usize],
+            weights: *const f32,
+        ) {
+            // SAFETY: the caller's.
+            unsafe {
+                match (P, W) {
+                    (6, 2) => six_by_two::<P, W, L>(sums, input, step, offsets, weights),
+                    (4, 3) => four_by_three::<P, W, L>(sums, input, step, offsets, weights),
+                    (12, 1) => twelve_by_one::<P, W, L>(sums, input, step, offsets, weights),
+                    _ => super::accumulate::<Self, P, W, L>(sums, input, step, offsets, weights),
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn splat_from(from: *const f32) -> Self {
             // Neither of these checks the pointer where debug assertions are on.
             // SAFETY: the caller has AVX2 and FMA and a readable float.
@@ -229,6 +294,232 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+
+    /// Compilers keep one of the twelve sums in memory here, which halves the speed: hence assembly.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn six_by_two<const P: usize, const W: usize, const L: usize>(
+        sums: &mut [[__m256; W]; P],
+        input: *const f32,
+        step: usize,
+        offsets: &[usize],
+        mut weights: *const f32,
+    ) {
+        debug_assert!(P == 6 && W == 2 && (L == 8 || L == 1));
+        macro_rules! lanes {
+            ($input:ident, $list:literal) => {
+                std::arch::asm!(
+                    concat!(".irp l, ", $list),
+                    "vmovups {w0}, [{weights} + 4 * (8 * (2 * \\l + 0))]",
+                    "vmovups {w1}, [{weights} + 4 * (8 * (2 * \\l + 1))]",
+                    "vbroadcastss {x}, dword ptr [{a} + 4 * \\l]",
+                    "vfmadd231ps {s0_0}, {x}, {w0}",
+                    "vfmadd231ps {s0_1}, {x}, {w1}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s} + 4 * \\l]",
+                    "vfmadd231ps {s1_0}, {x}, {w0}",
+                    "vfmadd231ps {s1_1}, {x}, {w1}",
+                    "vbroadcastss {x}, dword ptr [{a} + 2 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s2_0}, {x}, {w0}",
+                    "vfmadd231ps {s2_1}, {x}, {w1}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s3} + 4 * \\l]",
+                    "vfmadd231ps {s3_0}, {x}, {w0}",
+                    "vfmadd231ps {s3_1}, {x}, {w1}",
+                    "vbroadcastss {x}, dword ptr [{a} + 4 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s4_0}, {x}, {w0}",
+                    "vfmadd231ps {s4_1}, {x}, {w1}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s5} + 4 * \\l]",
+                    "vfmadd231ps {s5_0}, {x}, {w0}",
+                    "vfmadd231ps {s5_1}, {x}, {w1}",
+                    ".endr",
+                    a = in(reg) $input,
+                    s = in(reg) step.wrapping_mul(4),
+                    s3 = in(reg) step.wrapping_mul(12),
+                    s5 = in(reg) step.wrapping_mul(20),
+                    weights = in(reg) weights,
+                    x = out(ymm_reg) _,
+                    w0 = out(ymm_reg) _,
+                    w1 = out(ymm_reg) _,
+                    s0_0 = inout(ymm_reg) sums[0][0],
+                    s0_1 = inout(ymm_reg) sums[0][1],
+                    s1_0 = inout(ymm_reg) sums[1][0],
+                    s1_1 = inout(ymm_reg) sums[1][1],
+                    s2_0 = inout(ymm_reg) sums[2][0],
+                    s2_1 = inout(ymm_reg) sums[2][1],
+                    s3_0 = inout(ymm_reg) sums[3][0],
+                    s3_1 = inout(ymm_reg) sums[3][1],
+                    s4_0 = inout(ymm_reg) sums[4][0],
+                    s4_1 = inout(ymm_reg) sums[4][1],
+                    s5_0 = inout(ymm_reg) sums[5][0],
+                    s5_1 = inout(ymm_reg) sums[5][1],
+                    options(pure, readonly, nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller has AVX2 and FMA; what is read is readable.
+        unsafe {
+            for offset in offsets {
+                let input = input.wrapping_add(*offset);
+                if L == 8 {
+                    lanes!(input, "0, 1, 2, 3, 4, 5, 6, 7");
+                } else {
+                    lanes!(input, "0");
+                }
+                weights = weights.wrapping_add(L * W * 8);
+            }
+        }
+    }
+
+    /// As [`six_by_two`]; all sixteen registers are in use.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn four_by_three<const P: usize, const W: usize, const L: usize>(
+        sums: &mut [[__m256; W]; P],
+        input: *const f32,
+        step: usize,
+        offsets: &[usize],
+        mut weights: *const f32,
+    ) {
+        debug_assert!(P == 4 && W == 3 && (L == 8 || L == 1));
+        macro_rules! lanes {
+            ($input:ident, $list:literal) => {
+                std::arch::asm!(
+                    concat!(".irp l, ", $list),
+                    "vmovups {w0}, [{weights} + 4 * (8 * (3 * \\l + 0))]",
+                    "vmovups {w1}, [{weights} + 4 * (8 * (3 * \\l + 1))]",
+                    "vmovups {w2}, [{weights} + 4 * (8 * (3 * \\l + 2))]",
+                    "vbroadcastss {x}, dword ptr [{a} + 4 * \\l]",
+                    "vfmadd231ps {s0_0}, {x}, {w0}",
+                    "vfmadd231ps {s0_1}, {x}, {w1}",
+                    "vfmadd231ps {s0_2}, {x}, {w2}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s} + 4 * \\l]",
+                    "vfmadd231ps {s1_0}, {x}, {w0}",
+                    "vfmadd231ps {s1_1}, {x}, {w1}",
+                    "vfmadd231ps {s1_2}, {x}, {w2}",
+                    "vbroadcastss {x}, dword ptr [{a} + 2 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s2_0}, {x}, {w0}",
+                    "vfmadd231ps {s2_1}, {x}, {w1}",
+                    "vfmadd231ps {s2_2}, {x}, {w2}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s3} + 4 * \\l]",
+                    "vfmadd231ps {s3_0}, {x}, {w0}",
+                    "vfmadd231ps {s3_1}, {x}, {w1}",
+                    "vfmadd231ps {s3_2}, {x}, {w2}",
+                    ".endr",
+                    a = in(reg) $input,
+                    s = in(reg) step.wrapping_mul(4),
+                    s3 = in(reg) step.wrapping_mul(12),
+                    weights = in(reg) weights,
+                    x = out(ymm_reg) _,
+                    w0 = out(ymm_reg) _,
+                    w1 = out(ymm_reg) _,
+                    w2 = out(ymm_reg) _,
+                    s0_0 = inout(ymm_reg) sums[0][0],
+                    s0_1 = inout(ymm_reg) sums[0][1],
+                    s0_2 = inout(ymm_reg) sums[0][2],
+                    s1_0 = inout(ymm_reg) sums[1][0],
+                    s1_1 = inout(ymm_reg) sums[1][1],
+                    s1_2 = inout(ymm_reg) sums[1][2],
+                    s2_0 = inout(ymm_reg) sums[2][0],
+                    s2_1 = inout(ymm_reg) sums[2][1],
+                    s2_2 = inout(ymm_reg) sums[2][2],
+                    s3_0 = inout(ymm_reg) sums[3][0],
+                    s3_1 = inout(ymm_reg) sums[3][1],
+                    s3_2 = inout(ymm_reg) sums[3][2],
+                    options(pure, readonly, nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller has AVX2 and FMA; what is read is readable.
+        unsafe {
+            for offset in offsets {
+                let input = input.wrapping_add(*offset);
+                if L == 8 {
+                    lanes!(input, "0, 1, 2, 3, 4, 5, 6, 7");
+                } else {
+                    lanes!(input, "0");
+                }
+                weights = weights.wrapping_add(L * W * 8);
+            }
+        }
+    }
+
+    /// As [`six_by_two`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn twelve_by_one<const P: usize, const W: usize, const L: usize>(
+        sums: &mut [[__m256; W]; P],
+        input: *const f32,
+        step: usize,
+        offsets: &[usize],
+        mut weights: *const f32,
+    ) {
+        debug_assert!(P == 12 && W == 1 && (L == 8 || L == 1));
+        macro_rules! lanes {
+            ($input:ident, $list:literal) => {
+                std::arch::asm!(
+                    concat!(".irp l, ", $list),
+                    "vmovups {w0}, [{weights} + 4 * (8 * (1 * \\l + 0))]",
+                    "vbroadcastss {x}, dword ptr [{a} + 4 * \\l]",
+                    "vfmadd231ps {s0_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s} + 4 * \\l]",
+                    "vfmadd231ps {s1_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{a} + 2 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s2_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s3} + 4 * \\l]",
+                    "vfmadd231ps {s3_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{a} + 4 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s4_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{a} + {s5} + 4 * \\l]",
+                    "vfmadd231ps {s5_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + 4 * \\l]",
+                    "vfmadd231ps {s6_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + {s} + 4 * \\l]",
+                    "vfmadd231ps {s7_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + 2 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s8_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + {s3} + 4 * \\l]",
+                    "vfmadd231ps {s9_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + 4 * {s} + 4 * \\l]",
+                    "vfmadd231ps {s10_0}, {x}, {w0}",
+                    "vbroadcastss {x}, dword ptr [{b} + {s5} + 4 * \\l]",
+                    "vfmadd231ps {s11_0}, {x}, {w0}",
+                    ".endr",
+                    a = in(reg) $input,
+                    b = in(reg) $input.wrapping_add(step.wrapping_mul(6)),
+                    s = in(reg) step.wrapping_mul(4),
+                    s3 = in(reg) step.wrapping_mul(12),
+                    s5 = in(reg) step.wrapping_mul(20),
+                    weights = in(reg) weights,
+                    x = out(ymm_reg) _,
+                    w0 = out(ymm_reg) _,
+                    s0_0 = inout(ymm_reg) sums[0][0],
+                    s1_0 = inout(ymm_reg) sums[1][0],
+                    s2_0 = inout(ymm_reg) sums[2][0],
+                    s3_0 = inout(ymm_reg) sums[3][0],
+                    s4_0 = inout(ymm_reg) sums[4][0],
+                    s5_0 = inout(ymm_reg) sums[5][0],
+                    s6_0 = inout(ymm_reg) sums[6][0],
+                    s7_0 = inout(ymm_reg) sums[7][0],
+                    s8_0 = inout(ymm_reg) sums[8][0],
+                    s9_0 = inout(ymm_reg) sums[9][0],
+                    s10_0 = inout(ymm_reg) sums[10][0],
+                    s11_0 = inout(ymm_reg) sums[11][0],
+                    options(pure, readonly, nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller has AVX2 and FMA; what is read is readable.
+        unsafe {
+            for offset in offsets {
+                let input = input.wrapping_add(*offset);
+                if L == 8 {
+                    lanes!(input, "0, 1, 2, 3, 4, 5, 6, 7");
+                } else {
+                    lanes!(input, "0");
+                }
+                weights = weights.wrapping_add(L * W * 8);
+            }
         }
     }
 

@@ -117,25 +117,7 @@ unsafe fn tile<V: Lanes, const P: usize, const W: usize, const L: usize>(row: Ro
                 *sums = bias;
             }
         }
-        let mut weights = row.weights;
-        let step = row.step;
-        for offset in row.offsets {
-            let input = row.input.wrapping_add(*offset);
-            for lane in 0..L {
-                let mut loaded = [V::splat(0.0); W];
-                for (n, vector) in loaded.iter_mut().enumerate() {
-                    *vector = V::load(weights.wrapping_add(n * V::N));
-                }
-                for (p, sums) in sums.iter_mut().enumerate() {
-                    let x =
-                        V::splat_from(input.wrapping_add(p.wrapping_mul(step)).wrapping_add(lane));
-                    for (sum, weight) in sums.iter_mut().zip(loaded) {
-                        *sum = sum.add_product(x, weight);
-                    }
-                }
-                weights = weights.wrapping_add(W * V::N);
-            }
-        }
+        V::accumulate::<P, W, L>(&mut sums, row.input, row.step, row.offsets, row.weights);
         for (p, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
                 store_blocks(*sum, at_output::<V>(&row, p, n), row.output_block);

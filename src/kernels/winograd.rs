@@ -28,7 +28,7 @@ use super::tile::{Row, row};
 const PIECES: usize = 8;
 /// Rows of tiles that go together, so that rows of inputs are met again in the cache.
 const ROWS: usize = 16;
-/// Most points of a tile.
+/// Points of a tile in 3-D.
 const POINTS: usize = 64;
 
 /// Transformed weights, `[point][group][ci][co of the group]`.
@@ -184,6 +184,8 @@ struct Plan {
     /// First outputs of tiles: of rows (z, y) in the order of the work, and along x.
     rows: Vec<[usize; 2]>,
     columns: Vec<usize>,
+    /// Where, in `columns`, the sub-lattice of each ends.
+    ends: Vec<usize>,
     tiles: usize,
     /// Tiles of a batch, a multiple of 12.
     batch: usize,
@@ -193,6 +195,9 @@ struct Plan {
     /// Floats from one point to the next, of inputs and of products.
     input_point: usize,
     output_point: usize,
+    /// Lines (z, y) of a row of tiles, and floats from one to the next.
+    lines: usize,
+    line: usize,
 }
 
 /// First outputs of tiles along an axis, by sub-lattice.
@@ -218,8 +223,11 @@ impl Plan {
             }
         };
         let axis = |n: usize| lattices(out_dims[n], dilation(n), winograd.outputs[n]);
-        let mut columns: Vec<usize> = axis(2).concat();
-        columns.sort_unstable();
+        let (mut columns, mut ends) = (Vec::new(), Vec::new());
+        for xs in axis(2) {
+            columns.extend_from_slice(&xs);
+            ends.resize(columns.len(), columns.len());
+        }
         let mut rows = Vec::new();
         let by_y = axis(1);
         for zs in axis(0) {
@@ -232,6 +240,7 @@ impl Plan {
             }
         }
         let points: usize = winograd.outputs.map(minimal::inputs_of).iter().product();
+        let lines = points / minimal::inputs_of(winograd.outputs[2]);
         let tiles = rows.len() * columns.len();
         let input_blocks = shape.input.div_ceil(BLOCK);
         // Many weights are worth larger batches, for they pass by once per batch.
@@ -257,6 +266,7 @@ impl Plan {
             points,
             rows,
             columns,
+            ends,
             tiles,
             batch,
             batches,
@@ -264,11 +274,13 @@ impl Plan {
             input_blocks,
             input_point: odd(input_blocks * batch * BLOCK),
             output_point: odd(widest * batch * BLOCK),
+            lines,
+            line: odd((2 * batch + 2) * BLOCK),
         }
     }
 
     fn floats(&self) -> usize {
-        self.points * (self.input_point + self.output_point)
+        self.points * (self.input_point + self.output_point) + 2 * self.lines * self.line
     }
 
     fn part(&self, n: usize, groups: usize) -> std::ops::Range<usize> {
@@ -313,13 +325,20 @@ impl Run<'_> {
         let first = self.batch * plan.batch;
         let count = plan.batch.min(plan.tiles - first);
         let scratch = std::mem::take(&mut self.scratch);
-        let (inputs, products) = scratch.split_at_mut(plan.points * plan.input_point);
-        for t in 0..count {
-            let (z, y, x) = plan.place(first + t);
-            // SAFETY: passed on; the tile's points lie within the scratch.
-            unsafe {
-                self.gather::<V::Eight, AZ, AY, AX>([z, y, x], t, inputs.as_mut_ptr());
+        let (inputs, rest) = scratch.split_at_mut(plan.points * plan.input_point);
+        let (products, rest) = rest.split_at_mut(plan.points * plan.output_point);
+        let (lines, columns) = rest.split_at_mut(plan.lines * plan.line);
+        let mut t = 0;
+        while t < count {
+            let run = plan.run(first + t, count - t);
+            for block in 0..plan.input_blocks {
+                let to = inputs[(block * plan.batch + t) * BLOCK..].as_mut_ptr();
+                // SAFETY: passed on; the run's points lie within the scratch.
+                unsafe {
+                    self.gather::<V::Eight, AZ, AY, AX>(run, block, lines, columns, to);
+                }
             }
+            t += run.tiles;
         }
         let (ci, co) = (plan.input_blocks * BLOCK, self.winograd.bias.len());
         let offsets: Vec<usize> = (0..plan.input_blocks)
@@ -346,18 +365,23 @@ impl Run<'_> {
             }
             for b in 0..blocks {
                 let mut moments = [[0.0; 2]; BLOCK];
-                let from = products[b * plan.batch * BLOCK..].as_ptr();
-                for t in 0..count {
-                    let (z, y, x) = plan.place(first + t);
+                let mut t = 0;
+                while t < count {
+                    let run = plan.run(first + t, count - t);
+                    let from = products[(b * plan.batch + t) * BLOCK..].as_ptr();
+                    let block = channel / BLOCK + b;
                     // SAFETY: passed on; tiles write their own outputs.
                     unsafe {
                         self.scatter::<V::Eight, AZ, AY, AX>(
-                            [z, y, x],
-                            from.wrapping_add(t * BLOCK),
-                            channel / BLOCK + b,
+                            run,
+                            block,
+                            from,
+                            lines,
+                            columns,
                             &mut moments,
                         );
                     }
+                    t += run.tiles;
                 }
                 if self.finish.moments {
                     sums.extend_from_slice(&moments);
@@ -367,232 +391,312 @@ impl Run<'_> {
         sums
     }
 
-    /// Transforms the inputs of tile `t` of the batch, all channels.
+    /// Transforms the inputs of a run of tiles, one block of channels.
     #[inline(always)]
     unsafe fn gather<V: Lanes, const AZ: usize, const AY: usize, const AX: usize>(
         &self,
-        first: [usize; 3],
-        t: usize,
+        run: TileRun,
+        block: usize,
+        lines: &mut [f32],
+        columns: &mut [f32],
         to: *mut f32,
     ) {
         let plan = self.plan;
         let shape = &self.winograd.shape;
         let [nz, ny, nx] = plan.in_dims;
-        let points = [AZ, AY, AX];
-        let step: [usize; 3] =
-            std::array::from_fn(|n| if points[n] == 1 { 1 } else { shape.dilation[n] });
-        let inside = (0..3).all(|n| {
-            first[n] >= shape.padding[n][0]
-                && first[n] - shape.padding[n][0] + (points[n] - 1) * step[n] < plan.in_dims[n]
-        });
+        let step = self.steps();
+        let width = run.tiles * (AX - 2) + 2;
+        let place = |axis: usize, first: usize, i: usize| {
+            (first + i * step[axis])
+                .checked_sub(shape.padding[axis][0])
+                .filter(|p| *p < plan.in_dims[axis])
+        };
+        // Columns that lie in the input.
+        let before = shape.padding[2][0].saturating_sub(run.x).div_ceil(step[2]);
+        let before = before.min(width);
+        let after = (nx + shape.padding[2][0])
+            .saturating_sub(run.x)
+            .div_ceil(step[2])
+            .clamp(before, width);
+        let whole = self.input.lanes() == BLOCK
+            && self.prologue.is_none()
+            && (0..AZ).all(|i| place(0, run.z, i).is_some())
+            && (0..AY).all(|i| place(1, run.y, i).is_some());
         let voxels = nz * ny * nx;
-        let lanes = self.input.lanes();
-        let data = self.input.as_slice();
-        let whole = inside && lanes == BLOCK && self.prologue.is_none();
-        for block in 0..plan.input_blocks {
-            let to = to.wrapping_add((block * plan.batch + t) * BLOCK);
-            if whole {
-                let at: [usize; 3] = std::array::from_fn(|n| first[n] - shape.padding[n][0]);
-                let at = (block * voxels + (at[0] * ny + at[1]) * nx + at[2]) * BLOCK;
-                let strides = [
-                    step[0] * ny * nx * BLOCK,
-                    step[1] * nx * BLOCK,
-                    step[2] * BLOCK,
-                ];
-                let from = data.as_ptr().wrapping_add(at);
-                // SAFETY: all points lie in the input.
-                unsafe { forward::<V, AZ, AY, AX>(from, strides, to, plan.input_point) };
-                continue;
-            }
-            let mut copy = [0.0_f32; POINTS * BLOCK];
-            let place = |n: usize, i: usize| {
-                (first[n] + i * step[n])
-                    .checked_sub(shape.padding[n][0])
-                    .filter(|p| *p < plan.in_dims[n])
-            };
+        let (from, strides) = if whole && before < after {
+            let at = |axis: usize, first: usize| first - shape.padding[axis][0];
+            let x = run.x + before * step[2] - shape.padding[2][0];
+            let voxel = (at(0, run.z) * ny + at(1, run.y)) * nx + x;
+            let from = self.input.as_slice()[(block * voxels + voxel) * BLOCK..].as_ptr();
+            let strides = [step[0] * ny * nx, step[1] * nx, step[2]];
+            (from, strides.map(|s| s * BLOCK))
+        } else {
             for z in 0..AZ {
                 for y in 0..AY {
-                    let (Some(pz), Some(py)) = (place(0, z), place(1, y)) else {
+                    let line = &mut lines[(z * AY + y) * plan.line..][..width * BLOCK];
+                    let line = &mut line[before * BLOCK..after * BLOCK];
+                    let (Some(pz), Some(py)) = (place(0, run.z, z), place(1, run.y, y)) else {
+                        line.fill(0.0);
                         continue;
                     };
-                    for x in 0..AX {
-                        let Some(px) = place(2, x) else {
-                            continue;
-                        };
-                        let voxel = (pz * ny + py) * nx + px;
-                        let point = &mut copy[((z * AY + y) * AX + x) * BLOCK..][..BLOCK];
-                        if lanes == BLOCK {
-                            let at = (block * voxels + voxel) * BLOCK;
-                            point.copy_from_slice(&data[at..at + BLOCK]);
-                        } else {
-                            let channels = (shape.input - block * BLOCK).min(BLOCK);
-                            for (lane, value) in point[..channels].iter_mut().enumerate() {
-                                *value = data[(block * BLOCK + lane) * voxels + voxel];
-                            }
+                    if before < after {
+                        let x = run.x + before * step[2] - shape.padding[2][0];
+                        self.copy_line(block, (pz * ny + py) * nx + x, step[2], line);
+                    }
+                }
+            }
+            let from = lines[(before * BLOCK).min(lines.len() - 1)..].as_ptr();
+            (from, [AY * plan.line, plan.line, BLOCK])
+        };
+        // SAFETY: `from` and the strides lead to points of the input or of the lines.
+        unsafe {
+            for half in 0..BLOCK / V::N {
+                let half = half * V::N;
+                let zero = V::splat(0.0);
+                for c in (0..before).chain(after..width) {
+                    for k in 0..AZ * AY {
+                        zero.store(
+                            columns
+                                .as_mut_ptr()
+                                .wrapping_add(k * plan.line + c * BLOCK + half),
+                        );
+                    }
+                }
+                let mut from = from.wrapping_add(half);
+                let mut column = columns.as_mut_ptr().wrapping_add(before * BLOCK + half);
+                for _ in before..after {
+                    forward::<V, AZ, AY>(from, strides, column, plan.line);
+                    from = from.wrapping_add(strides[2]);
+                    column = column.wrapping_add(BLOCK);
+                }
+                for k in 0..AZ * AY {
+                    let mut column = columns.as_ptr().wrapping_add(k * plan.line + half);
+                    let mut to = to.wrapping_add(k * AX * plan.input_point + half);
+                    for _ in 0..run.tiles {
+                        let mut values = [zero; AX];
+                        for (x, value) in values.iter_mut().enumerate() {
+                            *value = V::load(column.wrapping_add(x * BLOCK));
                         }
-                        if let Some(prologue) = &self.prologue {
-                            activate_input(prologue, block * BLOCK, BLOCK, point);
+                        for (x, value) in minimal::input::<V, AX>(values).into_iter().enumerate() {
+                            value.store(to.wrapping_add(x.wrapping_mul(plan.input_point)));
+                        }
+                        column = column.wrapping_add((AX - 2) * BLOCK);
+                        to = to.wrapping_add(BLOCK);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies points of a line that lie `step` apart, and applies the norm of the input.
+    #[inline(always)]
+    fn copy_line(&self, block: usize, voxel: usize, step: usize, line: &mut [f32]) {
+        let voxels = self.input.voxels();
+        let data = self.input.as_slice();
+        if self.input.lanes() == BLOCK {
+            let from = data[(block * voxels + voxel) * BLOCK..]
+                .as_chunks::<BLOCK>()
+                .0;
+            let to = line.as_chunks_mut::<BLOCK>().0.iter_mut();
+            for (to, from) in to.zip(from.iter().step_by(step)) {
+                *to = *from;
+            }
+        } else {
+            line.fill(0.0);
+            let channels = (self.winograd.shape.input - block * BLOCK).min(BLOCK);
+            for lane in 0..channels {
+                let from = data[(block * BLOCK + lane) * voxels + voxel..]
+                    .iter()
+                    .step_by(step);
+                for (to, from) in line[lane..].iter_mut().step_by(BLOCK).zip(from) {
+                    *to = *from;
+                }
+            }
+        }
+        if let Some(prologue) = &self.prologue {
+            activate_input(prologue, block * BLOCK, BLOCK, line);
+        }
+    }
+
+    /// Transforms the products of a run of tiles back, finishes and stores them, one block.
+    #[inline(always)]
+    unsafe fn scatter<V: Lanes, const AZ: usize, const AY: usize, const AX: usize>(
+        &self,
+        run: TileRun,
+        block: usize,
+        from: *const f32,
+        lines: &mut [f32],
+        columns: &mut [f32],
+        moments: &mut [[f64; 2]; BLOCK],
+    ) {
+        let plan = self.plan;
+        let [_, ny, nx] = plan.out_dims;
+        let step = self.steps();
+        let outputs = self.winograd.outputs;
+        let width = (run.tiles * (AX - 2)).min((nx - run.x).div_ceil(step[2]));
+        let bias = &self.winograd.bias[block * BLOCK..][..BLOCK];
+        // SAFETY: the products and both buffers hold all points of the run.
+        unsafe {
+            for half in 0..BLOCK / V::N {
+                let half = half * V::N;
+                for k in 0..AZ * AY {
+                    let mut from = from.wrapping_add(k * AX * plan.output_point + half);
+                    let mut column = columns.as_mut_ptr().wrapping_add(k * plan.line + half);
+                    for _ in 0..run.tiles {
+                        let mut values = [V::splat(0.0); AX];
+                        for (x, value) in values.iter_mut().enumerate() {
+                            *value = V::load(from.wrapping_add(x.wrapping_mul(plan.output_point)));
+                        }
+                        let values = minimal::output::<V, AX>(values);
+                        for (x, value) in values.into_iter().take(AX - 2).enumerate() {
+                            value.store(column.wrapping_add(x * BLOCK));
+                        }
+                        column = column.wrapping_add((AX - 2) * BLOCK);
+                        from = from.wrapping_add(BLOCK);
+                    }
+                }
+                let bias = V::load(bias.as_ptr().wrapping_add(half));
+                let mut column = columns.as_ptr().wrapping_add(half);
+                let mut line = lines.as_mut_ptr().wrapping_add(half);
+                for _ in 0..width {
+                    backward::<V, AZ, AY>(column, plan.line, bias, line);
+                    column = column.wrapping_add(BLOCK);
+                    line = line.wrapping_add(BLOCK);
+                }
+            }
+        }
+        let block_at = block * self.finish.block_floats();
+        for z in 0..outputs[0] {
+            for y in 0..outputs[1] {
+                let (pz, py) = (run.z + z * step[0], run.y + y * step[1]);
+                if pz >= plan.out_dims[0] || py >= ny {
+                    continue;
+                }
+                let line = &mut lines[(z * outputs[1] + y) * plan.line..][..width * BLOCK];
+                let at = block_at + ((pz * ny + py) * nx + run.x) * BLOCK;
+                if step[2] == 1 {
+                    self.finish.values(block, at, line, moments);
+                    // SAFETY: in bounds, and no other tile has these points.
+                    unsafe {
+                        let to = self.output.wrapping_add(at);
+                        std::ptr::copy_nonoverlapping(line.as_ptr(), to, line.len());
+                    }
+                    continue;
+                }
+                let apart = step[2] * BLOCK;
+                if self.finish.has_residual() {
+                    for (n, point) in line.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                        self.finish.values(block, at + n * apart, point, moments);
+                    }
+                } else {
+                    self.finish.values(block, at, line, moments);
+                }
+                for n in 0..width {
+                    // SAFETY: as above.
+                    unsafe {
+                        for half in 0..BLOCK / V::N {
+                            let value =
+                                V::load(line.as_ptr().wrapping_add(n * BLOCK + half * V::N));
+                            value.store(self.output.wrapping_add(at + n * apart + half * V::N));
                         }
                     }
                 }
             }
-            let strides = [AY * AX * BLOCK, AX * BLOCK, BLOCK];
-            // SAFETY: the copy holds all points.
-            unsafe { forward::<V, AZ, AY, AX>(copy.as_ptr(), strides, to, plan.input_point) };
         }
     }
 
-    /// Transforms a tile's products back, finishes and stores them.
+    /// Distances of a tile's points per axis.
     #[inline(always)]
-    unsafe fn scatter<V: Lanes, const AZ: usize, const AY: usize, const AX: usize>(
-        &self,
-        first: [usize; 3],
-        from: *const f32,
-        block: usize,
-        moments: &mut [[f64; 2]; BLOCK],
-    ) {
-        let plan = self.plan;
+    fn steps(&self) -> [usize; 3] {
         let shape = &self.winograd.shape;
-        let [_, ny, nx] = plan.out_dims;
-        let outputs = self.winograd.outputs;
-        let step: [usize; 3] = std::array::from_fn(|n| {
-            if outputs[n] == 1 {
+        std::array::from_fn(|n| {
+            if shape.kernel[n] == 1 {
                 1
             } else {
                 shape.dilation[n]
             }
-        });
-        let mut values = [0.0_f32; 8 * BLOCK];
-        let bias = &self.winograd.bias[block * BLOCK..][..BLOCK];
-        // SAFETY: the products hold all points; 2 × 2 × 2 outputs of 8 channels.
-        unsafe {
-            backward::<V, AZ, AY, AX>(from, plan.output_point, bias.as_ptr(), values.as_mut_ptr());
-        }
-        // Dilated outputs lie apart: each point is finished by itself.
-        let mut n = 0;
-        for z in 0..outputs[0] {
-            for y in 0..outputs[1] {
-                for x in 0..outputs[2] {
-                    let value = &mut values[n * BLOCK..(n + 1) * BLOCK];
-                    n += 1;
-                    let at = [
-                        first[0] + z * step[0],
-                        first[1] + y * step[1],
-                        first[2] + x * step[2],
-                    ];
-                    if (0..3).any(|n| at[n] >= plan.out_dims[n]) {
-                        continue;
-                    }
-                    let at = ((at[0] * ny + at[1]) * nx + at[2]) * BLOCK
-                        + block * self.finish.block_floats();
-                    self.finish.values(block, at, value, moments);
-                    // SAFETY: in bounds; no other tile has this point.
-                    unsafe {
-                        for half in 0..BLOCK / V::N {
-                            let value = V::load(value.as_ptr().wrapping_add(half * V::N));
-                            value.store(self.output.wrapping_add(at + half * V::N));
-                        }
-                    }
-                }
-            }
-        }
+        })
     }
+}
+
+/// Tiles one after another along x, by their first output.
+#[derive(Clone, Copy)]
+struct TileRun {
+    z: usize,
+    y: usize,
+    x: usize,
+    tiles: usize,
 }
 
 impl Plan {
+    /// The run that begins with a tile, of at most so many.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
+    fn run(&self, tile: usize, most: usize) -> TileRun {
         let [z, y] = self.rows[tile / self.columns.len()];
-        (z, y, self.columns[tile % self.columns.len()])
+        let column = tile % self.columns.len();
+        TileRun {
+            z,
+            y,
+            x: self.columns[column],
+            tiles: most.min(self.ends[column] - column),
+        }
     }
 }
 
-/// The input's transform of one tile and block; points go `point` floats apart.
+/// The input's transform of one column along y and z; its values go `line` floats apart.
 #[inline(always)]
-unsafe fn forward<V: Lanes, const AZ: usize, const AY: usize, const AX: usize>(
+unsafe fn forward<V: Lanes, const AZ: usize, const AY: usize>(
     from: *const f32,
     strides: [usize; 3],
     to: *mut f32,
-    point: usize,
+    line: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        for half in 0..BLOCK / V::N {
-            let from = from.wrapping_add(half * V::N);
-            let to = to.wrapping_add(half * V::N);
-            let mut tile = [[[V::splat(0.0); AX]; AY]; AZ];
-            for (z, plane) in tile.iter_mut().enumerate() {
-                for (y, row) in plane.iter_mut().enumerate() {
-                    let from = from
-                        .wrapping_add(z.wrapping_mul(strides[0]))
-                        .wrapping_add(y.wrapping_mul(strides[1]));
-                    for (x, value) in row.iter_mut().enumerate() {
-                        *value = V::load(from.wrapping_add(x.wrapping_mul(strides[2])));
-                    }
-                    *row = minimal::input::<V, AX>(*row);
-                }
-                for x in 0..AX {
-                    let column = minimal::input::<V, AY>(std::array::from_fn(|y| plane[y][x]));
-                    for (row, value) in plane.iter_mut().zip(column) {
-                        row[x] = value;
-                    }
-                }
+        let mut plane = [[V::splat(0.0); AY]; AZ];
+        for (z, row) in plane.iter_mut().enumerate() {
+            let from = from.wrapping_add(z.wrapping_mul(strides[0]));
+            for (y, value) in row.iter_mut().enumerate() {
+                *value = V::load(from.wrapping_add(y.wrapping_mul(strides[1])));
             }
-            for y in 0..AY {
-                for x in 0..AX {
-                    let line = minimal::input::<V, AZ>(std::array::from_fn(|z| tile[z][y][x]));
-                    for (z, value) in line.into_iter().enumerate() {
-                        let p = (z * AY + y) * AX + x;
-                        value.store(to.wrapping_add(p.wrapping_mul(point)));
-                    }
-                }
+            *row = minimal::input::<V, AY>(*row);
+        }
+        for y in 0..AY {
+            let values = minimal::input::<V, AZ>(std::array::from_fn(|z| plane[z][y]));
+            for (z, value) in values.into_iter().enumerate() {
+                value.store(to.wrapping_add((z * AY + y).wrapping_mul(line)));
             }
         }
     }
 }
 
-/// The products' transform of one tile and block, with the bias; outputs go one after another.
+/// The products' transform of one column along y and z, with the bias.
 #[inline(always)]
-unsafe fn backward<V: Lanes, const AZ: usize, const AY: usize, const AX: usize>(
+unsafe fn backward<V: Lanes, const AZ: usize, const AY: usize>(
     from: *const f32,
-    point: usize,
-    bias: *const f32,
+    line: usize,
+    bias: V,
     to: *mut f32,
 ) {
-    let (oz, oy, ox) = (if AZ == 1 { 1 } else { 2 }, AY - 2, AX - 2);
+    let (oz, oy) = (if AZ == 1 { 1 } else { AZ - 2 }, AY - 2);
     // SAFETY: the caller's.
     unsafe {
-        for half in 0..BLOCK / V::N {
-            let from = from.wrapping_add(half * V::N);
-            let to = to.wrapping_add(half * V::N);
-            let bias = V::load(bias.wrapping_add(half * V::N));
-            let mut tile = [[[V::splat(0.0); AX]; AY]; AZ];
-            for y in 0..AY {
-                for x in 0..AX {
-                    let line: [V; AZ] = std::array::from_fn(|z| {
-                        let p = (z * AY + y) * AX + x;
-                        V::load(from.wrapping_add(p.wrapping_mul(point)))
-                    });
-                    let line = minimal::output::<V, AZ>(line);
-                    for z in 0..oz {
-                        tile[z][y][x] = line[z];
-                    }
-                }
+        let mut plane = [[V::splat(0.0); AY]; AZ];
+        for y in 0..AY {
+            let mut values = [V::splat(0.0); AZ];
+            for (z, value) in values.iter_mut().enumerate() {
+                *value = V::load(from.wrapping_add((z * AY + y).wrapping_mul(line)));
             }
-            for (z, plane) in tile.iter_mut().take(oz).enumerate() {
-                for x in 0..AX {
-                    let column = minimal::output::<V, AY>(std::array::from_fn(|y| plane[y][x]));
-                    for (row, value) in plane.iter_mut().zip(column) {
-                        row[x] = value;
-                    }
-                }
-                for (y, row) in plane.iter().take(oy).enumerate() {
-                    let row = minimal::output::<V, AX>(*row);
-                    for (x, value) in row.into_iter().take(ox).enumerate() {
-                        let n = (z * oy + y) * ox + x;
-                        value.add(bias).store(to.wrapping_add(n * BLOCK));
-                    }
-                }
+            let values = minimal::output::<V, AZ>(values);
+            for z in 0..oz {
+                plane[z][y] = values[z];
+            }
+        }
+        for (z, row) in plane.into_iter().take(oz).enumerate() {
+            let row = minimal::output::<V, AY>(row);
+            for (y, value) in row.into_iter().take(oy).enumerate() {
+                let to = to.wrapping_add((z * oy + y).wrapping_mul(line));
+                value.add(bias).store(to);
             }
         }
     }
