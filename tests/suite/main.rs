@@ -15,6 +15,8 @@ mod export;
 mod graph;
 mod models;
 mod nifti;
+mod nnunet;
+mod nnunet_agreement;
 mod procedure;
 mod nnunet;
 mod nnunet_agreement;
