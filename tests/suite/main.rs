@@ -18,8 +18,6 @@ mod nifti;
 mod nnunet;
 mod nnunet_agreement;
 mod procedure;
-mod nnunet;
-mod nnunet_agreement;
 mod program;
 mod pytorch;
 mod render;
