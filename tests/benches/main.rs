@@ -3,9 +3,15 @@
 mod inference;
 mod networks;
 mod open;
+mod peer;
 mod render;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = words.iter().position(|word| word == "peer") {
+        let folder = words.get(at + 1).expect("peer FOLDER");
+        return peer::run(folder.as_ref());
+    }
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));
     if wanted("open") {

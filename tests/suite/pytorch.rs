@@ -426,7 +426,15 @@ fn tensors_stay_within_their_storage() {
         0,
         &[i32::MAX; 3],
         &[i32::MAX; 3],
-        "share a place",
+        "cannot be",
+    );
+    check(
+        "FloatStorage",
+        4,
+        0,
+        &[i32::MAX, i32::MAX, i32::MAX, 0],
+        &[1; 4],
+        "cannot be",
     );
     check(
         "FloatStorage",

@@ -11,6 +11,7 @@ mod fields;
 mod network;
 mod package;
 mod plans;
+mod trainer;
 
 use std::path::{Path, PathBuf};
 
@@ -86,6 +87,12 @@ pub struct Trained {
 const STEP: f64 = 0.5;
 
 impl Trained {
+    /// Whether the trainer is one of nnU-Net's that leave network and procedure as the plans say.
+    /// Others may have changed what neither plans nor weights tell: then say so beside every result.
+    pub fn trainer_is_known(&self) -> bool {
+        trainer::is_known(&self.trainer)
+    }
+
     /// What is done around the network, with nnU-Net's own defaults for prediction: half a patch as
     /// the step, Gaussian weights, mirroring along all axes that training allowed.
     ///

@@ -386,10 +386,12 @@ impl Built {
         let weights = checkpoint.weights()?;
         // Trained on several devices, every name starts so.
         let plain = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_owned();
-        let mut left: BTreeMap<String, &TensorRef> = weights
-            .into_iter()
-            .map(|(name, tensor)| (plain(name), tensor))
-            .collect();
+        let mut left: BTreeMap<String, &TensorRef> = BTreeMap::new();
+        for (name, tensor) in weights {
+            if left.insert(plain(name), tensor).is_some() {
+                return Ok(Err(format!("the tensor {} is there twice", plain(name))));
+            }
+        }
         let mut found = Vec::with_capacity(self.needed.len());
         for needed in &self.needed {
             let name = &needed.name;

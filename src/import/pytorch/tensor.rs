@@ -116,7 +116,11 @@ impl TensorRef {
         strides: Vec<usize>,
     ) -> Result<Self, Fault> {
         let described = || format!("shape {shape:?}, strides {strides:?}, offset {offset}");
-        if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
+        // Also where a size is 0, products of the others must not overflow anywhere.
+        let product = shape
+            .iter()
+            .try_fold(1_usize, |p, &n| p.checked_mul(n.max(1)));
+        if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS || product.is_none() {
             return Err(Fault::Tensor(format!("{} cannot be", described())));
         }
         if shape.contains(&0) {
