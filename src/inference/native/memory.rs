@@ -1,12 +1,11 @@
 //! What a run needs, found by walking through it without computing.
 
-use std::collections::HashMap;
-
-use super::fuse::{Fused, activation_of};
+use super::Native;
+use super::fuse::activation_of;
 use super::value::dims_of;
 use crate::inference::Error;
 use crate::inference::tensor::Program;
-use crate::kernels::{Conv, blocked_floats};
+use crate::kernels::blocked_floats;
 use crate::model::graph::Op;
 
 /// Floats of a value: in blocks on a grid, plain otherwise.
@@ -28,12 +27,8 @@ fn takes_no_memory(op: &Op) -> bool {
 }
 
 /// Peak bytes: values that live together, with scratch, and packed weights.
-pub fn bytes(
-    program: &Program,
-    fused: &[Fused],
-    convs: &HashMap<usize, Conv>,
-    spatial: &[usize],
-) -> Result<u64, Error> {
+pub fn bytes(native: &Native, spatial: &[usize]) -> Result<u64, Error> {
+    let (program, fused) = (&native.program, &native.fused);
     let shapes = program.shapes(spatial)?;
     let nodes = &program.graph().nodes;
     let mut last = vec![0; nodes.len()];
@@ -66,9 +61,11 @@ pub fn bytes(
         } else {
             0
         };
-        let scratch = match convs.get(&n) {
-            Some(conv) => conv.scratch_bytes(dims_of(&shapes[node.from[0]]), threads),
-            None => 0,
+        let from = || dims_of(&shapes[node.from[0]]);
+        let scratch = match (native.convs.get(&n), native.transposed.get(&n)) {
+            (Some(conv), _) => conv.scratch_bytes(from(), threads),
+            (_, Some(conv)) => conv.scratch_bytes(from(), threads),
+            _ => 0,
         };
         alive += new;
         peak = peak.max(alive + scratch);
@@ -78,8 +75,7 @@ pub fn bytes(
             }
         }
     }
-    let weights: usize = convs.values().map(Conv::weight_bytes).sum();
-    Ok((peak + weights) as u64 + program.weight_bytes())
+    Ok(peak as u64 + native.weight_bytes())
 }
 
 /// Multiplications and additions of convolutions and products.

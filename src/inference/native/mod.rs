@@ -19,7 +19,9 @@ use self::pool::Pool;
 use self::value::{Grid, Store, Value, dims_of};
 use super::tensor::{Array, Program};
 use super::{Error, reference};
-use crate::kernels::{Conv, ConvShape, Instructions, Method, View};
+use crate::kernels::{
+    Conv, ConvShape, Epilogue, Instructions, Method, Transposed, TransposedShape, View,
+};
 use crate::model::graph::Op;
 use crate::task::{Cancelled, Task};
 
@@ -29,6 +31,7 @@ pub struct Native {
     program: Program,
     fused: Arc<Vec<Fused>>,
     convs: Arc<HashMap<usize, Conv>>,
+    transposed: Arc<HashMap<usize, Transposed>>,
     instructions: Instructions,
 }
 
@@ -53,16 +56,20 @@ impl Native {
     /// [`Error::Network`].
     pub fn with(program: Program, instructions: Instructions) -> Result<Self, Error> {
         let fused = fuse(program.graph());
-        let mut convs = HashMap::new();
+        let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
         for (n, node) in program.graph().nodes.iter().enumerate() {
             if let Some(conv) = packed(&program, &node.op, &fused[n]) {
                 convs.insert(n, conv);
+            }
+            if let Some(conv) = packed_transposed(&program, &node.op) {
+                transposed.insert(n, conv);
             }
         }
         Ok(Self {
             program,
             fused: Arc::new(fused),
             convs: Arc::new(convs),
+            transposed: Arc::new(transposed),
             instructions,
         })
     }
@@ -85,13 +92,14 @@ impl Native {
     /// # Errors
     /// As [`Program::shapes`].
     pub fn bytes(&self, spatial: &[usize]) -> Result<u64, Error> {
-        memory::bytes(&self.program, &self.fused, &self.convs, spatial)
+        memory::bytes(self, spatial)
     }
 
     /// Memory of the packed weights and of the tensors that they were made from.
     pub fn weight_bytes(&self) -> u64 {
-        let packed: usize = self.convs.values().map(Conv::weight_bytes).sum();
-        packed as u64 + self.program.weight_bytes()
+        let convs: usize = self.convs.values().map(Conv::weight_bytes).sum();
+        let ups: usize = self.transposed.values().map(Transposed::weight_bytes).sum();
+        (convs + ups) as u64 + self.program.weight_bytes()
     }
 
     /// Results for an input `[1, channels, …]`; the task's progress counts operations.
@@ -187,6 +195,7 @@ impl Run<'_> {
         let fused = &native.fused[n];
         let value = match &node.op {
             Op::Conv { .. } if native.convs.contains_key(&n) => self.conv(n, fused)?,
+            Op::ConvTranspose { .. } if native.transposed.contains_key(&n) => self.up(n)?,
             Op::Add if self.same_grid(&node.from) => {
                 let (a, b) = (self.take(node.from[0]), self.take(node.from[1]));
                 let (a, b) = (a.into_grid(self.pool), b.into_grid(self.pool));
@@ -245,7 +254,7 @@ impl Run<'_> {
             Store::Grid(grid) => grid.view(),
             Store::Plain(array) => View::plain(&array.values, dims, input.shape[1]),
         };
-        let epilogue = crate::kernels::Epilogue {
+        let epilogue = Epilogue {
             residual: residual.as_ref().map(|r| match &r.store {
                 Store::Grid(grid) => grid.view(),
                 Store::Plain(_) => unreachable!("it was made a grid"),
@@ -275,6 +284,30 @@ impl Run<'_> {
         Ok(value)
     }
 
+    fn up(&mut self, n: usize) -> Result<Value, Error> {
+        let native = self.native;
+        let input = self.take(native.program.graph().nodes[n].from[0]);
+        let input = input.into_grid(self.pool).settled(self.pool);
+        let shape = self.shapes[n].clone();
+        let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
+        let Store::Grid(from) = &input.store else {
+            unreachable!("it was made a grid");
+        };
+        let (task, epilogue) = (self.task, Epilogue::default());
+        let goes_on = || !task.is_cancelled();
+        native.transposed[&n]
+            .run(
+                from.view(),
+                grid.view_mut(),
+                &epilogue,
+                native.instructions,
+                &goes_on,
+            )
+            .map_err(|_| Cancelled)?;
+        input.release(self.pool);
+        Ok(Value::grid(&shape, grid))
+    }
+
     /// By the reference, on plain memory.
     fn plain(&mut self, n: usize, op: &Op, from: &[usize]) -> Result<Value, Error> {
         let mut arrays = Vec::new();
@@ -292,6 +325,45 @@ impl Run<'_> {
     }
 }
 
+/// `[z, y, x]` from fewer spatial axes.
+fn spread<T: Copy>(of: &[T], one: T) -> [T; 3] {
+    let mut all = [one; 3];
+    all[3 - of.len()..].copy_from_slice(of);
+    all
+}
+
+/// A transposed convolution, packed.
+fn packed_transposed(program: &Program, op: &Op) -> Option<Transposed> {
+    let Op::ConvTranspose {
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+    } = op
+    else {
+        return None;
+    };
+    let weights = program.weight(weight);
+    let shape = TransposedShape {
+        input: weights.shape[0],
+        output: weights.shape[1] * groups,
+        groups: *groups,
+        kernel: spread(&weights.shape[2..], 1),
+        stride: spread(stride, 1),
+        dilation: [1; 3],
+        padding: spread(padding, [0; 2]),
+        output_padding: spread(output_padding, 0),
+    };
+    let bias = bias
+        .as_ref()
+        .map_or(&[][..], |name| &program.weight(name).values);
+    shape
+        .is_valid()
+        .then(|| Transposed::new(shape, &weights.values, bias))
+}
+
 /// A convolution packed with the norm behind it.
 fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
     let Op::Conv {
@@ -306,22 +378,15 @@ fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
         return None;
     };
     let weights = program.weight(weight);
-    let (output, axes) = (weights.shape[0], stride.len());
-    let spread = |of: &[usize]| -> [usize; 3] {
-        let mut all = [1; 3];
-        all[3 - axes..].copy_from_slice(of);
-        all
-    };
-    let mut around = [[0; 2]; 3];
-    around[3 - axes..].copy_from_slice(padding);
+    let output = weights.shape[0];
     let shape = ConvShape {
         input: weights.shape[1] * groups,
         output,
         groups: *groups,
-        kernel: spread(&weights.shape[2..]),
-        stride: spread(stride),
-        dilation: spread(dilation),
-        padding: around,
+        kernel: spread(&weights.shape[2..], 1),
+        stride: spread(stride, 1),
+        dilation: spread(dilation, 1),
+        padding: spread(padding, [0; 2]),
     };
     if !shape.is_valid() {
         return None;

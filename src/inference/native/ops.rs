@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Run;
 use super::fuse::activation_of;
 use super::value::{self, Grid, Pending, Store, Value, dims_of};
+use super::{Run, spread};
 use crate::inference::Error;
-use crate::inference::tensor::Program;
-use crate::kernels::{Activation, BLOCK};
-use crate::model::graph::{Affine, Op};
+use crate::inference::tensor::{Array, Program};
+use crate::kernels::{
+    Activation, BLOCK, Interpolation, PoolKind, PoolShape, View, ViewMut, global_mean, pool, resize,
+};
+use crate::model::graph::{Affine, Op, Pool, ResizeMode, ResizeTo};
 
 impl Run<'_> {
     /// An operation that grids have a way for; `None` leaves it to the reference.
@@ -65,8 +67,81 @@ impl Run<'_> {
                 }
                 self.joined(n, from)
             }
+            Op::MaxPool(window) => self.pooled(n, *first, window, PoolKind::Max),
+            Op::AveragePool {
+                pool: window,
+                count_padding,
+            } => {
+                let kind = PoolKind::Mean {
+                    count_padding: *count_padding,
+                };
+                self.pooled(n, *first, window, kind)
+            }
+            Op::GlobalAveragePool if is_grid => {
+                let value = self.take(*first).settled(self.pool);
+                let Store::Grid(grid) = &value.store else {
+                    unreachable!("it is a grid");
+                };
+                let means = Array::new(&self.shapes[n], global_mean(grid.view()));
+                value.release(self.pool);
+                Value::plain(means)
+            }
+            Op::Resize { to, mode } if is_grid => {
+                let how = match mode {
+                    ResizeMode::Nearest => Interpolation::Nearest,
+                    ResizeMode::Linear => Interpolation::Linear {
+                        align_corners: false,
+                    },
+                    ResizeMode::LinearAlignCorners => Interpolation::Linear {
+                        align_corners: true,
+                    },
+                };
+                // A factor that was rounded keeps its own coordinates; the reference knows them.
+                let old = &self.shapes[*first][2..];
+                let whole = |f: &[f64]| {
+                    let sizes = old.iter().zip(f);
+                    sizes
+                        .into_iter()
+                        .all(|(n, f)| (*n as f64 * f).fract() == 0.0)
+                };
+                if let ResizeTo::Factor(factors) = to
+                    && !whole(factors)
+                {
+                    return Ok(None);
+                }
+                if from.len() > 1 {
+                    let like = self.take(from[1]);
+                    like.release(self.pool);
+                }
+                self.mapped(n, *first, |from, to| resize(how, from, to))
+            }
             _ => return Ok(None),
         }))
+    }
+
+    fn pooled(&mut self, n: usize, from: usize, window: &Pool, kind: PoolKind) -> Value {
+        let shape = PoolShape {
+            kind,
+            kernel: spread(&window.kernel, 1),
+            stride: spread(&window.stride, 1),
+            dilation: [1; 3],
+            padding: spread(&window.padding, [0; 2]),
+            ceil: window.ceil,
+        };
+        self.mapped(n, from, |from, to| pool(&shape, from, to))
+    }
+
+    /// A new grid from the settled values of another.
+    fn mapped(&mut self, n: usize, from: usize, work: impl FnOnce(View<'_>, ViewMut<'_>)) -> Value {
+        let value = self.take(from).into_grid(self.pool).settled(self.pool);
+        let shape = self.shapes[n].clone();
+        let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
+        let Store::Grid(source) = &value.store else {
+            unreachable!("it was made a grid");
+        };
+        work(source.view(), grid.view_mut());
+        value.release(self.pool);
+        Value::grid(&shape, grid)
     }
 
     fn activated(&mut self, value: Value, activation: Activation) -> Value {
