@@ -696,6 +696,10 @@ fn a_large_scan_with_many_classes_is_planned_below_four_gigabytes() {
     // All logits at once would be 118 × 216 million.
     assert!(free.bytes < 118 * 824 * 512 * 512 * 2 / 9);
     assert!(bounded.bytes <= FOUR_GB - BESIDES);
+    // Same spacing, nothing turned: the image is worked on where it lies.
+    let image = 824 * 512 * 512 * 4;
+    assert_eq!(grids.prepare_bytes(&procedure.preprocessing), image);
+    assert_eq!(grids.image_bytes(1), image);
     // Windows across the border of two parts run twice: no more than a third of all.
     assert!(
         bounded.windows * 3 <= free.windows * 4,
