@@ -198,12 +198,15 @@ impl Resampling {
 
     /// The axis that is resampled on its own, if any (`determine_do_sep_z_and_axis`).
     pub fn separate_axis(&self, current: [f64; 3], new: [f64; 3]) -> Option<usize> {
-        let coarse = match self.force_separate_z {
-            Some(false) => return None,
-            Some(true) => current,
-            None if anisotropy(current) > self.threshold => current,
-            None if anisotropy(new) > self.threshold => new,
-            None => return None,
+        let by_spacing = self.force_separate_z.is_none();
+        let coarse = if self.force_separate_z == Some(true)
+            || by_spacing && anisotropy(current) > self.threshold
+        {
+            current
+        } else if by_spacing && anisotropy(new) > self.threshold {
+            new
+        } else {
+            return None;
         };
         let most = coarse.iter().copied().fold(f64::MIN, f64::max);
         let mut axes = (0..3).filter(|&axis| most / coarse[axis] == 1.0);

@@ -696,6 +696,10 @@ fn a_large_scan_with_many_classes_is_planned_below_four_gigabytes() {
     // All logits at once would be 118 × 216 million.
     assert!(free.bytes < 118 * 824 * 512 * 512 * 2 / 9);
     assert!(bounded.bytes <= FOUR_GB - BESIDES);
+    // Same spacing, nothing turned: the image is worked on where it lies.
+    let image = 824 * 512 * 512 * 4;
+    assert_eq!(grids.prepare_bytes(&procedure.preprocessing), image);
+    assert_eq!(grids.image_bytes(1), image);
     // Windows across the border of two parts run twice: no more than a third of all.
     assert!(
         bounded.windows * 3 <= free.windows * 4,
@@ -712,10 +716,12 @@ fn a_large_scan_with_many_classes_is_planned_below_four_gigabytes() {
     assert_eq!(long(128 + 64 * 4), long(128 + 64 * 20));
 }
 
+type Change = dyn Fn(&mut Procedure);
+
 #[test]
 fn absurd_rules_are_refused_before_they_cost_anything() {
     let (procedure, dims) = large();
-    let refused = |change: &dyn Fn(&mut Procedure)| {
+    let refused = |change: &Change| {
         let mut changed = procedure.clone();
         change(&mut changed);
         let grids = Grids::new(dims, [1.0; 3], &changed.preprocessing, None);
@@ -723,7 +729,7 @@ fn absurd_rules_are_refused_before_they_cost_anything() {
             grids.and_then(|grids| plan_stream(&grids, &changed, 1, Accumulator::Half, FOUR_GB));
         plan.unwrap_err().to_string()
     };
-    let cases: [(&dyn Fn(&mut Procedure), &str); 9] = [
+    let cases: [(&Change, &str); 9] = [
         (&|p| p.windows.step = 1e-12, "windows of [128, 128, 128]"),
         (&|p| p.windows.step = f64::NAN, "step NaN"),
         (

@@ -156,8 +156,8 @@ fn unit<'a, E: Element + 'a>(
     let width = columns.source;
     let mut plane = vec![0.0_f32; sources.len() * width];
     let mut other = vec![0.0_f32; width];
-    let mut row = vec![0.0_f32; columns.taps.len()];
-    let mut reducer = Reducer::new(rule, lines.len() * row.len());
+    let mut row = vec![0.0_f32; columns.low.len()];
+    let mut reducer = Reducer::new(rule, lines.len(), row.len(), columns.whole);
     for head in 0..heads {
         for (line, to) in sources.clone().zip(plane.chunks_exact_mut(width)) {
             E::load(fetch(head, rows[0] + plan.offset[0], line), to);
@@ -180,9 +180,13 @@ fn unit<'a, E: Element + 'a>(
             } else {
                 mix(&mut other, line(1), by);
             }
+            // Most heads are far below the best of the whole line.
+            if reducer.is_settled(index, &other) {
+                continue;
+            }
             columns.resample(&other, &mut row);
             E::round(&mut row);
-            reducer.take(head, index * row.len(), &row);
+            reducer.take(head, index, &row);
         }
     }
     reducer.finish()
@@ -207,28 +211,29 @@ fn scale(to: &mut [f32], by: f64) {
 /// The last axis, worked out once.
 struct Columns {
     source: usize,
-    taps: Vec<([u32; 2], [f32; 2])>,
+    low: Vec<u32>,
+    high: Vec<u32>,
+    weights: Vec<[f32; 2]>,
     identity: bool,
+    /// No axis mixes with what was cropped away.
+    whole: bool,
 }
 
 impl Columns {
     fn new(sweep: &Sweep, plan: &StreamPlan) -> Self {
         let range = &sweep.along[2].range;
         let axis = &plan.route.axes[2];
-        let taps = sweep.out[2]
-            .clone()
-            .map(|x| {
-                let (at, by) = axis.pair(x);
-                (
-                    at.map(|at| (at + plan.offset[2] - range.start) as u32),
-                    by.map(|weight| weight as f32),
-                )
-            })
-            .collect();
+        let pairs = || sweep.out[2].clone().map(|x| axis.pair(x));
+        let place = |at: usize| (at + plan.offset[2] - range.start) as u32;
         Self {
             source: range.len(),
-            taps,
+            low: pairs().map(|(at, _)| place(at[0])).collect(),
+            high: pairs().map(|(at, _)| place(at[1])).collect(),
+            weights: pairs()
+                .map(|(_, by)| by.map(|weight| weight as f32))
+                .collect(),
             identity: axis.is_identity(),
+            whole: plan.route.axes.iter().all(Axis::is_whole),
         }
     }
 
@@ -237,8 +242,9 @@ impl Columns {
             to.copy_from_slice(from);
             return;
         }
-        for (to, (at, by)) in to.iter_mut().zip(&self.taps) {
-            *to = from[at[0] as usize] * by[0] + from[at[1] as usize] * by[1];
+        let taps = self.low.iter().zip(&self.high).zip(&self.weights);
+        for (to, ((&low, &high), by)) in to.iter_mut().zip(taps) {
+            *to = from[low as usize] * by[0] + from[high as usize] * by[1];
         }
     }
 }

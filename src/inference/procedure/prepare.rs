@@ -3,7 +3,7 @@
 use super::array::{Image, Labels, transpose};
 use super::crop::{Box3, crop_box, nonzero_mask};
 use super::normalize::normalize;
-use super::resample::{resample_image, resample_labels};
+use super::resample::{resample_image, resample_labels, resampling_voxels};
 use super::stream_plan::MOST_VOXELS;
 use super::{Error, array};
 use crate::model::procedure::{Preprocessing, new_shape};
@@ -45,10 +45,30 @@ pub struct Grids {
 }
 
 impl Grids {
-    /// Bytes of the network's input with so many channels; the reader's image and one channel's
-    /// intermediate grid come on top while it is prepared.
+    /// Bytes of the network's input, as it is held during the run.
     pub fn image_bytes(&self, channels: usize) -> u64 {
         4 * (channels * array::volume(self.network)) as u64
+    }
+
+    /// Most bytes that [`prepare`] holds at once, the image that it takes included.
+    pub fn prepare_bytes(&self, rule: &Preprocessing) -> u64 {
+        let channels = rule.channels.len().max(1) as u64;
+        let voxels = |dims: [usize; 3]| array::volume(dims) as u64;
+        let (reader, old) = (voxels(self.before_crop), self.crop.size());
+        let turned = rule.transpose_forward != [0, 1, 2];
+        let taken = 4 * channels * reader * (1 + u64::from(turned));
+        let masks = if uses_mask(rule) { 2 * voxels(old) } else { 0 };
+        let cropped = 4 * channels * voxels(old);
+        // Several channels wait while one is worked on, and the finished ones stay.
+        let (mut resampled, mut waiting) = (0, 0);
+        if old != self.network {
+            let passes = resampling_voxels(old, self.network, self, rule);
+            resampled = 4 * passes;
+            if channels > 1 {
+                waiting = cropped + self.image_bytes(rule.channels.len());
+            }
+        }
+        taken.max(cropped + masks).max(waiting + resampled)
     }
 
     /// For planning before an image is prepared: `crop` on the transposed grid, `None` for all of it.
@@ -123,11 +143,7 @@ pub fn prepare(
     let grids = Grids::new(reader_dims, spacing, rule, Some(crop))?;
     let mut image = cropped(image, crop);
     task.check()?;
-    let uses_mask = rule
-        .channels
-        .iter()
-        .any(|c| c.use_mask && c.scheme == super::Scheme::ZScore);
-    let mask = (uses_mask || previous.is_some()).then(|| nonzero_mask(&image));
+    let mask = (uses_mask(rule) || previous.is_some()).then(|| nonzero_mask(&image));
 
     let labels = previous.map(|p| {
         let (labels, dims) = transpose(&p.labels.data, reader_dims, order);
@@ -177,6 +193,11 @@ pub fn prepare(
         one_hot,
         grids,
     })
+}
+
+fn uses_mask(rule: &Preprocessing) -> bool {
+    let mut channels = rule.channels.iter();
+    channels.any(|c| c.use_mask && c.scheme == super::Scheme::ZScore)
 }
 
 fn check_orders(forward: [usize; 3], backward: [usize; 3]) -> Result<(), Error> {

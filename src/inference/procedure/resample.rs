@@ -5,8 +5,9 @@ use rayon::prelude::*;
 use super::Error;
 use super::array::{Image, volume};
 use super::normalize::extent;
+use super::prepare::Grids;
 use super::spline::Axis;
-use crate::model::procedure::Resampling;
+use crate::model::procedure::{Preprocessing, Resampling};
 use crate::task::Task;
 
 /// Columns that are resampled together.
@@ -70,11 +71,8 @@ fn one_channel(
         None => vec![extent(&data)],
         Some(axis) => slice_ranges(&data, from, axis),
     };
-    let mut together: Vec<usize> = (0..3).filter(|&axis| Some(axis) != alone).collect();
-    // The axis that shrinks most goes first: less to carry, and no array above the larger of both ends.
-    together.sort_by(|&a, &b| (to[a] * from[b]).cmp(&(to[b] * from[a])));
     let mut dims = from;
-    for axis in together {
+    for axis in together(from, to, alone) {
         data = along(
             data,
             &mut dims,
@@ -98,6 +96,34 @@ fn one_channel(
             .for_each(|v| *v = v.max(low).min(high));
     }
     Ok(data)
+}
+
+/// The axes that are resampled alike. That which shrinks most goes first: less to carry, and no array above
+/// the larger of both ends.
+fn together(from: [usize; 3], to: [usize; 3], alone: Option<usize>) -> Vec<usize> {
+    let mut axes: Vec<usize> = (0..3).filter(|&axis| Some(axis) != alone).collect();
+    axes.sort_by(|&a, &b| (to[a] * from[b]).cmp(&(to[b] * from[a])));
+    axes
+}
+
+/// Most voxels that one channel's resampling holds at once.
+pub(super) fn resampling_voxels(
+    from: [usize; 3],
+    to: [usize; 3],
+    grids: &Grids,
+    rule: &Preprocessing,
+) -> u64 {
+    let spacings = (grids.original_spacing, grids.spacing);
+    let alone = rule.resample_image.separate_axis(spacings.0, spacings.1);
+    let (mut now, mut most) = (from, 0);
+    for axis in together(from, to, alone).into_iter().chain(alone) {
+        let before = volume(now);
+        now[axis] = to[axis];
+        if from[axis] != to[axis] {
+            most = most.max(before + volume(now));
+        }
+    }
+    most as u64
 }
 
 /// `[outer][axis][inner]` around an axis.

@@ -127,6 +127,15 @@ impl Axis {
             && (0..self.to).all(|index| self.first[index] == index && self.weights[index][0] == 1.0)
     }
 
+    /// Whether the weights of every sample add up to 1.
+    pub(super) fn is_whole(&self) -> bool {
+        let mut sums = self
+            .weights
+            .iter()
+            .map(|weights| weights.iter().sum::<f64>());
+        sums.all(|sum| (sum - 1.0).abs() < 1e-9)
+    }
+
     pub(super) fn is_cubic(&self) -> bool {
         self.order == 3
     }
