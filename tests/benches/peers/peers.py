@@ -1,7 +1,7 @@
 """Our engine beside PyTorch and ONNX Runtime: the same weights, the same input, in alternation.
 
     python peers.py --setup VENV                      installs the peers with plain pip
-    VENV/bin/python peers.py [--only WORD] [--rounds 5] [--threads 2] [--small]
+    VENV/bin/python peers.py [--only WORD] [--rounds 5] [--threads 2] [--profile bench] [--small]
 
 Tried with torch 2.15.0, onnxruntime 1.31.1, onnx 1.23.2, nnunetv2 2.8.1, safetensors 0.8.0, Python 3.11.
 
@@ -202,10 +202,11 @@ class Engine:
         return self.answer()
 
 
-def compare(name, folder, rounds, threads):
+def compare(name, folder, rounds, threads, profile):
     from safetensors.torch import load_file
 
-    bench = ["cargo", "bench", "--quiet", "--bench", "negatoscope", "--", "peer", str(folder)]
+    bench = ["cargo", "bench", "--quiet", "--profile", profile, "--bench", "negatoscope"]
+    bench += ["--", "peer", str(folder)]
     engines = [Engine("ours", bench, threads)]
     for peer in ("torch", "torch_channels_last", "onnx"):
         command = [sys.executable, __file__, "--worker", peer, str(folder), "--threads", str(threads)]
@@ -244,6 +245,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--profile", default="bench", help="cargo's; dev builds nothing anew after tests")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.setup:
@@ -259,7 +261,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             prepare(folder, kind, axes, features, small if given.small else patch)
-            compare(name, folder, given.rounds, given.threads)
+            compare(name, folder, given.rounds, given.threads, given.profile)
 
 
 if __name__ == "__main__":
