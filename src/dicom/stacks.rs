@@ -178,19 +178,22 @@ fn make_distinct(stacks: &mut [Stack]) {
         .filter(|(_, count)| **count == 1)
         .map(|(label, _)| label.clone())
         .collect();
+    let mut last: BTreeMap<String, usize> = BTreeMap::new();
     for stack in stacks {
         if counts[&stack.label] == 1 {
             continue;
         }
+        let number = last.entry(stack.label.clone()).or_default();
         let base = if stack.label.is_empty() {
             "stack"
         } else {
             &stack.label
         };
-        let label = (1..)
-            .map(|n| format!("{base} {n}"))
-            .find(|label| !taken.contains(label))
-            .expect("numbers do not end");
+        let mut label = String::new();
+        while label.is_empty() || taken.contains(&label) {
+            *number += 1;
+            label = format!("{base} {number}");
+        }
         taken.insert(label.clone());
         stack.label = label;
     }
