@@ -21,6 +21,12 @@ pub enum Instructions {
     Neon,
     /// Plain Rust.
     Portable,
+    /// Plain Rust in as many lanes as AVX-512 has, to test what machines without it do not run.
+    #[cfg(test)]
+    SixteenLanes,
+    /// Plain Rust in as many lanes as NEON has.
+    #[cfg(test)]
+    FourLanes,
 }
 
 impl Instructions {
@@ -46,6 +52,8 @@ impl Instructions {
         #[cfg(target_arch = "aarch64")]
         list.push(Self::Neon);
         list.push(Self::Portable);
+        #[cfg(test)]
+        list.extend([Self::SixteenLanes, Self::FourLanes]);
         list
     }
 
@@ -56,6 +64,10 @@ impl Instructions {
             Self::Avx2Fma => "AVX2+FMA",
             Self::Neon => "NEON",
             Self::Portable => "portable",
+            #[cfg(test)]
+            Self::SixteenLanes => "sixteen lanes",
+            #[cfg(test)]
+            Self::FourLanes => "four lanes",
         }
     }
 }
@@ -167,6 +179,10 @@ pub(super) fn dispatch<J: Job>(instructions: Instructions, job: J) -> J::Out {
         Instructions::Avx2Fma => unsafe { run_avx2(job) },
         #[cfg(target_arch = "aarch64")]
         Instructions::Neon => unsafe { job.run::<std::arch::aarch64::float32x4_t>() },
+        #[cfg(test)]
+        Instructions::SixteenLanes => unsafe { job.run::<[f32; 16]>() },
+        #[cfg(test)]
+        Instructions::FourLanes => unsafe { job.run::<[f32; 4]>() },
         _ => unsafe { job.run::<[f32; 8]>() },
     }
 }
