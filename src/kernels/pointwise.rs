@@ -73,7 +73,8 @@ fn elu(x: f32) -> f32 {
 
 #[inline(always)]
 fn leaky(x: f32, slope: f32) -> f32 {
-    if x > 0.0 { x } else { x * slope }
+    // A choice between results would become a masked store, which is slow.
+    x * if x > 0.0 { 1.0 } else { slope }
 }
 
 /// 1 / (1 + exp(−x)), from exp(−|x|) so that nothing overflows.

@@ -21,6 +21,12 @@ pub enum Instructions {
     Neon,
     /// Plain Rust.
     Portable,
+    /// Plain Rust in as many lanes as AVX-512 has, to test what machines without it do not run.
+    #[cfg(test)]
+    SixteenLanes,
+    /// Plain Rust in as many lanes as NEON has.
+    #[cfg(test)]
+    FourLanes,
 }
 
 impl Instructions {
@@ -46,6 +52,8 @@ impl Instructions {
         #[cfg(target_arch = "aarch64")]
         list.push(Self::Neon);
         list.push(Self::Portable);
+        #[cfg(test)]
+        list.extend([Self::SixteenLanes, Self::FourLanes]);
         list
     }
 
@@ -56,6 +64,10 @@ impl Instructions {
             Self::Avx2Fma => "AVX2+FMA",
             Self::Neon => "NEON",
             Self::Portable => "portable",
+            #[cfg(test)]
+            Self::SixteenLanes => "sixteen lanes",
+            #[cfg(test)]
+            Self::FourLanes => "four lanes",
         }
     }
 }
@@ -167,6 +179,10 @@ pub(super) fn dispatch<J: Job>(instructions: Instructions, job: J) -> J::Out {
         Instructions::Avx2Fma => unsafe { run_avx2(job) },
         #[cfg(target_arch = "aarch64")]
         Instructions::Neon => unsafe { job.run::<std::arch::aarch64::float32x4_t>() },
+        #[cfg(test)]
+        Instructions::SixteenLanes => unsafe { job.run::<[f32; 16]>() },
+        #[cfg(test)]
+        Instructions::FourLanes => unsafe { job.run::<[f32; 4]>() },
         _ => unsafe { job.run::<[f32; 8]>() },
     }
 }
@@ -230,9 +246,9 @@ portable!(16, [f32; 8]);
 mod x86 {
     use std::arch::x86_64::{
         __m256, __m512, _mm_load_ss, _mm256_add_ps, _mm256_broadcastss_ps, _mm256_castsi256_ps,
-        _mm256_fmadd_ps, _mm256_lddqu_si256, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps,
-        _mm512_add_ps, _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm256_fmadd_ps, _mm256_lddqu_si256, _mm256_set1_ps, _mm256_sub_ps, _mm512_add_ps,
+        _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+        _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use super::Lanes;
@@ -288,12 +304,28 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: as above; 8 floats are writable.
-            unsafe { _mm256_storeu_ps(to, self) }
+            unsafe { store(to, self) }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+
+    /// `_mm256_storeu_ps` goes through the stack and checks its pointers where debug assertions are
+    /// on, at several times the cost.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn store(to: *mut f32, vector: __m256) {
+        // SAFETY: the caller gives 8 writable floats.
+        unsafe {
+            std::arch::asm!(
+                "vmovups [{to}], {vector}",
+                to = in(reg) to,
+                vector = in(ymm_reg) vector,
+                options(nostack, preserves_flags),
+            );
         }
     }
 

@@ -66,12 +66,11 @@ unsafe fn tiles<V: Lanes, const W: usize, const L: usize, const SIXES: bool>(mut
         let done = unsafe {
             if SIXES {
                 match left {
-                    6 | 12.. => tile::<V, 6, W, L>(row),
+                    6 | 11.. => tile::<V, 6, W, L>(row),
                     5 | 9 | 10 => tile::<V, 5, W, L>(row),
                     4 | 7 | 8 => tile::<V, 4, W, L>(row),
                     3 => tile::<V, 3, W, L>(row),
                     2 => tile::<V, 2, W, L>(row),
-                    11 => tile::<V, 6, W, L>(row),
                     _ => tile::<V, 1, W, L>(row),
                 }
             } else if threes {
@@ -113,9 +112,7 @@ unsafe fn tile<V: Lanes, const P: usize, const W: usize, const L: usize>(row: Ro
             for (n, bias) in bias.iter_mut().enumerate() {
                 *bias = V::load(row.bias.wrapping_add(n * V::N));
             }
-            for sums in &mut sums {
-                *sums = bias;
-            }
+            sums = [bias; P];
         }
         V::accumulate::<P, W, L>(&mut sums, row.input, row.step, row.offsets, row.weights);
         for (p, sums) in sums.iter().enumerate() {

@@ -45,7 +45,7 @@ pub(super) struct Winograd {
 impl Winograd {
     /// Whether the method knows the shape.
     pub(super) fn fits(shape: &ConvShape) -> bool {
-        shape.groups == 1 && shape.stride == [1; 3] && matches!(shape.kernel, [3, 3, 3] | [1, 3, 3])
+        shape.groups == 1 && shape.stride == [1; 3] && matches!(shape.kernel, [1 | 3, 3, 3])
     }
 
     /// Whether it is expected to be faster than the direct method.
@@ -259,7 +259,7 @@ impl Plan {
         };
         let widest = winograd.groups.iter().map(|g| g.1).max().unwrap_or(1);
         // An odd number of cache lines, or the points of a tile would fall on few cache sets.
-        let odd = |floats: usize| (floats / 16 | 1) * 16 + 16 * usize::from(floats % 16 > 0) * 2;
+        let odd = |floats: usize| (floats.div_ceil(16) | 1) * 16;
         Self {
             in_dims,
             out_dims,
@@ -662,8 +662,8 @@ unsafe fn forward<V: Lanes, const AZ: usize, const AY: usize>(
             *row = minimal::input::<V, AY>(*row);
         }
         for y in 0..AY {
-            let values = minimal::input::<V, AZ>(std::array::from_fn(|z| plane[z][y]));
-            for (z, value) in values.into_iter().enumerate() {
+            let column = plane.map(|row| row[y]);
+            for (z, value) in minimal::input::<V, AZ>(column).into_iter().enumerate() {
                 value.store(to.wrapping_add((z * AY + y).wrapping_mul(line)));
             }
         }
@@ -688,8 +688,8 @@ unsafe fn backward<V: Lanes, const AZ: usize, const AY: usize>(
                 *value = V::load(from.wrapping_add((z * AY + y).wrapping_mul(line)));
             }
             let values = minimal::output::<V, AZ>(values);
-            for z in 0..oz {
-                plane[z][y] = values[z];
+            for (row, value) in plane.iter_mut().zip(values).take(oz) {
+                row[y] = value;
             }
         }
         for (z, row) in plane.into_iter().take(oz).enumerate() {

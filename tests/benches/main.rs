@@ -1,6 +1,7 @@
 //! Benchmarks: `cargo bench`, with a word to run only what it names.
 
 mod inference;
+mod kernels;
 mod networks;
 mod open;
 mod peer;
@@ -22,6 +23,9 @@ fn main() {
     }
     if wanted("networks") {
         networks::run();
+    }
+    if wanted("kernels") {
+        kernels::run();
     }
     if wanted("scroll") {
         render::run();
