@@ -1,7 +1,7 @@
 //! A package's layers with their weights, ready to run.
 
 use super::Error;
-use crate::kernels::{Activation, Conv3d};
+use crate::kernels::{Activation, Conv, Conv3d, ConvShape, Method, blocked_floats};
 use crate::model::{Layer, VerifiedPackage};
 
 /// One convolution with what follows it.
@@ -9,6 +9,8 @@ use crate::model::{Layer, VerifiedPackage};
 pub struct Step {
     /// Weights; its activation is applied at once when no norm comes between.
     pub conv: Conv3d,
+    /// The same, packed for its fastest method.
+    pub fast: Conv,
     /// Weights and bias as in the package, for the reference executor.
     pub raw: (Vec<f32>, Vec<f32>),
     /// Instance norm (epsilon) and the activation after it.
@@ -29,7 +31,8 @@ impl Network {
     pub fn new(package: &VerifiedPackage) -> Result<Self, Error> {
         let mut steps: Vec<Step> = Vec::new();
         let mut taken = false; // the last step has its activation
-        for layer in &package.manifest().network.layers {
+        let layers = &package.manifest().network.layers;
+        for (n, layer) in layers.iter().enumerate() {
             match layer {
                 Layer::Conv3d {
                     weight,
@@ -55,8 +58,18 @@ impl Network {
                         *dilation,
                         Activation::Linear,
                     );
+                    let same = ConvShape::same(*input, *output, [*kernel; 3]);
+                    let same = same.dilated([*dilation; 3]);
+                    // The last layer's channels are reduced on the fly, which only the direct
+                    // method does.
+                    let method = if n + 1 == layers.len() {
+                        Method::Direct
+                    } else {
+                        Method::Auto
+                    };
                     steps.push(Step {
                         conv,
+                        fast: Conv::new(same, &weights, &bias, method),
                         raw: (weights, bias),
                         norm: None,
                     });
@@ -96,26 +109,29 @@ impl Network {
         &self.steps
     }
 
-    /// Zeros that rows need on each side.
-    pub fn reach(&self) -> usize {
-        self.steps.iter().map(|s| s.conv.reach()).max().unwrap_or(0)
-    }
-
     /// Multiplications and additions on a grid `[k, j, i]`.
     pub fn flops(&self, dims: [usize; 3]) -> f64 {
         self.steps.iter().map(|s| s.conv.flops(dims)).sum()
     }
 
-    /// Channels of the largest two blocks that are alive together, as their sum.
-    pub fn channels_alive(&self) -> usize {
+    /// Peak bytes of activations, scratch and packed weights on a grid `[k, j, i]`.
+    pub fn bytes(&self, dims: [usize; 3]) -> u64 {
         let last = self.steps.len() - 1;
-        self.steps
-            .iter()
-            .enumerate()
-            // The last layer's channels are reduced row by row and never held.
-            .map(|(n, s)| s.conv.input + if n == last { 0 } else { s.conv.output })
-            .max()
-            .unwrap_or(0)
+        let threads = rayon::current_num_threads();
+        let layers = self.steps.iter().enumerate().map(|(n, step)| {
+            // The first reads plain values; the last one's channels are never held.
+            let input = match n {
+                0 => dims.iter().product(),
+                _ => blocked_floats(dims, step.conv.input),
+            };
+            let output = match n {
+                n if n == last => 0,
+                _ => blocked_floats(dims, step.conv.output),
+            };
+            4 * (input + output) + step.fast.scratch_bytes(dims, threads)
+        });
+        let weights: usize = self.steps.iter().map(|s| s.fast.weight_bytes()).sum();
+        (layers.max().unwrap_or(0) + weights) as u64
     }
 }
 

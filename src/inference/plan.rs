@@ -1,7 +1,6 @@
 //! What a run would need, before it starts.
 
 use super::network::Network;
-use crate::kernels::Planes;
 
 /// Memory and work of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,12 +21,10 @@ impl RunPlan {
         grid_voxels: usize,
         scan_voxels: usize,
     ) -> Self {
-        let pad = network.reach();
-        // Two blocks of activations, the conformed values twice (with their sorted copy for
+        // The network's own memory, the conformed values twice (with their sorted copy for
         // quantiles), the scan's values, and labels on both grids.
-        let floats =
-            Planes::floats(dims, network.channels_alive(), pad) + 2 * grid_voxels + scan_voxels;
-        let needed = floats as u64 * 4 + (grid_voxels + scan_voxels) as u64;
+        let floats = 2 * grid_voxels + scan_voxels;
+        let needed = network.bytes(dims) + floats as u64 * 4 + (grid_voxels + scan_voxels) as u64;
         Self {
             needed_bytes: needed,
             flops: network.flops(dims),

@@ -11,7 +11,7 @@ use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::{Error, candle_executor, largest_component, predict};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
-use crate::kernels::{Instructions, Planes, conv3d, conv3d_argmax, instance_norm};
+use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
 use crate::model::{Crop, OutputKind, VerifiedPackage};
 use crate::study::Issue;
 use crate::task::{Cancelled, Task};
@@ -416,32 +416,56 @@ fn native(
     task: &Task,
 ) -> Result<Vec<u8>, Error> {
     let instructions = Instructions::detect();
-    let pad = network.reach();
-    let rows = dims[0] * dims[1];
-    let mut input = Planes::from_channels(&values, dims, 1, pad);
-    drop(values);
-    let mut output = Planes::zeros([0, 0, 0], 0, pad);
+    let mut input = Blocked::plain(values, dims, 1);
+    let mut spare: Option<Blocked> = None;
+    // A norm and its activation wait for the next convolution to read through them.
+    let mut norm: Option<(Vec<f32>, Vec<f32>, Activation)> = None;
     let count = network.steps().len();
-    let row_done = || {
-        task.advance(1);
-        !task.is_cancelled()
-    };
+    let goes_on = || !task.is_cancelled();
+    task.begin("Layers", count);
     for (n, step) in network.steps().iter().enumerate() {
-        task.begin(&format!("Layer {} of {count}", n + 1), rows);
+        let prologue = norm.as_ref().map(|(scale, offset, activation)| Prologue {
+            scale,
+            offset,
+            activation: *activation,
+        });
         if n + 1 == count {
-            return conv3d_argmax(&step.conv, &input, instructions, &row_done)
-                .map_err(|_| Cancelled.into());
+            let mut labels = vec![0; dims.iter().product()];
+            step.fast
+                .run_argmax(input.view(), prologue, &mut labels, instructions, &goes_on)
+                .map_err(|_| Cancelled)?;
+            task.report(count, count);
+            return Ok(labels);
         }
-        if output.dims() != dims || output.channels() != step.conv.output {
-            // The old block goes before the new one comes.
-            drop(output);
-            output = Planes::zeros(dims, step.conv.output, pad);
-        }
-        conv3d(&step.conv, &input, &mut output, instructions, &row_done).map_err(|_| Cancelled)?;
-        if let Some((epsilon, activation)) = step.norm {
-            instance_norm(&mut output, epsilon, activation);
-        }
-        std::mem::swap(&mut input, &mut output);
+        let mut output = spare
+            .take()
+            .filter(|b| b.channels() == step.conv.output)
+            .unwrap_or_else(|| Blocked::zeros(dims, step.conv.output));
+        let epilogue = Epilogue {
+            residual: None,
+            activation: step.conv.activation,
+            moments: step.norm.is_some(),
+        };
+        let moments = step
+            .fast
+            .run(
+                input.view(),
+                prologue,
+                output.view_mut(),
+                &epilogue,
+                instructions,
+                &goes_on,
+            )
+            .map_err(|_| Cancelled)?;
+        norm = match (moments, step.norm) {
+            (Some(moments), Some((epsilon, activation))) => {
+                let (scale, offset) = moments.norm(epsilon, &[], &[]);
+                Some((scale, offset, activation))
+            }
+            _ => None,
+        };
+        spare = Some(std::mem::replace(&mut input, output)).filter(|b| b.view().lanes() > 1);
+        task.report(n + 1, count);
     }
     Err(Error::Network("it has no layers".to_owned()))
 }

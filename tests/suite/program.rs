@@ -121,7 +121,7 @@ fn see(display: &str, what: &str, wanted: impl Fn(&[u8], usize) -> bool) -> Vec<
     }
 }
 
-/// Pixels of the large view's middle that are brighter than the window's own greys.
+/// Pixels of the large view's middle that are brighter than the window itself.
 fn bright(pixels: &[u8], width: usize) -> usize {
     let rows = pixels.chunks(width).skip(250).take(200);
     rows.map(|row| row[300..500].iter().filter(|p| **p > 90).count())
