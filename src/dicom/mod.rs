@@ -20,6 +20,7 @@ mod parse;
 mod pixels;
 mod read_segmentation;
 mod scan;
+mod segmentation_pixels;
 mod spacing;
 mod stacks;
 mod syntax;

@@ -214,6 +214,8 @@ impl Model {
         } else {
             resample_labels(&map, &volume.geometry, task)?
         };
+        let mut map = map;
+        clear_empty_slices(&mut map, volume);
         clock.lap("way back");
         let mut issues = volume.issues.clone();
         for reason in amber {
@@ -393,6 +395,19 @@ fn fits(needed_bytes: u64, settings: &Settings) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// Where the scanner sent no image there is nothing to find.
+fn clear_empty_slices(map: &mut LabelMap, volume: &Volume) {
+    if volume.source.images.is_empty() {
+        return;
+    }
+    let [ni, nj, _] = volume.geometry.dims();
+    for (k, slice) in map.labels.chunks_mut(ni * nj).enumerate() {
+        if volume.source.image(k).is_none() {
+            slice.fill(0);
+        }
+    }
 }
 
 /// Labels of a box of values, `[k][j][i]`.

@@ -127,9 +127,9 @@ impl Builder {
         name
     }
 
-    fn affine(&mut self, channels: usize) -> Option<Affine> {
+    fn affine(&mut self, channels: usize) -> Affine {
         let (scale, shift) = (self.weight(&[channels], 1.0), self.weight(&[channels], 1.0));
-        Some(Affine { scale, shift })
+        Affine { scale, shift }
     }
 
     fn conv(&mut self, from: usize, [ci, co]: [usize; 2], kernel: usize, stride: usize) -> usize {
@@ -150,7 +150,7 @@ impl Builder {
         let affine = self.affine(channels);
         let op = Op::InstanceNorm {
             epsilon: 1e-5,
-            affine,
+            affine: Some(affine),
         };
         self.graph.push(op, &[from])
     }
@@ -167,7 +167,7 @@ impl Builder {
             epsilon: 1e-5,
             mean: self.weight(&[channels], 1.0),
             variance,
-            affine: self.affine(channels),
+            affine: Some(self.affine(channels)),
         };
         self.graph.push(op, &[from])
     }
@@ -247,7 +247,7 @@ fn residual(seed: u32) -> Program {
         let op = Op::GroupNorm {
             groups: 8,
             epsilon: 1e-5,
-            affine,
+            affine: Some(affine),
         };
         x = b.graph.push(op, &[x]);
         x = b.graph.push(Op::Relu, &[x]);

@@ -402,7 +402,9 @@ fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
     let per = folded.len() / output;
     bias.resize(output, 0.0);
     for (co, weights) in folded.chunks_mut(per).enumerate() {
-        weights.iter_mut().for_each(|w| *w *= scale[co]);
+        for weight in weights {
+            *weight *= scale[co];
+        }
         bias[co] = bias[co] * scale[co] + offset[co];
     }
     Some(Conv::new(shape, &folded, &bias, Method::Auto))

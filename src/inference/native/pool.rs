@@ -19,13 +19,12 @@ impl Pool {
             .filter(|(_, b)| b.capacity() >= floats && b.capacity() / 4 <= floats)
             .min_by_key(|(_, b)| b.capacity())
             .map(|(n, _)| n);
-        let mut buffer = match fitting {
-            Some(n) => self.free.swap_remove(n),
-            None => {
-                let largest = (0..self.free.len()).max_by_key(|n| self.free[*n].capacity());
-                largest.map(|n| self.free.swap_remove(n));
-                Vec::with_capacity(floats)
-            }
+        let mut buffer = if let Some(n) = fitting {
+            self.free.swap_remove(n)
+        } else {
+            let largest = (0..self.free.len()).max_by_key(|n| self.free[*n].capacity());
+            largest.map(|n| self.free.swap_remove(n));
+            Vec::with_capacity(floats)
         };
         buffer.resize(floats, 0.0);
         buffer

@@ -620,7 +620,7 @@ mod tests {
                         op: Op::Relu,
                         from: vec![],
                     },
-                )
+                );
             },
             "0 values",
         );
