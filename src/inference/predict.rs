@@ -70,22 +70,26 @@ pub fn plan(
         .map_err(|e| with_rest(e, around, available_bytes))?;
     let per_run = members[0].flops(&procedure.windows.patch_size)?;
     Ok(RunPlan {
-        needed_bytes: around + stream.bytes,
+        needed_bytes: needed_bytes(members, procedure, &grids, around + stream.bytes),
         flops: per_run * stream.network_runs as f64,
         dims: grids.network,
     })
 }
 
-/// Memory beside the sums of logits: networks, and the image on both grids.
+/// Memory beside the sums of logits while the networks run: they themselves, one's activations,
+/// and the prepared image.
 fn around_bytes(members: &[Native], procedure: &Procedure, grids: &Grids) -> Result<u64, Error> {
     let patch = &procedure.windows.patch_size;
     let weights: u64 = members.iter().map(Native::weight_bytes).sum();
     let activations = members[0].bytes(patch)? - members[0].weight_bytes();
-    let voxels = |dims: [usize; 3]| dims.iter().product::<usize>() as u64;
-    // The scan's values, the cropped copy in transposed order, and the resampled image with what
-    // the spline holds.
-    let images = 4 * (2 * voxels(grids.before_crop) + 3 * voxels(grids.network));
-    Ok(weights + activations + images)
+    Ok(weights + activations + grids.image_bytes(procedure.input_channels))
+}
+
+/// Most that the run holds: while preparing (networks are loaded already), or while predicting.
+fn needed_bytes(members: &[Native], procedure: &Procedure, grids: &Grids, predicting: u64) -> u64 {
+    let weights: u64 = members.iter().map(Native::weight_bytes).sum();
+    let preparing = weights + grids.prepare_bytes(&procedure.preprocessing);
+    predicting.max(preparing)
 }
 
 /// Labels on the conformed grid, `[k][j][i]`, and what was computed.
@@ -109,6 +113,12 @@ pub fn run(
         )));
     }
     let plan = plan(members, manifest, &conformed.geometry, available_bytes)?;
+    if plan.needed_bytes > available_bytes {
+        return Err(Error::Memory {
+            needed_bytes: plan.needed_bytes,
+            available_bytes,
+        });
+    }
     let dims = kji(conformed.geometry.dims());
     let image = Image::new(1, dims, std::mem::take(&mut conformed.values)).map_err(error)?;
     let spacing = kji(conformed.geometry.spacing_mm());

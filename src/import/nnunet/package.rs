@@ -49,6 +49,12 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
                 .to_owned(),
         );
     }
+    if !trained.trainer_is_known() {
+        limits.push(format!(
+            "{} is not one of nnU-Net's own trainers: it may have changed the network or the preparation in ways that its files do not tell. Compare with its own predictions.",
+            trained.trainer
+        ));
+    }
     let manifest = Manifest {
         shape: MANIFEST_SHAPE.to_owned(),
         id: word(&format!(
