@@ -147,6 +147,19 @@ pub enum Event {
         /// Numbers by label.
         statistics: Vec<LabelStatistics>,
     },
+    /// A model shows what it has found so far.
+    Provisional {
+        /// The job.
+        job: JobId,
+        /// Input.
+        volume: VolumeId,
+        /// How far it is, in words.
+        stage: String,
+        /// What is known.
+        segmentation: Arc<Segmentation>,
+        /// Numbers by label.
+        statistics: Vec<LabelStatistics>,
+    },
     /// Results were written.
     Exported {
         /// The job.

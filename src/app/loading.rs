@@ -234,6 +234,7 @@ impl App {
             .is_some_and(|results| results.volume != open.id)
         {
             self.results = None;
+            self.replaced = None;
         }
         self.workspace.show(open);
         self.ask_estimate();

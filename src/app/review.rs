@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::VolumeId;
+use super::{JobId, VolumeId};
 use crate::findings::{ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
@@ -41,6 +41,8 @@ pub struct Results {
     pub review: ReviewState,
     /// Written to disk already.
     pub exported: bool,
+    /// Still being computed: the run and how far it is. Neither kept nor reviewed.
+    pub provisional: Option<(JobId, String)>,
 }
 
 impl Results {
@@ -51,6 +53,9 @@ impl Results {
 
     /// The mark that stays on the group.
     pub const fn badge(&self) -> &'static str {
+        if self.provisional.is_some() {
+            return "AI – provisional";
+        }
         match self.review {
             ReviewState::NotReviewed => "AI – not reviewed",
             ReviewState::Accepted => "AI – accepted",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::state::file_name;
-use super::{Action, App, Dialog, JobKind, Notice, Overlay, Results, SeriesKey, VolumeId};
+use super::{Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, SeriesKey, VolumeId};
 use crate::findings::{ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
@@ -60,6 +60,9 @@ impl App {
     ) {
         let revision = self.fresh_id();
         let review = segmentation.review;
+        let before = self.results.take();
+        let refined = before.filter(|r| r.provisional.is_some() && r.volume == volume);
+        self.replaced = None;
         let largest = statistics
             .iter()
             .max_by(|a, b| a.volume_ml.total_cmp(&b.volume_ml))
@@ -69,17 +72,68 @@ impl App {
             revision,
             segmentation,
             statistics,
-            overlay: Overlay::default(),
+            // Whoever watched the mask grow has chosen already what to look at.
+            overlay: refined
+                .as_ref()
+                .map_or_else(Overlay::default, |r| r.overlay.clone()),
             review,
             exported: false,
+            provisional: None,
         });
-        if let Some(lps) = largest {
+        if let (Some(lps), None) = (largest, refined) {
             self.workspace.set_crosshair(lps);
         }
     }
 
+    /// Shows a mask that is still being computed, in place of the one before it.
+    pub(super) fn show_provisional(
+        &mut self,
+        job: JobId,
+        volume: VolumeId,
+        stage: String,
+        segmentation: Arc<Segmentation>,
+        statistics: Vec<LabelStatistics>,
+    ) {
+        let runs = self
+            .jobs
+            .iter()
+            .any(|j| j.id == job && !j.task.is_cancelled());
+        let open = self.workspace.open.as_ref().is_some_and(|o| o.id == volume);
+        if !runs || !open {
+            return;
+        }
+        let revision = self.fresh_id();
+        let before = self.results.take();
+        let overlay = match &before {
+            Some(r) if r.provisional.is_some() => r.overlay.clone(),
+            _ => Overlay::default(),
+        };
+        if before.as_ref().is_some_and(|r| r.provisional.is_none()) {
+            self.replaced = before;
+        }
+        self.results = Some(Results {
+            volume,
+            revision,
+            segmentation,
+            statistics,
+            overlay,
+            review: ReviewState::NotReviewed,
+            exported: false,
+            provisional: Some((job, stage)),
+        });
+    }
+
+    /// A run that did not end leaves the result before it.
+    pub(super) fn drop_provisional(&mut self, job: JobId) {
+        let shows = |r: &Results| r.provisional.as_ref().is_some_and(|(from, _)| *from == job);
+        if self.results.as_ref().is_some_and(shows) {
+            let open = self.workspace.open.as_ref().map(|o| o.id);
+            self.results = self.replaced.take().filter(|r| Some(r.volume) == open);
+        }
+    }
+
     pub(super) fn review(&mut self, state: ReviewState) {
-        let Some(results) = &mut self.results else {
+        let Some(results) = self.results.as_mut().filter(|r| r.provisional.is_none()) else {
             return;
         };
         results.review = if results.review == state {

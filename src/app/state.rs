@@ -68,6 +68,8 @@ pub struct App {
     pub batch: BatchState,
     /// Settings.
     pub settings: Settings,
+    /// What a provisional result has replaced.
+    pub(super) replaced: Option<Results>,
     /// The stack that loads, until its last voxel is there.
     pub(super) pending: Option<Pending>,
     /// A segmentation that was opened together with images: drawn when they are there.
@@ -215,8 +217,14 @@ impl App {
             Command::AcceptResult => self.review(ReviewState::Accepted),
             Command::RejectResult => self.review(ReviewState::Rejected),
             Command::Export => {
-                if self.results.is_some() {
+                let still = self.results.as_ref().map(|r| r.provisional.is_some());
+                if still == Some(false) {
                     self.ask(AskFor::ExportFolder);
+                } else if still == Some(true) {
+                    self.notices.push(Notice::info(
+                        "Not saved yet",
+                        "The mask on screen is still being computed. Save it when the run has ended.",
+                    ));
                 } else {
                     self.notices
                         .push(Notice::info("Nothing to save yet", "Run a model first."));
@@ -319,6 +327,13 @@ impl App {
                 }
                 self.ask_estimate();
             }
+            Event::Provisional {
+                job,
+                volume,
+                stage,
+                segmentation,
+                statistics,
+            } => self.show_provisional(job, volume, stage, segmentation, statistics),
             Event::Exported { job, folder, files } => {
                 self.finish(job);
                 if let Some(results) = &mut self.results {
@@ -370,12 +385,14 @@ impl App {
             Event::Failed { job, notice } => {
                 if let Some(job) = job {
                     self.drop_loading(job);
+                    self.drop_provisional(job);
                     self.finish(job);
                 }
                 self.notices.push(notice);
             }
             Event::Cancelled(job) => {
                 self.drop_loading(job);
+                self.drop_provisional(job);
                 self.finish(job);
             }
             Event::Notice(notice) => self.notices.push(notice),

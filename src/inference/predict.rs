@@ -8,8 +8,8 @@ use super::conform::Conformed;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
 use super::procedure::{
-    Accumulator, Error as ProcedureError, Grids, Image, NetworkError, PatchNetwork, Procedure,
-    plan_stream, predict_streamed, prepare,
+    Accumulator, Error as ProcedureError, Grids, Image, Labels, NetworkError, PatchNetwork,
+    Procedure, plan_stream, predict_streamed, prepare,
 };
 use super::tensor::{Array, Program};
 use crate::geometry::VolumeGeometry;
@@ -92,6 +92,9 @@ fn needed_bytes(members: &[Native], procedure: &Procedure, grids: &Grids, predic
     predicting.max(preparing)
 }
 
+/// Shown what is known so far: the stage in words, and labels on the conformed grid, `[k][j][i]`.
+pub type Seen<'a> = dyn FnMut(&str, &[u8]) + 'a;
+
 /// Labels on the conformed grid, `[k][j][i]`, and what was computed.
 ///
 /// # Errors
@@ -102,6 +105,7 @@ pub fn run(
     conformed: &mut Conformed,
     available_bytes: u64,
     lap: &mut dyn FnMut(&str),
+    seen: &mut Seen<'_>,
     task: &Task,
 ) -> Result<(Vec<u8>, RunPlan), Error> {
     let (graph, procedure) = graph_and_procedure(manifest)?;
@@ -143,6 +147,7 @@ pub fn run(
         ]
         .concat(),
         workspace: Workspace::default(),
+        seen,
         task,
     };
     debug_assert_eq!(folds.shape.len(), axes + 2);
@@ -158,6 +163,7 @@ struct Folds<'a> {
     /// `[1, channels, …patch]`.
     shape: Vec<usize>,
     workspace: Workspace,
+    seen: &'a mut Seen<'a>,
     task: &'a Task,
 }
 
@@ -172,6 +178,10 @@ impl PatchNetwork for Folds<'_> {
         let results = self.members[fold].run(&input, &mut self.workspace, self.task)?;
         take(0, &results[0].values);
         Ok(())
+    }
+
+    fn seen(&mut self, labels: &Labels) {
+        (self.seen)("Being computed", &labels.data);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A model on a volume, from conforming to the patient's grid.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::conform::{Conformed, conform, target};
 use super::envelope::envelope_issues;
@@ -11,6 +11,7 @@ use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::{Error, candle_executor, largest_component, predict};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
+use crate::geometry::VolumeGeometry;
 use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
 use crate::model::{Crop, OutputKind, VerifiedPackage};
 use crate::study::Issue;
@@ -27,6 +28,25 @@ pub enum Executor {
     Candle,
 }
 
+/// A mask that is still being computed.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// How far the run is, in words.
+    pub stage: String,
+    /// On the volume's own grid; not yet cleaned up.
+    pub segmentation: Segmentation,
+}
+
+/// Who wants to see a mask before the run ends.
+#[derive(Clone)]
+pub struct Watch(pub Arc<dyn Fn(Preview) + Send + Sync>);
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
 /// What a caller decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,6 +56,8 @@ pub struct Settings {
     pub available_bytes: u64,
     /// Start, RFC 3339, for the record.
     pub started: String,
+    /// Sees masks that are still being computed.
+    pub watch: Option<Watch>,
 }
 
 /// A model ready to run, with the model that finds its box, if it needs one.
@@ -169,6 +191,11 @@ impl Model {
         fits((3 * grid + 2 * scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
         clock.lap("conform");
+        let back = WayBack {
+            geometry: conformed.geometry.clone(),
+            untouched: conformed.untouched,
+            volume,
+        };
         let (mut labels, plan) = match &self.body {
             Body::Layers { network, region } => {
                 let region = region.as_deref();
@@ -188,6 +215,7 @@ impl Model {
                 &mut conformed,
                 settings.available_bytes,
                 &mut |phase| clock.lap(phase),
+                &mut self.previews(&back, settings, task),
                 task,
             )?,
         };
@@ -202,20 +230,7 @@ impl Model {
             }
         }
         clock.lap("components");
-        let map = LabelMap {
-            geometry: conformed.geometry.clone(),
-            labels,
-        };
-        let map = if conformed.untouched {
-            LabelMap {
-                geometry: volume.geometry.clone(),
-                ..map
-            }
-        } else {
-            resample_labels(&map, &volume.geometry, task)?
-        };
-        let mut map = map;
-        clear_empty_slices(&mut map, volume);
+        let map = back.take(labels, task)?;
         clock.lap("way back");
         let mut issues = volume.issues.clone();
         for reason in amber {
@@ -233,6 +248,44 @@ impl Model {
             review: ReviewState::NotReviewed,
         };
         Ok(Found { segmentation, plan })
+    }
+
+    /// Shows what is known so far, now and then: it must not slow the run.
+    fn previews<'a>(
+        &'a self,
+        back: &'a WayBack<'a>,
+        settings: &'a Settings,
+        task: &'a Task,
+    ) -> impl FnMut(&str, &[u8]) + 'a {
+        let mut shown: Option<(String, Instant)> = None;
+        let mut pause = Duration::from_millis(1500);
+        move |stage: &str, labels: &[u8]| {
+            let Some(Watch(watch)) = &settings.watch else {
+                return;
+            };
+            let due = shown
+                .as_ref()
+                .is_none_or(|(last, at)| last != stage || at.elapsed() >= pause);
+            let start = Instant::now();
+            // The result brings back what an interrupted preview does not show.
+            let Some(map) = due.then(|| back.take(labels.to_vec(), task).ok()).flatten() else {
+                return;
+            };
+            watch(Preview {
+                stage: stage.to_owned(),
+                segmentation: Segmentation {
+                    map,
+                    segments: self.segments(),
+                    algorithm: AlgorithmType::Automatic,
+                    source: back.volume.source.clone(),
+                    provenance: self.provenance(back.volume, settings, [0; 3], Clock::default()),
+                    issues: back.volume.issues.clone(),
+                    review: ReviewState::NotReviewed,
+                },
+            });
+            pause = pause.max(20 * start.elapsed());
+            shown = Some((stage.to_owned(), Instant::now()));
+        }
     }
 
     /// Layers over the model's box of the conformed grid.
@@ -395,6 +448,29 @@ fn fits(needed_bytes: u64, settings: &Settings) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// From the grid that is computed to the volume's own.
+struct WayBack<'a> {
+    geometry: VolumeGeometry,
+    untouched: bool,
+    volume: &'a Volume,
+}
+
+impl WayBack<'_> {
+    fn take(&self, labels: Vec<u8>, task: &Task) -> Result<LabelMap, Cancelled> {
+        let geometry = if self.untouched {
+            self.volume.geometry.clone()
+        } else {
+            self.geometry.clone()
+        };
+        let mut map = LabelMap { geometry, labels };
+        if !self.untouched {
+            map = resample_labels(&map, &self.volume.geometry, task)?;
+        }
+        clear_empty_slices(&mut map, self.volume);
+        Ok(map)
+    }
 }
 
 /// Where the scanner sent no image there is nothing to find.

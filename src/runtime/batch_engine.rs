@@ -91,7 +91,7 @@ impl Engine for LocalEngine {
     }
 
     fn segment(&self, volume: &Volume, task: &Task) -> Result<Segmentation, Failure> {
-        match self.model.run(volume, task) {
+        match self.model.run(volume, None, task) {
             Ok((segmentation, _)) => Ok(segmentation),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),

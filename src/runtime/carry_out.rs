@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::home::Home;
-use super::jobs::{Jobs, Stop, Wake};
+use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
 use super::{clock, dialogs, models, results};
-use crate::app::{Action, Event, Notice, NoticeLevel, SeriesKey, Settings};
+use crate::app::{Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, VolumeId};
 use crate::audit::{self, AuditEvent, ParticipantObject};
 use crate::dicom;
-use crate::volume::Volume;
+use crate::inference::Watch;
+use crate::volume::{Volume, label_statistics};
 
 /// The working side of the window.
 pub struct Runtime {
@@ -199,8 +200,10 @@ impl Runtime {
                 task,
             } => {
                 let home = self.home.clone();
-                self.jobs.spawn("model", Some(job), move |_| {
-                    let (segmentation, statistics) = models::run(&home, &model, &data, &task)?;
+                self.jobs.spawn("model", Some(job), move |outbox| {
+                    let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
+                    let (segmentation, statistics) =
+                        models::run(&home, &model, &data, watch, &task)?;
                     let segmentation = Arc::new(segmentation);
                     Ok(Some(Event::Segmented {
                         job,
@@ -275,6 +278,20 @@ impl Runtime {
             Action::Quit => {}
         }
     }
+}
+
+/// Sends what a run has found so far to the window.
+fn watch(job: JobId, volume: VolumeId, data: Arc<Volume>, outbox: Outbox) -> Watch {
+    Watch(Arc::new(move |preview| {
+        let statistics = label_statistics(&data, &preview.segmentation.map);
+        outbox.send(Event::Provisional {
+            job,
+            volume,
+            stage: preview.stage,
+            segmentation: Arc::new(preview.segmentation),
+            statistics,
+        });
+    }))
 }
 
 /// The event of an action: which study, how much, with what. No names.

@@ -10,7 +10,7 @@ use super::jobs::Stop;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
 use crate::findings::Segmentation;
 use crate::import;
-use crate::inference::{self, Executor, Model, Settings, device_name, envelope_issues};
+use crate::inference::{self, Executor, Model, Settings, Watch, device_name, envelope_issues};
 use crate::kernels::{Instructions, fma_peak_gflops};
 use crate::model::{self, Manifest, Registry};
 use crate::task::{Cancelled, Task};
@@ -91,9 +91,11 @@ impl LoadedModel {
     pub fn run(
         &self,
         volume: &Volume,
+        watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
         let settings = Settings {
+            watch,
             executor: Executor::Native,
             available_bytes: available_bytes(),
             started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
@@ -196,9 +198,11 @@ pub(super) fn run(
     home: &Home,
     model: &str,
     volume: &Volume,
+    watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
-    let ended = LoadedModel::open(home, model).and_then(|loaded| loaded.run(volume, task));
+    let ended =
+        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volume, Some(watch), task));
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,
         error => failed(

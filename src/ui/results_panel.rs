@@ -187,13 +187,21 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
             made.model_version
         ),
     );
+    if let Some((_, stage)) = &results.provisional {
+        icon_line_ui(
+            ui,
+            icons::INFO,
+            theme::DOUBT,
+            &format!("{stage}: mask and volumes change until the run has ended."),
+        );
+    }
     let present: Vec<_> = results
         .segmentation
         .segments
         .iter()
         .filter_map(|segment| Some((segment, results.of(segment.label)?)))
         .collect();
-    if present.is_empty() {
+    if present.is_empty() && results.provisional.is_none() {
         icon_line_ui(
             ui,
             icons::INFO,
@@ -264,6 +272,9 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
                 ui.end_row();
             }
         });
+    if results.provisional.is_some() {
+        return;
+    }
     ui.add_space(2.0);
     ui.horizontal(|ui| {
         let accepted = results.review == ReviewState::Accepted;

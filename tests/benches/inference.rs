@@ -83,6 +83,7 @@ fn subcortical(peak: f64) {
         executor: Executor::Native,
         available_bytes: u64::MAX,
         started: String::new(),
+        watch: None,
     };
     let found = model.run(&volume, &settings, &task).expect("it fits");
     for (phase, secs) in &found.segmentation.provenance.elapsed_secs {

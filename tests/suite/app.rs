@@ -210,9 +210,66 @@ fn results_of_a_series_that_is_no_longer_open_are_dropped() {
 }
 
 #[test]
-fn a_run_without_enough_memory_is_refused_with_the_numbers() {
+fn a_provisional_mask_is_neither_kept_nor_reviewed_and_leaves_with_its_run() {
     let (mut app, volume) = with_ramp();
-    let model = negatoscope::app::ModelSummary {
+    let data = ramp();
+    let segmentation = Arc::new(cube_in(&data));
+    let statistics = label_statistics(&data, &segmentation.map);
+    let finished = Event::Segmented {
+        job: negatoscope::app::JobId(77),
+        volume,
+        segmentation: Arc::clone(&segmentation),
+        statistics: statistics.clone(),
+    };
+    app.on_event(finished.clone());
+    app.apply(Command::AcceptResult);
+    app.on_event(Event::Models(vec![summary()]));
+    app.on_event(Event::Estimated {
+        model: "m@1".to_owned(),
+        volume,
+        estimate: Ok(enough()),
+    });
+    app.apply(Command::RunModel);
+    let job = app.jobs[0].id;
+    let provisional = |job| Event::Provisional {
+        job,
+        volume,
+        stage: "Being computed".to_owned(),
+        segmentation: Arc::clone(&segmentation),
+        statistics: statistics.clone(),
+    };
+    app.on_event(provisional(negatoscope::app::JobId(78)));
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – accepted");
+    app.on_event(provisional(job));
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – provisional");
+    app.take_actions();
+    app.apply(Command::AcceptResult);
+    app.apply(Command::Export);
+    let results = app.results.as_ref().unwrap();
+    assert_eq!(results.badge(), "AI – provisional");
+    assert_eq!(
+        results.review,
+        negatoscope::findings::ReviewState::NotReviewed
+    );
+    assert!(app.take_actions().is_empty());
+    assert_eq!(app.notices.last().unwrap().title, "Not saved yet");
+    // What is chosen to be seen stays as the mask is refined, and when it is final.
+    app.apply(Command::SetSegmentVisible {
+        label: 1,
+        visible: false,
+    });
+    app.on_event(provisional(job));
+    assert!(app.results.as_ref().unwrap().overlay.hidden[1]);
+    // A run that is stopped leaves what was there before it; a late preview changes nothing.
+    app.on_event(Event::Cancelled(job));
+    app.on_event(provisional(job));
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – accepted");
+    app.on_event(finished);
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – not reviewed");
+}
+
+fn summary() -> negatoscope::app::ModelSummary {
+    negatoscope::app::ModelSummary {
         key: "m@1".to_owned(),
         name: "M".to_owned(),
         version: "1".to_owned(),
@@ -222,16 +279,29 @@ fn a_run_without_enough_memory_is_refused_with_the_numbers() {
         modality: "CT".to_owned(),
         segments: 1,
         bundled: true,
-    };
-    app.on_event(Event::Models(vec![model]));
-    app.take_actions();
-    let estimate = negatoscope::app::RunEstimate {
+    }
+}
+
+fn enough() -> negatoscope::app::RunEstimate {
+    negatoscope::app::RunEstimate {
         traffic: negatoscope::app::Traffic::Green,
         reasons: vec![],
-        needed_bytes: 5_100_000_000,
-        available_bytes: 3_200_000_000,
+        needed_bytes: 1,
+        available_bytes: 2,
         seconds: None,
         device: "cpu".to_owned(),
+    }
+}
+
+#[test]
+fn a_run_without_enough_memory_is_refused_with_the_numbers() {
+    let (mut app, volume) = with_ramp();
+    app.on_event(Event::Models(vec![summary()]));
+    app.take_actions();
+    let estimate = negatoscope::app::RunEstimate {
+        needed_bytes: 5_100_000_000,
+        available_bytes: 3_200_000_000,
+        ..enough()
     };
     app.on_event(Event::Estimated {
         model: "m@1".to_owned(),

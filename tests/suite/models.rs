@@ -15,6 +15,7 @@ fn settings(executor: Executor) -> Settings {
         executor,
         available_bytes: u64::MAX,
         started: "2026-01-01T00:00:00Z".to_owned(),
+        watch: None,
     }
 }
 

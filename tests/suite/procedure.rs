@@ -607,6 +607,36 @@ fn plain(prepared: &Prepared, procedure: &Procedure, toy: &mut Toy) -> Image {
     .unwrap()
 }
 
+/// A network whose result is watched, over an earlier pass of nothing but label 200.
+struct Watched<'a> {
+    toy: &'a mut Toy,
+    dims: [usize; 3],
+    shown: Vec<Vec<u8>>,
+}
+
+impl PatchNetwork for Watched<'_> {
+    fn run(
+        &mut self,
+        fold: usize,
+        patch: &[f32],
+        take: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), NetworkError> {
+        self.toy.run(fold, patch, take)
+    }
+
+    fn earlier(&mut self) -> Option<Labels> {
+        let data = vec![200; self.dims.iter().product()];
+        Some(Labels {
+            dims: self.dims,
+            data,
+        })
+    }
+
+    fn seen(&mut self, labels: &Labels) {
+        self.shown.push(labels.data.clone());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -652,6 +682,15 @@ proptest! {
             let parts = pool.install(|| predict(&mut toy, accumulator, least));
             toy.in_parts = false;
             prop_assert_eq!(&whole, &parts);
+
+            // On top of an earlier pass the mask grows in place, and ends as the same.
+            let plan = plan_stream(&prepared.grids, &procedure, case.folds, accumulator, least).unwrap();
+            let mut watched = Watched { toy: &mut toy, dims: whole.dims, shown: Vec::new() };
+            let over = predict_streamed(&prepared, &procedure, &plan, &mut watched, &Task::new()).unwrap();
+            prop_assert_eq!(&whole, &over);
+            prop_assert_eq!(watched.shown.last(), Some(&whole.data));
+            let unlike = |shown: &Vec<u8>| shown.iter().zip(&whole.data).filter(|(a, b)| a != b).count();
+            prop_assert!(watched.shown.iter().map(unlike).is_sorted_by(|a, b| a >= b));
         }
     }
 }

@@ -38,6 +38,15 @@ pub trait PatchNetwork {
         patch: &[f32],
         take: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), NetworkError>;
+
+    /// Labels of an earlier, coarser pass on the reader's grid: what [`PatchNetwork::seen`] shows
+    /// where this pass has not come yet. The result does not depend on them.
+    fn earlier(&mut self) -> Option<Labels> {
+        None
+    }
+
+    /// Sees the reader's grid whenever more voxels have got their labels.
+    fn seen(&mut self, _labels: &Labels) {}
 }
 
 /// Labels of the reader's grid for a prepared image (`predict_logits_from_preprocessed_data` and
@@ -112,6 +121,9 @@ fn run<E: Element>(
         sum: Vec::new(),
     };
     let mut out = Target::new(&plan.route);
+    if let Some(earlier) = network.earlier() {
+        out.begin_with(&earlier, &plan.sweeps)?;
+    }
     task.begin("Predicting", plan.network_runs);
     for sweep in &plan.sweeps {
         let [z, y, x] = &sweep.along;
@@ -134,6 +146,7 @@ fn run<E: Element>(
                 }
                 borders.keep(&region, &pieces);
                 pieces.drop_finished(&region);
+                network.seen(&out.labels);
             }
         }
     }
@@ -377,6 +390,30 @@ impl<'a> Target<'a> {
             },
             route,
         }
+    }
+
+    /// Fills the voxels that will be written with an earlier pass' labels.
+    fn begin_with(&mut self, earlier: &Labels, sweeps: &[Sweep]) -> Result<(), Error> {
+        if earlier.dims != self.labels.dims || earlier.data.len() != self.labels.data.len() {
+            return Err(Error::Mismatch(format!(
+                "labels of an earlier pass on {:?} voxels, the image has {:?}",
+                earlier.dims, self.labels.dims
+            )));
+        }
+        let [sz, sy, sx] = self.route.strides;
+        for sweep in sweeps {
+            let [z, y, x] = &sweep.out;
+            for z in z.clone() {
+                for y in y.clone() {
+                    let row = self.route.origin as isize + z as isize * sz + y as isize * sy;
+                    for x in x.clone() {
+                        let at = (row + x as isize * sx) as usize;
+                        self.labels.data[at] = earlier.data[at];
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes rows of one output slice, `at` = `[z, first y]`; background stays as it is.
