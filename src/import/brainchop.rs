@@ -25,8 +25,8 @@ use serde_json::Value;
 
 use super::{Error, snomed};
 use crate::model::{
-    Conform, Crop, Input, Label, Layer, MANIFEST_SHAPE, Manifest, Network, Normalization, Output,
-    OutputKind, PackageFiles, VerifiedPackage, sha256_hex,
+    Conform, Crop, Envelope, Input, Label, Layer, MANIFEST_SHAPE, Manifest, Network, Normalization,
+    Output, OutputKind, PackageFiles, VerifiedPackage, sha256_hex,
 };
 use crate::study::CodedConcept;
 
@@ -283,6 +283,12 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
             training_data: "Human Connectome Project scans, by brainchop's authors (MeshNet)."
                 .to_owned(),
             modality: "MR".to_owned(),
+            envelope: Envelope {
+                body_parts: ["HEAD", "BRAIN", "SKULL"].map(str::to_owned).to_vec(),
+                // A whole head; more than 256 mm would not fit the grid.
+                extent_mm: Some([[110.0, 256.0], [130.0, 256.0], [150.0, 256.0]]),
+                values: None,
+            },
             input: Input {
                 conform: Conform::Freesurfer256,
                 normalization: one.normalization,

@@ -1,8 +1,11 @@
 //! Whether a volume is what a model is meant for.
 
-use crate::model::{Conform, Manifest};
+use crate::model::{Conform, Envelope, Manifest};
 use crate::study::Issue;
-use crate::volume::{Layout, Volume};
+use crate::volume::{Layout, Quantity, Volume};
+
+/// Values that are looked at, spread over the volume.
+const SAMPLES: usize = 100_000;
 
 /// What differs from the manifest: the first list refuses, the second only doubts.
 pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Vec<String>) {
@@ -37,7 +40,28 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
         }
         _ => {}
     }
-    let spacing = volume.geometry.spacing_mm();
+    for issue in &volume.issues {
+        match issue {
+            Issue::UnevenSpacing { .. }
+            | Issue::MissingSlices { .. }
+            | Issue::GantryTilt { .. } => amber.push(issue.to_string()),
+            Issue::RescaleMissing { .. } | Issue::RescaleInvalid { .. } => {
+                red.push(format!("{issue}: the model needs measured values"));
+            }
+            _ => {}
+        }
+    }
+    if red.is_empty() {
+        amber.extend(spacing_doubt(manifest, volume));
+        amber.extend(turned_doubt(manifest, volume));
+        amber.extend(body_part_doubt(&manifest.envelope, volume));
+        amber.extend(extent_doubt(&manifest.envelope, volume));
+        amber.extend(value_doubt(&manifest.envelope, volume));
+    }
+    (red, amber)
+}
+
+fn spacing_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
     let wanted = match &manifest.input.conform {
         Conform::Freesurfer256 => 1.0,
         // A procedure's own spacing; a 2-D one says nothing across slices.
@@ -51,19 +75,78 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
         }),
         Conform::Grid { spacing_mm, .. } => spacing_mm.iter().copied().fold(f64::MIN, f64::max),
     };
-    let coarsest = spacing.iter().copied().fold(f64::MIN, f64::max);
-    if coarsest > 2.5 * wanted {
-        amber.push(format!(
-            "{coarsest:.1} mm slices, the model was trained at {wanted:.1} mm"
+    let spacing = volume.geometry.spacing_mm();
+    let coarsest = spacing.into_iter().fold(f64::MIN, f64::max);
+    (coarsest > 2.5 * wanted).then(|| {
+        format!(
+            "{coarsest:.1} mm between slices or pixels, the model was trained at {wanted:.1} mm"
+        )
+    })
+}
+
+/// A model that takes voxels as they are stored sees an oblique scan turned.
+fn turned_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
+    if !matches!(manifest.input.conform, Conform::Stored { .. }) {
+        return None;
+    }
+    let worst = (0..3)
+        .map(|axis| {
+            let direction = volume.geometry.direction(axis).normalize().abs();
+            direction.max_element().min(1.0).acos().to_degrees()
+        })
+        .fold(0.0, f64::max);
+    (worst > 20.0).then(|| {
+        format!(
+            "the scan is turned by {worst:.0}° against the patient's axes, the model sees it turned"
+        )
+    })
+}
+
+fn body_part_doubt(envelope: &Envelope, volume: &Volume) -> Option<String> {
+    let found = volume.source.body_part.trim().to_ascii_uppercase();
+    let known = !found.is_empty() && !envelope.body_parts.is_empty();
+    (known && !envelope.body_parts.contains(&found)).then(|| {
+        format!(
+            "body part {found}, the model is for {}",
+            envelope.body_parts.join(", ")
+        )
+    })
+}
+
+fn extent_doubt(envelope: &Envelope, volume: &Volume) -> Option<String> {
+    let bounds = envelope.extent_mm?;
+    let (dims, spacing) = (volume.geometry.dims(), volume.geometry.spacing_mm());
+    let mut extent = [0, 1, 2].map(|axis| dims[axis] as f64 * spacing[axis]);
+    extent.sort_by(f64::total_cmp);
+    let outside = |(mm, [low, high]): (&f64, &[f64; 2])| mm < low || mm > high;
+    extent.iter().zip(&bounds).any(outside).then(|| {
+        let [a, b, c] = extent;
+        let [x, y, z] = bounds.map(|[low, high]| format!("{low:.0}–{high:.0}"));
+        format!("field of view {a:.0} × {b:.0} × {c:.0} mm, the model knows {x} × {y} × {z} mm")
+    })
+}
+
+fn value_doubt(envelope: &Envelope, volume: &Volume) -> Option<String> {
+    let values = envelope.values.as_ref()?;
+    let step = volume.voxels.len().div_ceil(SAMPLES).max(1);
+    let sampled: Vec<f64> = (0..volume.voxels.len())
+        .step_by(step)
+        .map(|n| f64::from(volume.value(n)))
+        .collect();
+    let inside = |v: &&f64| (values.low..=values.high).contains(*v);
+    let share = sampled.iter().filter(inside).count() as f64 / sampled.len().max(1) as f64;
+    let unit = &values.unit;
+    if share < 0.005 {
+        return Some(format!(
+            "{:.1} % of the values lie between {:.0} and {:.0} {unit}, where the model's structures are",
+            share * 100.0,
+            values.low,
+            values.high
         ));
     }
-    for issue in &volume.issues {
-        if matches!(
-            issue,
-            Issue::UnevenSpacing { .. } | Issue::MissingSlices { .. } | Issue::GantryTilt { .. }
-        ) {
-            amber.push(issue.to_string());
-        }
-    }
-    (red, amber)
+    // CT has air around or in the patient; values from 0 on are mostly HU + 1024.
+    let lowest = sampled.iter().copied().fold(f64::INFINITY, f64::min);
+    let said = volume.quantity == Quantity::Hounsfield;
+    (unit == "HU" && !said && lowest >= 0.0 && values.low < 0.0)
+        .then(|| "no value is below 0: the values are perhaps not Hounsfield units".to_owned())
 }

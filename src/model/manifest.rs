@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::envelope::Envelope;
 use super::graph::Graph;
 use super::procedure::{LabelRule, Procedure};
 use crate::study::{CodedConcept, Uid};
@@ -30,6 +31,9 @@ pub struct Manifest {
     pub training_data: String,
     /// Modality of the input, e.g. `MR`.
     pub modality: String,
+    /// What it was trained on, where that is known.
+    #[serde(default, skip_serializing_if = "Envelope::is_empty")]
+    pub envelope: Envelope,
     /// From a scan to the network.
     pub input: Input,
     /// The network.
@@ -277,6 +281,7 @@ impl Manifest {
             return Err("the id or version is no plain word".to_owned());
         }
         self.check_procedure()?;
+        self.envelope.check()?;
         let mut channels = 1;
         for (n, layer) in self.network.layers.iter().enumerate() {
             if let Layer::Conv3d {

@@ -4,6 +4,7 @@
 //! `weights.safetensors` and a `MODEL_CARD.md`. Absent on purpose: tensors, running.
 
 mod builtin;
+mod envelope;
 pub mod graph;
 mod manifest;
 pub mod monai;
@@ -11,6 +12,7 @@ mod package;
 pub mod procedure;
 mod registry;
 
+pub use envelope::{Envelope, Values};
 pub use manifest::{
     Conform, Crop, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
     OutputKind, SHAPE as MANIFEST_SHAPE,

@@ -284,6 +284,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
         limits: vec![],
         training_data: "none".to_owned(),
         modality: "MR".to_owned(),
+        envelope: negatoscope::model::Envelope::default(),
         input: Input {
             conform: Conform::Grid {
                 spacing_mm: [1.0; 3],

@@ -11,6 +11,7 @@ mod dicom_missing;
 mod dicom_read;
 mod dicom_series;
 mod engine;
+mod envelope;
 mod export;
 mod graph;
 mod models;

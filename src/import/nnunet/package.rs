@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Reader, Trained};
 use crate::import::{Error, snomed, weights};
 use crate::model::{
-    Conform, Input, Label, MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind,
-    PackageFiles, VerifiedPackage, sha256_hex,
+    Conform, Envelope, Input, Label, MANIFEST_SHAPE, Manifest, Network, Normalization, Output,
+    OutputKind, PackageFiles, Values, VerifiedPackage, sha256_hex,
 };
 use crate::study::CodedConcept;
 
@@ -68,6 +68,7 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
         limits,
         training_data: format!("{dataset}, by {}; not described further.", trained.trainer),
         modality: modality(&trained.dataset.channels).to_owned(),
+        envelope: envelope(&trained),
         input: Input {
             conform: Conform::Stored { orientation },
             normalization: Normalization::None,
@@ -122,6 +123,24 @@ fn all_folds(trained: &Trained) -> Result<Vec<u8>, Error> {
         trained.folds[fold].read(at)
     };
     Ok(weights::safetensors(&tensors, read)?)
+}
+
+/// The training scans' usual extent and, on a scale that means something, their values.
+fn envelope(trained: &Trained) -> Envelope {
+    let plans = &trained.plans;
+    let values = match plans.intensities(0) {
+        Ok(found) if modality(&trained.dataset.channels) == "CT" => Some(Values {
+            low: found.percentile_00_5,
+            high: found.percentile_99_5,
+            unit: "HU".to_owned(),
+        }),
+        _ => None,
+    };
+    Envelope {
+        body_parts: Vec::new(),
+        extent_mm: plans.median_extent_mm().map(Envelope::around_extent_mm),
+        values,
+    }
 }
 
 /// DICOM's word for what a data set's channel is called; empty when it cannot be told.

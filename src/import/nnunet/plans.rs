@@ -216,7 +216,23 @@ impl Plans {
         Ok(all)
     }
 
-    fn intensities(&self, channel: usize) -> Read<Intensities> {
+    /// Usual extent of the training scans along their axes; `None` where the plans do not say.
+    pub(super) fn median_extent_mm(&self) -> Option<[f64; 3]> {
+        let three = |name: &str| {
+            let numbers = self.json.get(name)?.as_array()?;
+            let numbers: Vec<f64> = numbers.iter().filter_map(Value::as_f64).collect();
+            <[f64; 3]>::try_from(numbers).ok()
+        };
+        let shape = three("original_median_shape_after_transp")?;
+        let spacing = three("original_median_spacing_after_transp")?;
+        let extent = [0, 1, 2].map(|axis| shape[axis] * spacing[axis]);
+        extent
+            .iter()
+            .all(|mm| *mm > 0.0 && mm.is_finite())
+            .then_some(extent)
+    }
+
+    pub(super) fn intensities(&self, channel: usize) -> Read<Intensities> {
         let root = Fields::root(&self.json);
         let name = "foreground_intensity_properties_per_channel";
         let older = "foreground_intensity_properties_by_modality";

@@ -1,0 +1,54 @@
+//! What a model was trained on, where its files say so.
+
+/// Bounds outside of which a run is doubtful. What is absent is not known and not checked.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Envelope {
+    /// Words of Body Part Examined (DICOM PS3.16, annex L), e.g. `HEAD`, `BRAIN`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub body_parts: Vec<String>,
+    /// Least and greatest extent of a scan in mm, from its shortest axis to its longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent_mm: Option<[[f64; 2]; 3]>,
+    /// Values of what the model looks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Values>,
+}
+
+/// A range of modality values.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Values {
+    /// Low end, e.g. the 0.5th percentile inside of what was labeled.
+    pub low: f64,
+    /// High end, e.g. the 99.5th percentile.
+    pub high: f64,
+    /// `HU` where the values are on a scale of that unit; empty for values without one (MR).
+    #[serde(default)]
+    pub unit: String,
+}
+
+impl Envelope {
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Extents around typical ones, by the factors of a guard that doubts only what is far off.
+    pub fn around_extent_mm(mut typical: [f64; 3]) -> [[f64; 2]; 3] {
+        typical.sort_by(f64::total_cmp);
+        typical.map(|mm| [(mm * 0.4).round(), (mm * 2.5).round()])
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let ordered = |[low, high]: [f64; 2]| low.is_finite() && high.is_finite() && low <= high;
+        let extent = self.extent_mm.is_none_or(|e| e.into_iter().all(ordered));
+        let values = self
+            .values
+            .as_ref()
+            .is_none_or(|v| ordered([v.low, v.high]));
+        if extent && values {
+            Ok(())
+        } else {
+            Err("the envelope has a range whose ends are not in order".to_owned())
+        }
+    }
+}
