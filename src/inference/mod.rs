@@ -22,7 +22,7 @@ pub use components::largest_component;
 pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
-pub use run::{Executor, Found, Model, Preview, Settings, Watch, device_name};
+pub use run::{Executor, Found, Model, Preview, Settings, Watch, device_name, forward};
 pub use tensor::{Array, Program};
 
 /// Why a model cannot be run.

@@ -486,8 +486,11 @@ fn clear_empty_slices(map: &mut LabelMap, volume: &Volume) {
     }
 }
 
-/// Labels of a box of values, `[k][j][i]`.
-fn forward(
+/// Labels of a box of prepared values, `[k][j][i]`, by layers alone.
+///
+/// # Errors
+/// [`Error::Cancelled`], or what the reference executor fails with.
+pub fn forward(
     network: &Network,
     values: Vec<f32>,
     dims: [usize; 3],

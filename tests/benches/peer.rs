@@ -1,8 +1,9 @@
-//! Our side of `peers/peers.py`: one network of nnU-Net's, run when asked.
+//! Our side of `peers/peers.py`: one network, run when asked.
 //!
-//! `cargo bench -- peer FOLDER`: FOLDER holds a result folder `model` and `x.safetensors` (`x`, one
-//! patch). Says `ready` with the figures below as JSON; then each line `run` on standard input is a
-//! run, answered by its seconds; `end` writes `ours.safetensors` (`y`) and says the peak memory.
+//! `cargo bench -- peer FOLDER`: FOLDER holds `model`, anything that can be imported, and
+//! `x.safetensors` (`x`, one patch). Says `ready` with the figures below as JSON; then each line `run`
+//! on standard input is a run, answered by its seconds; `end` writes `ours.safetensors` (`y`: logits,
+//! or the labels of a network of plain layers) and says the peak memory.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
@@ -10,29 +11,76 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use negatoscope::import::{nnunet, weights};
+use negatoscope::import::{self, weights};
 use negatoscope::inference::native::{Native, Workspace};
-use negatoscope::inference::{Array, Program};
+use negatoscope::inference::{Array, Executor, Network, Program, forward};
 use negatoscope::kernels::{Instructions, fma_peak_gflops};
+use negatoscope::model::VerifiedPackage;
 use negatoscope::task::Task;
 use safetensors::SafeTensors;
 
+/// A network with its input.
+enum Subject {
+    Graph(Native, Workspace, Array),
+    Layers(Network, Array),
+}
+
+impl Subject {
+    fn new(package: &VerifiedPackage, x: Array) -> Self {
+        let network = &package.manifest().network;
+        let Some(graph) = &network.graph else {
+            let layers = Network::new(package).expect("a network");
+            return Self::Layers(layers, x);
+        };
+        let member = network.members()[0];
+        let arrays: HashMap<String, Array> = graph
+            .tensors()
+            .iter()
+            .map(|name| {
+                let (shape, values) = package.array(&format!("{member}{name}")).expect("weights");
+                ((*name).to_owned(), Array::new(&shape, values))
+            })
+            .collect();
+        let program = Program::new(Arc::new(graph.clone()), arrays, &x.shape[2..]);
+        let native = Native::new(program.expect("a network")).expect("a network");
+        Self::Graph(native, Workspace::default(), x)
+    }
+
+    /// Multiplications and additions of a run, and its planned memory.
+    fn costs(&self) -> (f64, u64) {
+        match self {
+            Self::Graph(native, _, x) => (
+                native.flops(&x.shape[2..]).expect("it fits"),
+                native.bytes(&x.shape[2..]).expect("it fits"),
+            ),
+            Self::Layers(network, x) => {
+                let dims = [x.shape[2], x.shape[3], x.shape[4]];
+                (network.flops(dims), network.bytes(dims))
+            }
+        }
+    }
+
+    fn run(&mut self) -> Array {
+        match self {
+            Self::Graph(native, workspace, x) => native
+                .run(x, workspace, &Task::new())
+                .expect("nothing stops it")
+                .pop()
+                .expect("an output"),
+            Self::Layers(network, x) => {
+                let dims = [x.shape[2], x.shape[3], x.shape[4]];
+                let values = x.values.clone();
+                let labels = forward(network, values, dims, Executor::Native, &Task::new());
+                let labels = labels.expect("nothing stops it").into_iter().map(f32::from);
+                Array::new(&x.shape, labels.collect())
+            }
+        }
+    }
+}
+
 /// Runs until `end`.
 pub fn run(folder: &Path) {
-    let trained = nnunet::open(&folder.join("model")).expect("a result folder");
-    let fold = &trained.folds[0];
-    let arrays: HashMap<String, Array> = fold
-        .tensors()
-        .iter()
-        .enumerate()
-        .map(|(n, (name, tensor))| {
-            let values = fold.read(n).expect("finite weights");
-            (name.clone(), Array::new(tensor.shape(), values))
-        })
-        .collect();
-    let patch = trained.configuration.patch_size.clone();
-    let program = Program::new(Arc::new(trained.graph), arrays, &patch).expect("a network");
-    let native = Native::new(program).expect("a network");
+    let packages = import::read(&folder.join("model")).expect("a model");
     let bytes = std::fs::read(folder.join("x.safetensors")).expect("x.safetensors");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let x = file.tensor("x").expect("x");
@@ -40,27 +88,26 @@ pub fn run(folder: &Path) {
         .data()
         .chunks_exact(4)
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let x = Array::new(x.shape(), values.collect());
+    let mut subject = Subject::new(&packages[0], Array::new(x.shape(), values.collect()));
+    drop(packages);
     let threads = rayon::current_num_threads();
+    let (flops, bytes) = subject.costs();
     say(&serde_json::json!({
         "ready": true,
-        "gflop": native.flops(&patch).expect("it fits") / 1e9,
+        "gflop": flops / 1e9,
         "peak_gflops": fma_peak_gflops(Instructions::detect()) * threads as f64,
-        "planned_bytes": native.bytes(&patch).expect("it fits"),
+        "planned_bytes": bytes,
         "threads": threads,
     }));
-    let mut workspace = Workspace::default();
     let mut last = None;
     for line in std::io::stdin().lock().lines() {
         if line.expect("text") != "run" {
             break;
         }
         let start = Instant::now();
-        let mut results = native
-            .run(&x, &mut workspace, &Task::new())
-            .expect("nothing stops it");
+        let y = subject.run();
         say(&serde_json::json!({ "secs": start.elapsed().as_secs_f64() }));
-        last = results.pop();
+        last = Some(y);
     }
     let y = last.expect("at least one run");
     let out = weights::safetensors(&[("y", &y.shape)], |_| Ok::<_, ()>(y.values.clone()));

@@ -6,7 +6,8 @@
 Tried with torch 2.15.0, onnxruntime 1.31.1, onnx 1.23.2, nnunetv2 2.8.1, safetensors 0.8.0, Python 3.11.
 
 For each network, every engine runs in a process of its own that waits for its turn: a round is one run of
-each, after one round that does not count. The table has the median seconds, our time as a part of the
+each, after one round that does not count. "brainchop" needs NEGATOSCOPE_TEST_DATA; "folder" predicts a
+folder of files by both programs, from the command to the last mask. The table has the median seconds, our time as a part of the
 best peer's, the peak memory of the process (with its libraries; and ours as a part of PyTorch's), the
 effective rate as a part of the machine's measured FMA peak, and the largest difference to PyTorch's
 result in parts of the largest value. Nothing else should run meanwhile. `--small` is for trying out.
@@ -83,12 +84,42 @@ def plans_of(kind, axes, features, patch):
         "transpose_backward": [0, 1, 2],
         "configurations": {"bench": configuration},
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {
+            "0": dict.fromkeys(["mean", "std", "median", "percentile_00_5", "percentile_99_5"], 1.0)
+        },
     }
+
+
+def meshnet_of(package):
+    """A network of plain layers, from a package of ours; ends in labels."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(package / "weights.safetensors")
+    layers = []
+    for layer in json.loads((package / "manifest.json").read_text())["network"]["layers"]:
+        if layer["op"] == "conv3d":
+            reach = layer["dilation"] * (layer["kernel"] // 2)
+            conv = torch.nn.Conv3d(
+                layer["input"], layer["output"], layer["kernel"], padding=reach, dilation=layer["dilation"]
+            )
+            conv.weight.data, conv.bias.data = weights[layer["weight"]], weights[layer["bias"]]
+            layers.append(conv)
+        else:
+            layers.append({"elu": torch.nn.ELU(inplace=True), "relu": torch.nn.ReLU(inplace=True)}[layer["op"]])
+
+    class Labels(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).argmax(1, keepdim=True).to(torch.float32)
+
+    return Labels(*layers).eval()
 
 
 def network_of(folder):
     import torch
+
+    if (folder / "model" / "manifest.json").is_file():
+        return meshnet_of(folder / "model")
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plans = json.loads((folder / "model" / "plans.json").read_text())
@@ -132,6 +163,80 @@ def prepare(folder, kind, axes, features, patch):
     names = {"input_names": ["x"], "output_names": ["y"]}
     # The older exporter needs nothing beyond torch and onnx.
     torch.onnx.export(network, (x,), folder / "model.onnx", dynamo=False, opset_version=17, **names)
+
+
+def prepare_brainchop(folder, edge):
+    """brainchop's model 4 as a package of ours; noise does for an input."""
+    import torch
+    from safetensors.torch import save_file
+
+    data = pathlib.Path(os.environ["NEGATOSCOPE_TEST_DATA"])
+    model = data / "brainchop" / "models" / "model30chan18cls"
+    ours("dev", ["--home", folder / "home", "models", "import", model])
+    (manifest,) = (folder / "home" / "models").glob("brainchop-4*/**/manifest.json")
+    manifest.parent.rename(folder / "model")
+    torch.manual_seed(5)
+    x = torch.rand(1, 1, edge, edge, edge)
+    save_file({"x": x}, folder / "x.safetensors")
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    network = network_of(folder)
+    # Traced on a small box: the graph holds no sizes.
+    free = {"dynamic_axes": {"x": [2, 3, 4], "y": [2, 3, 4]}}
+    example = torch.rand(1, 1, 40, 40, 40)
+    torch.onnx.export(network, (example,), folder / "model.onnx", dynamo=False, opset_version=17, **names, **free)
+
+
+def ours(profile, words, threads=2):
+    """Runs our program; the seconds that it took."""
+    build = ["cargo", "build", "--quiet", "--profile", profile, "--bin", "negatoscope"]
+    subprocess.check_call(build, cwd=ROOT)
+    target = {"dev": "debug", "bench": "release"}.get(profile, profile)
+    program = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / target / "negatoscope"
+    start = time.perf_counter()
+    quiet = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
+    subprocess.check_call([program, *words], env=quiet, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def compare_folder(folder, small, threads, profile):
+    """A folder of two scans in, two masks out: nnU-Net's own command and ours, without mirroring."""
+    import nibabel
+    import numpy
+
+    features = [8, 16, 32] if small else [32, 64, 128, 256, 320, 320]
+    prepare(folder, "PlainConvUNet", 3, features, 32 if small else 128)
+    (folder / "in").mkdir()
+    random = numpy.random.default_rng(5)
+    edge = 48 if small else 192
+    for case in ("a", "b"):
+        scan = random.normal(100, 20, (edge, edge, edge * 3 // 4)).astype(numpy.float32)
+        nibabel.save(nibabel.Nifti1Image(scan, numpy.eye(4)), folder / "in" / f"{case}_0000.nii.gz")
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(counts, str(threads))}
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        environment[variable] = str(folder)
+    peer = [pathlib.Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")]
+    peer += ["-i", folder / "in", "-o", folder / "theirs", "-m", folder / "model", "-f", "0"]
+    peer += ["--disable_tta", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar"]
+    start = time.perf_counter()
+    subprocess.check_call(peer, env=environment, stdout=subprocess.DEVNULL)
+    theirs = time.perf_counter() - start
+    home = ["--home", folder / "home"]
+    ours(profile, [*home, "models", "import", folder / "model"])
+    analyze = ["analyze", folder / "in", "--model", "nnunet-dataset998-peers-bench"]
+    analyze += ["--out", folder / "ours", "--format", "nifti"]
+    secs = ours(profile, [*home, *analyze], threads)
+    found = {}
+    for mask in sorted((folder / "ours").rglob("*.nii.gz")):
+        case = "a" if "a_0000" in str(mask) else "b"
+        found[case] = numpy.asarray(nibabel.load(mask).dataobj)
+    agreement = [
+        (numpy.asarray(nibabel.load(folder / "theirs" / f"{case}.nii.gz").dataobj) == found[case]).mean()
+        for case in ("a", "b")
+    ]
+    print(f"\nfolder of two scans {edge} x {edge} x {edge * 3 // 4}, nnU-Net 3D, {threads} threads, no mirroring")
+    print(f"nnUNetv2_predict {theirs:.1f} s, ours {secs:.1f} s: {secs / theirs:.2f} of it")
+    print(f"voxels with the same label: {100 * min(agreement):.4f} % at least")
 
 
 def worker(engine, folder, threads):
@@ -230,7 +335,10 @@ def compare(name, folder, rounds, threads, profile):
     print("|---|---|---|---|---|---|---|")
     for engine in engines:
         y = load_file(folder / f"{engine.name}.safetensors")["y"]
-        difference = float((y - truth).abs().max() / truth.abs().max())
+        if bool((truth == truth.round()).all()):  # labels: the share of voxels that differ
+            difference = float((y != truth).double().mean())
+        else:
+            difference = float((y - truth).abs().max() / truth.abs().max())
         secs = medians[engine.name]
         rate = about["gflop"] / secs / about["peak_gflops"]
         print(
@@ -256,13 +364,22 @@ def main():
     if given.worker:
         worker(given.worker[0], pathlib.Path(given.worker[1]), given.threads)
         return
+    wanted = given.only.lower()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        if wanted in "brainchop 4" and "NEGATOSCOPE_TEST_DATA" in os.environ:
+            prepare_brainchop(folder, 64 if given.small else 256)
+            compare("brainchop 4, 256 x 256 x 256", folder, given.rounds, given.threads, given.profile)
     for name, kind, axes, features, patch, small in NETWORKS:
-        if given.only.lower() not in name.lower():
+        if wanted not in name.lower():
             continue
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             prepare(folder, kind, axes, features, small if given.small else patch)
             compare(name, folder, given.rounds, given.threads, given.profile)
+    if wanted in "folder":
+        with tempfile.TemporaryDirectory() as folder:
+            compare_folder(pathlib.Path(folder), given.small, given.threads, given.profile)
 
 
 if __name__ == "__main__":
