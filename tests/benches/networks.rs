@@ -7,7 +7,7 @@ use std::time::Instant;
 use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{Array, Program};
 use negatoscope::kernels::{Instructions, fma_peak_gflops};
-use negatoscope::model::graph::{Affine, Graph, Op};
+use negatoscope::model::graph::{Affine, Graph, Op, Pool, ResizeMode, ResizeTo};
 use negatoscope::task::Task;
 
 /// Runs all.
@@ -33,6 +33,8 @@ pub fn run() {
         &[128; 3],
         peak,
     );
+    measure("DenseNet-121, 224²", &densenet121(), &[224; 2], peak);
+    measure("SegResNet 16–128, 96³", &segresnet(16), &[96; 3], peak);
 }
 
 fn measure(name: &str, program: &Program, spatial: &[usize], peak: f64) {
@@ -132,6 +134,34 @@ impl Builder {
         self.graph.push(Op::LeakyRelu { slope: 0.01 }, &[x])
     }
 
+    fn norm_relu(&mut self, from: usize, channels: usize, groups: Option<usize>) -> usize {
+        let affine = Some(Affine {
+            scale: self.weight(&[channels], 1.0),
+            shift: self.weight(&[channels], 0.1),
+        });
+        let epsilon = 1e-5;
+        let norm = match groups {
+            Some(groups) => Op::GroupNorm {
+                groups,
+                epsilon,
+                affine,
+            },
+            None => {
+                let variance = format!("v{}", self.weights.len());
+                let ones = Array::new(&[channels], vec![1.0; channels]);
+                self.weights.insert(variance.clone(), ones);
+                Op::BatchNorm {
+                    epsilon,
+                    mean: self.weight(&[channels], 0.1),
+                    variance,
+                    affine,
+                }
+            }
+        };
+        let x = self.graph.push(norm, &[from]);
+        self.graph.push(Op::Relu, &[x])
+    }
+
     fn done(mut self, output: usize, example: usize) -> Program {
         self.graph.outputs = vec![output];
         let spatial = vec![example; self.axes];
@@ -180,4 +210,80 @@ fn meshnet(channels: usize, classes: usize) -> Program {
     }
     let x = b.conv(x, [ci, classes], 1, 1, 1);
     b.done(x, 64)
+}
+
+/// torchvision's, for one channel and 18 findings.
+fn densenet121() -> Program {
+    let mut b = Builder::new(2);
+    let x = b.conv(0, [1, 64], 7, 2, 1);
+    let x = b.norm_relu(x, 64, None);
+    let pool = |kernel: usize, padding: usize| Pool {
+        kernel: vec![kernel; 2],
+        stride: vec![2; 2],
+        padding: vec![[padding; 2]; 2],
+        ceil: false,
+    };
+    let mut x = b.graph.push(Op::MaxPool(pool(3, 1)), &[x]);
+    let mut channels = 64;
+    for (block, layers) in [6, 12, 24, 16].into_iter().enumerate() {
+        for _ in 0..layers {
+            let y = b.norm_relu(x, channels, None);
+            let y = b.conv(y, [channels, 128], 1, 1, 1);
+            let y = b.norm_relu(y, 128, None);
+            let y = b.conv(y, [128, 32], 3, 1, 1);
+            x = b.graph.push(Op::Concat { axis: 1 }, &[x, y]);
+            channels += 32;
+        }
+        x = b.norm_relu(x, channels, None);
+        if block < 3 {
+            x = b.conv(x, [channels, channels / 2], 1, 1, 1);
+            channels /= 2;
+            let mean = Op::AveragePool {
+                pool: pool(2, 0),
+                count_padding: false,
+            };
+            x = b.graph.push(mean, &[x]);
+        }
+    }
+    let x = b.graph.push(Op::GlobalAveragePool, &[x]);
+    let x = b.conv(x, [channels, 18], 1, 1, 1);
+    b.done(x, 224)
+}
+
+/// MONAI's, with group norm of 8 groups and trilinear upsampling.
+fn segresnet(features: usize) -> Program {
+    let mut b = Builder::new(3);
+    let block = |b: &mut Builder, x: usize, f: usize| {
+        let y = b.norm_relu(x, f, Some(8));
+        let y = b.conv(y, [f, f], 3, 1, 1);
+        let y = b.norm_relu(y, f, Some(8));
+        let y = b.conv(y, [f, f], 3, 1, 1);
+        b.graph.push(Op::Add, &[y, x])
+    };
+    let mut x = b.conv(0, [1, features], 3, 1, 1);
+    let mut skips = Vec::new();
+    for (stage, blocks) in [1, 2, 2, 4].into_iter().enumerate() {
+        let f = features << stage;
+        if stage > 0 {
+            x = b.conv(x, [f / 2, f], 3, 2, 1);
+        }
+        for _ in 0..blocks {
+            x = block(&mut b, x, f);
+        }
+        skips.push(x);
+    }
+    for stage in (0..3).rev() {
+        let f = features << stage;
+        let y = b.conv(x, [2 * f, f], 1, 1, 1);
+        let up = Op::Resize {
+            to: ResizeTo::Factor(vec![2.0; 3]),
+            mode: ResizeMode::Linear,
+        };
+        let y = b.graph.push(up, &[y]);
+        let y = b.graph.push(Op::Add, &[y, skips[stage]]);
+        x = block(&mut b, y, f);
+    }
+    let x = b.norm_relu(x, features, Some(8));
+    let x = b.conv(x, [features, 3], 1, 1, 1);
+    b.done(x, 96)
 }
