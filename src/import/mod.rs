@@ -10,6 +10,7 @@ pub mod nnunet;
 pub mod pytorch;
 mod snomed;
 pub mod weights;
+pub mod xrv;
 
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,9 @@ pub enum Error {
 /// # Errors
 /// [`Error`].
 pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
+    if xrv::is_checkpoint(path) {
+        return Ok(vec![xrv::package(path)?]);
+    }
     if path.is_file() || path.join("manifest.json").is_file() {
         return Ok(vec![VerifiedPackage::verify(PackageFiles::read(path)?)?]);
     }

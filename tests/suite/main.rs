@@ -14,6 +14,7 @@ mod engine;
 mod export;
 mod graph;
 mod models;
+mod monai_networks;
 mod nifti;
 mod nnunet;
 mod nnunet_agreement;

@@ -12,14 +12,23 @@ use crate::model::graph::Op;
 /// The size of a DenseNet.
 #[derive(Clone, Debug)]
 pub struct DenseNet {
+    /// Axes of the image.
     pub axes: usize,
+    /// Channels of the image.
     pub inputs: usize,
+    /// Values that come out.
     pub outputs: usize,
+    /// Channels of the first convolution.
     pub first: usize,
+    /// Channels that each layer adds.
     pub growth: usize,
+    /// Layers of each block.
     pub blocks: Vec<usize>,
+    /// Channels between a layer's convolutions, in multiples of what it adds.
     pub bottleneck: usize,
+    /// Norms.
     pub norm: Norm,
+    /// Activations.
     pub act: Act,
 }
 

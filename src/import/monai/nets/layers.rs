@@ -5,18 +5,29 @@ use super::super::config::{Component, Node, shown};
 /// `get_norm_layer`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Norm {
+    /// None.
     None,
+    /// Of each channel.
     Instance {
+        /// Added to the variance.
         epsilon: f32,
+        /// Whether scale and shift were learned.
         affine: bool,
     },
+    /// By stored statistics.
     Batch {
+        /// Added to the variance.
         epsilon: f32,
+        /// Whether scale and shift were learned.
         affine: bool,
     },
+    /// Of groups of channels.
     Group {
+        /// Number of groups.
         groups: usize,
+        /// Added to the variance.
         epsilon: f32,
+        /// Whether scale and shift were learned.
         affine: bool,
     },
 }
@@ -24,15 +35,34 @@ pub enum Norm {
 /// `get_act_layer`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
+    /// None.
     None,
+    /// max(x, 0).
     Relu,
-    LeakyRelu { slope: f32 },
-    PRelu { parameters: usize },
-    Elu { alpha: f32 },
+    /// With a fixed slope below zero.
+    LeakyRelu {
+        /// E.g. 0.01.
+        slope: f32,
+    },
+    /// With learned slopes below zero.
+    PRelu {
+        /// One, or one for each channel.
+        parameters: usize,
+    },
+    /// Exponential below zero.
+    Elu {
+        /// Usually 1.
+        alpha: f32,
+    },
+    /// x · Φ(x).
     Gelu,
+    /// Its approximation.
     GeluTanh,
+    /// x · sigmoid(x).
     Silu,
+    /// 1 / (1 + exp(−x)).
     Sigmoid,
+    /// Hyperbolic tangent.
     Tanh,
 }
 

@@ -18,9 +18,9 @@ mod unetr;
 
 pub use build::{Built, Needed, tensors};
 pub use densenet::{DenseNet, Names};
+pub use layers::{Act, Norm};
 
 use super::config::Component;
-use build::Builder;
 
 /// A network that was built, and what it takes and gives.
 #[derive(Debug)]
