@@ -307,6 +307,8 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
                 kind: one.kind,
                 largest_component: true,
             },
+            monai: None,
+            classification: None,
             labels: labels(one.kind, &names, classes),
             weights_sha256: sha256_hex(&saved),
             origin: BTreeMap::from([

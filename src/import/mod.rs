@@ -1,14 +1,16 @@
 //! Foreign models → packages. Nothing of a model file is ever executed.
 //!
-//! Known: model packages themselves, brainchop's folders (TensorFlow.js layers) and nnU-Net v2's
-//! result folders. What is not understood in full is refused by name. Absent on purpose: running
+//! Known: model packages themselves, brainchop's folders (TensorFlow.js layers), nnU-Net v2's
+//! result folders and MONAI bundles. What is not understood in full is refused by name. Absent on purpose: running
 //! models.
 
 mod brainchop;
+pub mod monai;
 pub mod nnunet;
 pub mod pytorch;
 mod snomed;
 pub mod weights;
+pub mod xrv;
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +31,7 @@ pub enum Error {
     },
     /// Neither a package nor a known foreign format.
     #[error(
-        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json): {0}"
+        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json, a MONAI bundle configs/metadata.json): {0}"
     )]
     UnknownFormat(PathBuf),
     /// Something in the file is not understood.
@@ -43,6 +45,9 @@ pub enum Error {
     /// An nnU-Net result folder.
     #[error(transparent)]
     NnUnet(#[from] nnunet::Error),
+    /// A MONAI bundle.
+    #[error(transparent)]
+    Monai(#[from] monai::Error),
     /// The package.
     #[error(transparent)]
     Package(#[from] model::Error),
@@ -53,6 +58,9 @@ pub enum Error {
 /// # Errors
 /// [`Error`].
 pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
+    if xrv::is_checkpoint(path) {
+        return Ok(vec![xrv::package(path)?]);
+    }
     if path.is_file() || path.join("manifest.json").is_file() {
         return Ok(vec![VerifiedPackage::verify(PackageFiles::read(path)?)?]);
     }
@@ -61,6 +69,9 @@ pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
     }
     if nnunet::is_result_folder(path) {
         return Ok(vec![nnunet::package(path)?]);
+    }
+    if monai::is_bundle(path) {
+        return Ok(vec![monai::package(path)?]);
     }
     Err(Error::UnknownFormat(path.to_owned()))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::envelope::Envelope;
 use super::graph::Graph;
+use super::monai::{MonaiProcedure, MonaiTransform};
 use super::procedure::{LabelRule, Procedure};
 use crate::study::{CodedConcept, Uid};
 
@@ -44,6 +45,12 @@ pub struct Manifest {
     /// runs over the whole conformed grid at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure: Option<Procedure>,
+    /// The same by MONAI's rules, instead of a [`Manifest::procedure`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monai: Option<MonaiProcedure>,
+    /// What a network says about a whole image ([`OutputKind::Classification`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
     /// Labels 1 to 255.
     pub labels: Vec<Label>,
     /// SHA-256 of `weights.safetensors`, hex.
@@ -202,6 +209,63 @@ pub enum OutputKind {
     Segmentation,
     /// Anything that is not background becomes label 1.
     Mask,
+    /// Values for the whole image, by [`Manifest::classification`]; no labels.
+    Classification,
+}
+
+/// From an image to a network's input, and what its values mean.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Classification {
+    /// Size of the input, along the network's own axes.
+    pub size: Vec<usize>,
+    /// From an image to the input.
+    pub preparation: ImagePreparation,
+    /// From the network's values to scores.
+    pub activation: ClassActivation,
+    /// One for each value of the network.
+    pub classes: Vec<Class>,
+}
+
+/// How an image becomes a classifier's input.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ImagePreparation {
+    /// TorchXRayVision's: possible values (black, white) become this range, the largest square in the
+    /// middle is cut out and resized with smoothing.
+    CenterSquare {
+        /// E.g. −1024 and 1024.
+        range: [f32; 2],
+    },
+    /// MONAI's transforms.
+    Monai {
+        /// In order.
+        transforms: Vec<MonaiTransform>,
+    },
+}
+
+/// From values to scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassActivation {
+    /// As they are.
+    None,
+    /// Each on its own.
+    Sigmoid,
+    /// Over all of them.
+    Softmax,
+}
+
+/// A value of a classifier.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Class {
+    /// Name for people; empty where training had no such label.
+    pub name: String,
+    /// Score from which on the finding counts as present; that becomes 0.5 by a broken line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// What it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concept: Option<CodedConcept>,
 }
 
 /// What a label means.
@@ -249,6 +313,9 @@ impl Manifest {
 
     /// One more than the highest label: output channels of the last convolution, or by the rule.
     pub fn classes(&self) -> usize {
+        if let Some(monai) = &self.monai {
+            return monai.classes();
+        }
         if let Some(procedure) = &self.procedure {
             return match &procedure.labels {
                 LabelRule::Argmax { classes } => *classes,
@@ -311,8 +378,12 @@ impl Manifest {
         }
         let last = self.network.layers.last();
         let classes = self.classes();
-        let ends_well = matches!(last, Some(Layer::Conv3d { .. })) || self.procedure.is_some();
-        if !ends_well || !(2..=256).contains(&classes) {
+        let ends_well = matches!(last, Some(Layer::Conv3d { .. })) || self.network.graph.is_some();
+        let classifies = self.output.kind == OutputKind::Classification;
+        if classifies != self.classification.is_some() || (classifies && !self.labels.is_empty()) {
+            return Err("a classification has classes and no labels".to_owned());
+        }
+        if !classifies && (!ends_well || !(2..=256).contains(&classes)) {
             return Err(
                 "the network does not end in a convolution with 2 to 256 channels".to_owned(),
             );
@@ -361,11 +432,16 @@ impl Manifest {
     fn check_procedure(&self) -> Result<(), String> {
         let stored = matches!(self.input.conform, Conform::Stored { .. });
         let plain = self.input.normalization == Normalization::None && self.input.crop.is_none();
-        let together = [
+        let rules = [
             self.procedure.is_some(),
-            self.network.graph.is_some(),
-            stored,
+            self.monai.is_some(),
+            self.classification.is_some(),
         ];
+        let count = rules.iter().filter(|there| **there).count();
+        if count > 1 {
+            return Err("it has the rules of several kinds of models".to_owned());
+        }
+        let together = [count > 0, self.network.graph.is_some(), stored];
         if together.iter().any(|there| *there != together[0])
             || (together[0] && !(plain && self.network.layers.is_empty()))
             || (!together[0] && !self.network.folds.is_empty())
@@ -375,6 +451,11 @@ impl Manifest {
                  normalization and crop"
                     .to_owned(),
             );
+        }
+        if let Some(graph) = &self.network.graph
+            && self.procedure.is_none()
+        {
+            return self.check_other(graph);
         }
         let (Some(procedure), Some(graph)) = (&self.procedure, &self.network.graph) else {
             return Ok(());
@@ -395,6 +476,50 @@ impl Manifest {
             ));
         }
         Ok(())
+    }
+
+    /// A graph with MONAI's rules, or one that classifies.
+    fn check_other(&self, graph: &Graph) -> Result<(), String> {
+        let (channels, size) = match (&self.monai, &self.classification) {
+            (_, Some(classifier)) => (graph.input().map_or(0, |(c, _)| c), &classifier.size),
+            (Some(monai), None) => (monai.input_channels, &monai.example),
+            (None, None) => return Ok(()),
+        };
+        if graph.input() != Some((channels, size.len())) || !(2..=3).contains(&size.len()) {
+            return Err(format!(
+                "the network takes {:?} channels and axes, its rules give {channels} on {size:?}",
+                graph.input()
+            ));
+        }
+        let windows = self.monai.as_ref().map(|m| m.windows.roi_size);
+        if size
+            .iter()
+            .chain(windows.iter().flatten())
+            .any(|n| *n > 4096)
+            || size.contains(&0)
+            || self.network.folds.len() > 64
+        {
+            return Err(format!("an input of {size:?}, windows of {windows:?}"));
+        }
+        if let Some(classifier) = &self.classification
+            && !(1..=4096).contains(&classifier.classes.len())
+        {
+            return Err(format!("{} classes", classifier.classes.len()));
+        }
+        Ok(())
+    }
+
+    /// A size that the network takes, and the shape that it gives for it.
+    pub fn example(&self) -> Option<(Vec<usize>, Vec<usize>)> {
+        if let Some(classifier) = &self.classification {
+            return Some((classifier.size.clone(), vec![1, classifier.classes.len()]));
+        }
+        let (size, heads) = match (&self.procedure, &self.monai) {
+            (Some(procedure), _) => (&procedure.windows.patch_size, procedure.labels.heads()),
+            (None, Some(monai)) => (&monai.example, monai.heads()),
+            (None, None) => return None,
+        };
+        Some((size.clone(), [&[1, heads], size.as_slice()].concat()))
     }
 
     /// A UID that stays the same for this model, for tracking; made from its weights' hash.

@@ -14,7 +14,7 @@ mod registry;
 
 pub use envelope::{Envelope, Values};
 pub use manifest::{
-    Conform, Crop, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
+    Class, ClassActivation, Classification, Conform, Crop, ImagePreparation, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
     OutputKind, SHAPE as MANIFEST_SHAPE,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};

@@ -11,6 +11,8 @@ pub struct MonaiProcedure {
     pub transforms: Vec<MonaiTransform>,
     /// Channels of the network's input.
     pub input_channels: usize,
+    /// A size that the network takes, along its own axes: two for one that takes slices.
+    pub example: Vec<usize>,
     /// `SlidingWindowInferer`; for `SimpleInferer` a region of zeros.
     pub windows: MonaiWindows,
     /// What the output means, and how it comes back.
@@ -43,6 +45,31 @@ pub enum Padding {
     Circular,
 }
 
+impl MonaiProcedure {
+    /// Values that the network gives for each voxel.
+    pub fn heads(&self) -> usize {
+        match &self.output.decision {
+            MonaiDecision::Argmax { classes } => *classes,
+            MonaiDecision::Threshold { order, .. } => order.len(),
+        }
+    }
+
+    /// One more than the highest label.
+    pub fn classes(&self) -> usize {
+        match &self.output.decision {
+            MonaiDecision::Argmax { classes } => *classes,
+            MonaiDecision::Threshold { order, .. } => {
+                1 + order.iter().copied().max().map_or(0, usize::from)
+            }
+        }
+    }
+
+    /// Whether the network takes slices.
+    pub fn is_2d(&self) -> bool {
+        self.example.len() == 2
+    }
+}
+
 /// From the network's output to labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MonaiOutput {
@@ -52,6 +79,18 @@ pub struct MonaiOutput {
     pub decision: MonaiDecision,
     /// `Invertd` interpolates linearly (on values, before `AsDiscrete`), or takes the nearest voxel.
     pub linear: bool,
+    /// `KeepLargestConnectedComponent`, at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_largest: Option<KeepLargest>,
+}
+
+/// `KeepLargestConnectedComponent` with diagonal neighbors and one component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepLargest {
+    /// `applied_labels`; all when empty.
+    pub labels: Vec<u8>,
+    /// Each label on its own, else their union.
+    pub independent: bool,
 }
 
 /// `Activations`.
@@ -97,6 +136,15 @@ pub enum MonaiTransform {
         pixdim: [f64; 3],
         /// `mode`: bilinear, else nearest.
         linear: bool,
+    },
+    /// `Resize` to a size; 0 keeps an axis.
+    Resize {
+        /// `spatial_size`.
+        spatial_size: [usize; 3],
+        /// `mode`: linear, else nearest.
+        linear: bool,
+        /// `align_corners`.
+        align_corners: bool,
     },
     /// `CropForeground` with `select_fn` at its default: values above 0.
     CropForeground {

@@ -270,15 +270,13 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
         Ok(())
     };
     let mut used = BTreeSet::new();
-    if let (Some(graph), Some(procedure)) = (&manifest.network.graph, &manifest.procedure) {
-        let patch = &procedure.windows.patch_size;
+    if let (Some(graph), Some((size, want))) = (&manifest.network.graph, manifest.example()) {
         for member in manifest.network.members() {
             let shape = |name: &str| {
                 let tensor = tensors.tensor(&format!("{member}{name}")).ok()?;
                 Some(tensor.shape().to_vec())
             };
-            let shapes = graph.shapes(patch, &shape)?;
-            let want = [&[1, procedure.labels.heads()], patch.as_slice()].concat();
+            let shapes = graph.shapes(&size, &shape)?;
             let got: Vec<_> = graph.outputs.iter().map(|o| &shapes[*o]).collect();
             if got != [&want] {
                 return Err(format!("the network gives {got:?}, expected {want:?}"));

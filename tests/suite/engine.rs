@@ -309,6 +309,8 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
             kind: OutputKind::Segmentation,
             largest_component: false,
         },
+        monai: None,
+        classification: None,
         labels: vec![Label {
             label: 1,
             name: "One".to_owned(),

@@ -15,6 +15,7 @@ mod envelope;
 mod export;
 mod graph;
 mod models;
+mod monai_networks;
 mod nifti;
 mod nnunet;
 mod nnunet_agreement;

@@ -87,6 +87,7 @@ fn sliding_windows_are_those_of_monai() {
         let procedure = MonaiProcedure {
             transforms: Vec::new(),
             input_channels: 1,
+            example: vec![16; 3],
             windows: MonaiWindows {
                 roi_size: roi,
                 overlap: triple(&case["overlap"]),
@@ -102,6 +103,7 @@ fn sliding_windows_are_those_of_monai() {
                 activation: Activation::None,
                 decision: MonaiDecision::Argmax { classes: 4 },
                 linear: true,
+                keep_largest: None,
             },
         };
         let mut network = toy(&golden, case, roi, image.dims());
@@ -222,6 +224,7 @@ fn predictions_come_back_through_monais_transforms() {
         let procedure = MonaiProcedure {
             transforms,
             input_channels: 1,
+            example: vec![16; 3],
             windows: MonaiWindows {
                 roi_size: [10, 12, 8],
                 overlap: [0.25; 3],
@@ -239,6 +242,7 @@ fn predictions_come_back_through_monais_transforms() {
                     MonaiDecision::Argmax { classes: 3 }
                 },
                 linear: case["linear"].as_bool().unwrap(),
+                keep_largest: None,
             },
         };
         let mut network = toy(&golden, case, [10, 12, 8], expected.dims());

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 pub use architecture::{Architecture, Encoder, Nonlinearity, Norm};
 pub use dataset::{Dataset, Region};
 pub use package::package;
+pub(super) use package::{color, word};
 pub use plans::{Configuration, Plans, Reader};
 
 use super::pytorch::{self, Checkpoint, TensorRef, Value};

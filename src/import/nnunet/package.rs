@@ -84,6 +84,8 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
             largest_component: false,
         },
         procedure: Some(procedure),
+        monai: None,
+        classification: None,
         labels: labels(&trained),
         weights_sha256: sha256_hex(&saved),
         origin: BTreeMap::from([
@@ -194,7 +196,7 @@ fn labels(trained: &Trained) -> Vec<Label> {
 }
 
 /// Colors far from each other: the golden angle around the circle.
-fn color(n: usize) -> [u8; 3] {
+pub(in crate::import) fn color(n: usize) -> [u8; 3] {
     let hue = (n * 137 % 360) as f32 / 60.0;
     let part = |shift: f32| {
         let x = ((hue + shift) % 6.0 - 3.0).abs() - 1.0;
@@ -204,7 +206,7 @@ fn color(n: usize) -> [u8; 3] {
 }
 
 /// A model's id: lower case letters, digits and dashes, at most 64.
-fn word(text: &str) -> String {
+pub(in crate::import) fn word(text: &str) -> String {
     let lower = text.to_lowercase();
     let plain = lower.chars().map(|c| {
         if c.is_ascii_lowercase() || c.is_ascii_digit() {

@@ -105,6 +105,9 @@ pub fn flops(program: &Program, spatial: &[usize]) -> Result<f64, Error> {
                 let [q, k] = [&shapes[node.from[0]], &shapes[node.from[1]]];
                 2.0 * count(q) * k[2] as f64 + 2.0 * count(shape) * k[2] as f64
             }
+            Op::WindowAttention { window, .. } => {
+                4.0 * count(shape) * window.iter().product::<usize>() as f64
+            }
             _ => 0.0,
         })
         .sum())

@@ -196,7 +196,7 @@ impl Run<'_> {
         let value = match &node.op {
             Op::Conv { .. } if native.convs.contains_key(&n) => self.conv(n, fused)?,
             Op::ConvTranspose { .. } if native.transposed.contains_key(&n) => self.up(n)?,
-            Op::Add if self.same_grid(&node.from) => {
+            Op::Add if self.same_grid(&node.from) && self.any_grid(&node.from) => {
                 let (a, b) = (self.take(node.from[0]), self.take(node.from[1]));
                 let (a, b) = (a.into_grid(self.pool), b.into_grid(self.pool));
                 let sum = value::sum(a, &b, fused.activation, self.pool);
@@ -230,6 +230,14 @@ impl Run<'_> {
     fn same_grid(&self, from: &[usize]) -> bool {
         let [a, b] = [&self.shapes[from[0]], &self.shapes[from[1]]];
         a == b && (3..=5).contains(&a.len()) && a[0] == 1
+    }
+
+    /// Whether one of the values is in blocks already; plain ones (tokens) stay plain.
+    fn any_grid(&self, from: &[usize]) -> bool {
+        let stores = from.iter().map(|n| self.values[*n].as_ref());
+        stores
+            .flatten()
+            .any(|value| matches!(value.store, Store::Grid(_)))
     }
 
     fn conv(&mut self, n: usize, fused: &Fused) -> Result<Value, Error> {

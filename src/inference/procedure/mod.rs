@@ -27,7 +27,7 @@ pub use crate::model::procedure::{
 };
 pub use array::{Image, Labels, transpose};
 pub use crop::{Box3, crop_box, nonzero_mask};
-pub use monai::{MonaiPrepared, plan_monai, predict_monai, prepare_monai};
+pub use monai::{MonaiPrepared, outline_monai, plan_monai, predict_monai, prepare_monai};
 pub use normalize::normalize;
 pub use prepare::{Grids, OneHot, Prepared, PreviousStage, prepare};
 pub use resample::{resample_image, resample_labels};

@@ -18,6 +18,8 @@ use crate::task::Task;
 
 /// Spacings closer than this are the same (`AFFINE_TOL`).
 const SAME_MM: f64 = 1e-3;
+/// Added to a place before it is rounded to the nearest voxel, so that it is rounded down.
+const DOWN: f64 = -0.5 + 1e-9;
 
 /// The network's input, and the way that it took.
 #[derive(Clone, Debug)]
@@ -31,8 +33,14 @@ pub struct MonaiPrepared {
     turned: [bool; 3],
     /// Cuts before and after the change of spacing.
     cuts: [Cut; 2],
-    /// Voxels before / after the change, per voxel of the other grid: new spacing over old.
-    step: [f64; 3],
+    /// Where voxels after the change lie before it: so many voxels each, and where the first lies.
+    step: [(f64, f64); 3],
+    /// After `Resize`: voxels after / before. Nearest neighbors are rounded down.
+    resized: Option<[f64; 3]>,
+    /// The image itself is left out; only grids are known.
+    dry: bool,
+    /// Most samples that one step takes in and gives out.
+    most: usize,
     /// The grids that both cuts start from.
     sizes: [[usize; 3]; 2],
     spaced: bool,
@@ -79,6 +87,36 @@ pub fn prepare_monai(
     transforms: &[MonaiTransform],
     task: &Task,
 ) -> Result<MonaiPrepared, Error> {
+    start(image, affine, transforms, false, task)
+}
+
+/// The grids that an image will have, without one: a crop to the foreground is taken to keep everything.
+///
+/// # Errors
+/// As [`prepare_monai`].
+pub fn outline_monai(
+    channels: usize,
+    dims: [usize; 3],
+    affine: [[f64; 4]; 3],
+    transforms: &[MonaiTransform],
+) -> Result<MonaiPrepared, Error> {
+    check_size(channels, dims)?;
+    let data = Vec::new();
+    let image = Image {
+        channels,
+        dims,
+        data,
+    };
+    start(image, affine, transforms, true, &Task::new())
+}
+
+fn start(
+    image: Image,
+    affine: [[f64; 4]; 3],
+    transforms: &[MonaiTransform],
+    dry: bool,
+    task: &Task,
+) -> Result<MonaiPrepared, Error> {
     let dims = image.dims;
     let norm = |axis: usize| {
         affine
@@ -97,14 +135,18 @@ pub fn prepare_monai(
         from: [0, 1, 2],
         turned: [false; 3],
         cuts: [Cut::none(dims), Cut::none(dims)],
-        step: [1.0; 3],
+        step: [(1.0, 0.0); 3],
+        resized: None,
+        dry,
+        most: 0,
         sizes: [dims; 2],
         spaced: false,
     };
     let mut oriented = false;
     for transform in transforms {
         task.check()?;
-        if intensity(&mut state.image, transform)? {
+        let before = state.image.channels * volume(state.image.dims);
+        if !dry && intensity(&mut state.image, transform)? {
             continue;
         }
         match *transform {
@@ -128,8 +170,20 @@ pub fn prepare_monai(
                 k_divisible,
                 allow_smaller,
             } => {
-                let (start, to) = foreground(&state.image, margin, k_divisible, allow_smaller)?;
+                let image = (!dry).then_some(&state.image);
+                let dims = state.image.dims;
+                let (start, to) = foreground(image, dims, margin, k_divisible, allow_smaller)?;
                 state.cut(start, to, 0.0)?;
+            }
+            MonaiTransform::Resize {
+                spatial_size,
+                linear,
+                align_corners,
+            } => {
+                if state.spaced {
+                    return Err(Error::Unsupported("a second change of spacing".into()));
+                }
+                state.resize(spatial_size, linear, align_corners, task)?;
             }
             MonaiTransform::SpatialPad {
                 spatial_size,
@@ -144,6 +198,9 @@ pub fn prepare_monai(
             // Intensities were done above.
             _ => {}
         }
+        let after = state.image.channels * volume(state.image.dims);
+        // Resampling goes axis by axis, through a copy of a channel.
+        state.most = state.most.max(2 * (before + after));
     }
     Ok(state)
 }
@@ -215,20 +272,27 @@ fn next_multiple(size: usize, of: usize) -> usize {
 
 /// `CropForeground.compute_bounding_box`.
 fn foreground(
-    image: &Image,
+    image: Option<&Image>,
+    dims: [usize; 3],
     margin: [usize; 3],
     k: [usize; 3],
     allow_smaller: bool,
 ) -> Result<([isize; 3], [usize; 3]), Error> {
-    let found = super::crop::box_around(image, &|v| v > 0.0)
-        .ok_or_else(|| Error::Mismatch("nothing of the image is above 0".into()))?;
+    let found = match image {
+        Some(image) => super::crop::box_around(image, &|v| v > 0.0)
+            .ok_or_else(|| Error::Mismatch("nothing of the image is above 0".into()))?,
+        None => super::crop::Box3 {
+            start: [0; 3],
+            end: dims,
+        },
+    };
     let (mut start, mut size) = ([0; 3], [0; 3]);
     for axis in 0..3 {
         let mut first = found.start[axis] as isize - margin[axis] as isize;
         let mut end = (found.end[axis] + margin[axis]) as isize;
         if allow_smaller {
             first = first.max(0);
-            end = end.min(image.dims[axis] as isize);
+            end = end.min(dims[axis] as isize);
         }
         let length = (end - first) as usize;
         size[axis] = next_multiple(length, k[axis]);
@@ -249,12 +313,17 @@ fn check_size(channels: usize, dims: [usize; 3]) -> Result<(), Error> {
 }
 
 impl MonaiPrepared {
+    /// Bytes that preparing holds at most, besides the reader's image.
+    pub const fn prepare_bytes(&self) -> u64 {
+        4 * self.most as u64
+    }
+
     fn turn(&mut self, from: [usize; 3], turned: [bool; 3]) {
         let old = self.image.dims;
         let dims = from.map(|axis| old[axis]);
         let steps = [old[1] * old[2], old[2], 1];
         let mut data = Vec::with_capacity(self.image.data.len());
-        for channel in 0..self.image.channels {
+        for channel in 0..if self.dry { 0 } else { self.image.channels } {
             let samples = self.image.channel(channel);
             let place = |to: usize, at: usize| {
                 let at = if turned[to] { dims[to] - 1 - at } else { at };
@@ -283,12 +352,12 @@ impl MonaiPrepared {
         task: &Task,
     ) -> Result<(), Error> {
         let old = self.image.dims;
-        let (mut step, mut dims) = ([1.0; 3], old);
+        let (mut step, mut dims) = ([(1.0, 0.0); 3], old);
         for axis in 0..3 {
             if pixdim[axis] > 0.0 && (pixdim[axis] - spacing[axis]).abs() > SAME_MM {
-                step[axis] = pixdim[axis] / spacing[axis];
+                step[axis].0 = pixdim[axis] / spacing[axis];
             }
-            let size = ((old[axis] - 1) as f64 / step[axis] + 1.0).round_ties_even();
+            let size = ((old[axis] - 1) as f64 / step[axis].0 + 1.0).round_ties_even();
             if !(1.0..=65_536.0).contains(&size) {
                 return Err(Error::Mismatch(format!(
                     "{} voxels of {} mm at {} mm",
@@ -297,10 +366,49 @@ impl MonaiPrepared {
             }
             dims[axis] = size as usize;
         }
+        let close = step.iter().all(|(step, _)| (step - 1.0).abs() <= SAME_MM);
+        if close && dims == old {
+            step = [(1.0, 0.0); 3];
+        }
+        self.resample(dims, step, linear, task)
+    }
+
+    /// `Resize`.
+    fn resize(
+        &mut self,
+        to: [usize; 3],
+        linear: bool,
+        align_corners: bool,
+        task: &Task,
+    ) -> Result<(), Error> {
+        let old = self.image.dims;
+        let dims = [0, 1, 2].map(|axis| if to[axis] == 0 { old[axis] } else { to[axis] });
+        let step = [0, 1, 2].map(|axis| {
+            let (n, m) = (old[axis] as f64, dims[axis] as f64);
+            match (dims[axis] == old[axis], linear, align_corners) {
+                (true, ..) => (1.0, 0.0),
+                (_, false, _) => (n / m, DOWN),
+                (_, true, true) => ((n - 1.0) / (m - 1.0).max(1.0), 0.0),
+                (_, true, false) => (n / m, (n / m - 1.0) / 2.0),
+            }
+        });
+        let ratio = [0, 1, 2].map(|axis| dims[axis] as f64 / old[axis] as f64);
+        self.resized = (dims != old).then_some(ratio);
+        self.resample(dims, step, linear, task)
+    }
+
+    /// Brings the image to a grid whose voxels lie where `step` says.
+    fn resample(
+        &mut self,
+        dims: [usize; 3],
+        step: [(f64, f64); 3],
+        linear: bool,
+        task: &Task,
+    ) -> Result<(), Error> {
+        let old = self.image.dims;
         check_size(self.image.channels, dims)?;
         self.spaced = true;
-        let close = step.iter().all(|step| (step - 1.0).abs() <= SAME_MM);
-        if !(close && dims == old) {
+        if !(step == [(1.0, 0.0); 3] && dims == old) {
             let mut data = Vec::new();
             for channel in self.image.data.chunks_exact(volume(old)) {
                 let (mut one, mut now) = (channel.to_vec(), old);
@@ -324,7 +432,8 @@ impl MonaiPrepared {
     fn cut(&mut self, start: [isize; 3], dims: [usize; 3], value: f32) -> Result<(), Error> {
         check_size(self.image.channels, dims)?;
         let old = self.image.dims;
-        let mut data = vec![value; self.image.channels * volume(dims)];
+        let samples = self.image.channels * volume(dims);
+        let mut data = vec![value; if self.dry { 0 } else { samples }];
         let inside = |axis: usize, at: usize| {
             let at = usize::try_from(at as isize + start[axis]).ok()?;
             (at < old[axis]).then_some(at)
@@ -381,9 +490,14 @@ impl MonaiPrepared {
             if kept.is_empty() || held.is_empty() {
                 return Err(Error::Mismatch("nothing of the image is left".into()));
             }
+            let (step, offset) = self.step[axis];
+            let back = match self.resized {
+                Some(ratio) if !linear && ratio[axis] != 1.0 => (ratio[axis], DOWN),
+                _ => (1.0 / step, -offset / step),
+            };
             let (range, rule) = Axis::scaled(
                 (kept.start - start) as usize..(kept.end - start) as usize,
-                1.0 / self.step[axis],
+                back,
                 self.sizes[1][axis],
                 held.start as usize..held.end as usize,
                 -after.start[axis],

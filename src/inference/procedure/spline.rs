@@ -64,14 +64,14 @@ impl Axis {
         }
     }
 
-    /// An axis whose sample `index` lies at `index * step` of another grid, held inside its `size`, of
+    /// An axis whose sample `index` lies at `index * step + offset` of another grid, held inside its `size`, of
     /// which the source holds the samples `held`, from `held.start + shift` on. Linear or nearest; what the
     /// source does not hold counts as 0.
     ///
     /// Gives the samples that the source reaches at all, and their axis.
     pub(super) fn scaled(
         to: Range<usize>,
-        step: f64,
+        (step, offset): (f64, f64),
         size: usize,
         held: Range<usize>,
         shift: isize,
@@ -79,7 +79,7 @@ impl Axis {
         linear: bool,
     ) -> (Range<usize>, Self) {
         let taps = |index: usize| {
-            let at = (index as f64 * step).clamp(0.0, (size - 1) as f64);
+            let at = (index as f64 * step + offset).clamp(0.0, (size - 1) as f64);
             // torch rounds halves to the even sample.
             let at = if linear { at } else { at.round_ties_even() };
             let part = at - at.floor();

@@ -4,6 +4,7 @@
 //! devices. What candle lacks (N-D convolution, pooling, resize) is put together from its tensors
 //! tap by tap; nothing here is shared with the project's own kernels.
 
+mod attention;
 mod resample;
 mod windows;
 
@@ -272,6 +273,12 @@ fn step(
             let keys = k.transpose(D::Minus1, D::Minus2)?.contiguous()?;
             let scores = (q.contiguous()?.matmul(&keys)? * f64::from(*scale))?;
             softmax(&scores, 3)?.matmul(&v.contiguous()?)
+        }
+        Op::WindowAttention { bias, .. } => {
+            let table = &program.weight(bias).values;
+            let values = from[0].contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+            let result = attention::windows(op, table, &from[0].dims()[1..], &values);
+            Tensor::from_vec(result, shape, device)
         }
     }
 }

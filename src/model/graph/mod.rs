@@ -240,6 +240,24 @@ pub enum Op {
         /// Usually 1/√width.
         scale: f32,
     },
+    /// Multi-head attention inside windows of a grid (Swin). The value `[1, …, 3 · width]` has the
+    /// channels last, queries before keys before values, each by heads; the grid's sizes are multiples
+    /// of the window's. With a shift the grid is turned around by so many voxels first and back again
+    /// afterwards, and tokens that were no neighbors see each other with −100 added.
+    WindowAttention {
+        /// Heads.
+        heads: usize,
+        /// Multiplies queries; usually 1/√(width / heads).
+        scale: f32,
+        /// Tensor `[∏(2 · table − 1), heads]`: what is added for a relative position.
+        bias: String,
+        /// The window that the biases were made for. A smaller one takes its first tokens.
+        table: Vec<usize>,
+        /// Sizes of a window.
+        window: Vec<usize>,
+        /// Voxels that the grid is turned by.
+        shift: Vec<usize>,
+    },
 }
 
 /// A window that moves over the spatial axes.
@@ -357,6 +375,7 @@ impl Op {
                 names
             }
             Self::PRelu { slope } => vec![slope],
+            Self::WindowAttention { bias, .. } => vec![bias],
             _ => Vec::new(),
         }
     }

@@ -354,6 +354,40 @@ impl Op {
                 }
                 Ok(vec![q[0], q[1], q[2], v[3]])
             }
+            Self::WindowAttention {
+                heads,
+                bias,
+                table,
+                window,
+                shift,
+                ..
+            } => {
+                takes(1)?;
+                let axes = table.len();
+                let x = from[0];
+                same_axes(axes, &[window.len(), shift.len()])?;
+                if !(1..=3).contains(&axes) || x.len() != axes + 2 || x[0] != 1 {
+                    return Err(format!("windows of {window:?} in {x:?}"));
+                }
+                let width = x[axes + 1] / 3;
+                if *heads == 0 || !x[axes + 1].is_multiple_of(3) || !width.is_multiple_of(*heads) {
+                    return Err(format!("{} channels for {heads} heads", x[axes + 1]));
+                }
+                for a in 0..axes {
+                    let (w, n) = (window[a], x[a + 1]);
+                    if w == 0 || w > 64 || w > table[a] || !n.is_multiple_of(w) || shift[a] >= w {
+                        return Err(format!(
+                            "windows of {window:?} shifted by {shift:?} in {x:?}, biases for {table:?}"
+                        ));
+                    }
+                }
+                let biases = table.iter().map(|t| 2 * t.min(&1024) - 1).product();
+                let found = tensor(bias)?;
+                if found != [biases, *heads] {
+                    return Err(format!("biases of {found:?}, expected [{biases}, {heads}]"));
+                }
+                Ok([&x[..=axes], &[width]].concat())
+            }
         }
     }
 }
