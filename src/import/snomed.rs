@@ -55,7 +55,9 @@ const ABNORMAL: &[(&str, &str, &str)] = &[
 /// Category and code of a structure.
 pub fn structure(name: &str) -> (CodedConcept, CodedConcept) {
     let lower = name.to_lowercase();
-    let abnormal = ["tumor", "tumour", "lesion", "nodule", "edema", "necro", "cyst"];
+    let abnormal = [
+        "tumor", "tumour", "lesion", "nodule", "edema", "necro", "cyst",
+    ];
     if abnormal.iter().any(|word| lower.contains(word)) {
         let category = CodedConcept::new("49755003", "SCT", "Morphologically Altered Structure");
         let known = ABNORMAL.iter().find(|(known, ..)| *known == lower);

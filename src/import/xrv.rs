@@ -15,9 +15,9 @@ use super::nnunet::word;
 use super::pytorch::{self, Checkpoint, Fault};
 use crate::model::graph::Op;
 use crate::model::{
-    Class, ClassActivation, Classification, Conform, ImagePreparation, Input, MANIFEST_SHAPE,
-    Manifest, Network, Normalization, Output, OutputKind, PackageFiles, VerifiedPackage,
-    sha256_hex,
+    Class, ClassActivation, Classification, Conform, Envelope, ImagePreparation, Input,
+    MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind, PackageFiles,
+    VerifiedPackage, sha256_hex,
 };
 
 /// `xrv.datasets.default_pathologies`, the order of the outputs where nothing else is said.
@@ -120,14 +120,18 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
     let thresholds = thresholds.filter(|t| !t.is_empty());
     if let Some(values) = &thresholds
         && (values.len() != outputs
-            || values.iter().any(|t| !t.is_nan() && !(*t > 0.0 && *t < 1.0)))
+            || values
+                .iter()
+                .any(|t| !t.is_nan() && !(*t > 0.0 && *t < 1.0)))
     {
         return Err(refuse(format!(
             "op_threshs are not {outputs} numbers between 0 and 1"
         )));
     }
     let names = labels(path, outputs).map_err(refuse)?;
-    let found = tensors(&built, &checkpoint).map_err(monai)?.map_err(refuse)?;
+    let found = tensors(&built, &checkpoint)
+        .map_err(monai)?
+        .map_err(refuse)?;
     let (graph, saved) = safetensors(&built.graph, &found, &checkpoint)?;
     debug_assert!(!graph.nodes.iter().any(|n| matches!(n.op, Op::PRelu { .. })));
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -137,7 +141,10 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         "For frontal chest radiographs.".to_owned(),
     ];
     if thresholds.is_none() {
-        limits.push("The file has no operating thresholds: scores are not comparable between findings.".to_owned());
+        limits.push(
+            "The file has no operating thresholds: scores are not comparable between findings."
+                .to_owned(),
+        );
     }
     let classes = names.into_iter().enumerate().map(|(n, name)| Class {
         name,
@@ -157,6 +164,10 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         limits,
         training_data: "Not stated by the model's file.".to_owned(),
         modality: "DX".to_owned(),
+        envelope: Envelope {
+            body_parts: vec!["CHEST".to_owned()],
+            ..Envelope::default()
+        },
         input: Input {
             conform: Conform::Stored { orientation: None },
             normalization: Normalization::None,
@@ -199,7 +210,10 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
 
 /// Names of the outputs: from a file beside the weights, or the library's own.
 fn labels(path: &Path, outputs: usize) -> Result<Vec<String>, String> {
-    let beside = [path.with_extension("json"), path.with_file_name("labels.json")];
+    let beside = [
+        path.with_extension("json"),
+        path.with_file_name("labels.json"),
+    ];
     for file in beside {
         let Ok(data) = std::fs::metadata(&file) else {
             continue;

@@ -1,5 +1,6 @@
 //! Whether a volume is what a model is meant for.
 
+use crate::model::monai::MonaiTransform;
 use crate::model::{Conform, Envelope, Manifest};
 use crate::study::Issue;
 use crate::volume::{Layout, Quantity, Volume};
@@ -64,6 +65,18 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
 fn spacing_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
     let wanted = match &manifest.input.conform {
         Conform::Freesurfer256 => 1.0,
+        Conform::Stored { .. } if manifest.monai.is_some() => {
+            let transforms = manifest.monai.iter().flat_map(|m| &m.transforms);
+            let spacing = transforms.filter_map(|t| match t {
+                MonaiTransform::Spacing { pixdim, .. } => pixdim
+                    .iter()
+                    .copied()
+                    .reduce(f64::max)
+                    .filter(|mm| *mm > 0.0),
+                _ => None,
+            });
+            spacing.last().unwrap_or(f64::INFINITY)
+        }
         // A procedure's own spacing; a 2-D one says nothing across slices.
         Conform::Stored { .. } => manifest.procedure.as_ref().map_or(1.0, |p| {
             let spacing = p.preprocessing.target_spacing.iter().copied();

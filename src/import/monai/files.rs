@@ -13,9 +13,14 @@ const LARGEST_CONFIG: u64 = 4 << 20;
 /// Whether a folder looks like a bundle.
 pub fn is_bundle(folder: &Path) -> bool {
     folder.join("configs").is_dir()
-        && ["metadata.json", "inference.json", "inference.yaml", "inference.yml"]
-            .iter()
-            .any(|name| folder.join("configs").join(name).is_file())
+        && [
+            "metadata.json",
+            "inference.json",
+            "inference.yaml",
+            "inference.yml",
+        ]
+        .iter()
+        .any(|name| folder.join("configs").join(name).is_file())
 }
 
 /// A file inside the folder, also after links are followed.
@@ -56,7 +61,9 @@ pub fn config(folder: &Path, stem: &str) -> Result<(Value, PathBuf), Error> {
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(&path).map_err(io)?;
-    file.take(LARGEST_CONFIG + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(LARGEST_CONFIG + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > LARGEST_CONFIG {
         return Err(not_understood(format!("more than {LARGEST_CONFIG} bytes")));
     }

@@ -99,7 +99,8 @@ impl Reader<'_> {
 
 fn number(word: &str) -> Option<Value> {
     let digits = word.trim_start_matches(['-', '+']);
-    if word.len() - digits.len() > 1 || !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+    if word.len() - digits.len() > 1
+        || !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
     {
         return None;
     }

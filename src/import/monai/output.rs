@@ -150,7 +150,8 @@ pub fn output(
     let linear = match post.inverted {
         None if resampled || cropped => {
             return Err(
-                "postprocessing has no Invertd, so the result stays on the network's grid".to_owned(),
+                "postprocessing has no Invertd, so the result stays on the network's grid"
+                    .to_owned(),
             );
         }
         None => false,
@@ -160,13 +161,17 @@ pub fn output(
         Some((linear, _)) => linear && resampled,
     };
     if post.kept_early && resampled {
-        return Err("postprocessing keeps the largest parts before Invertd, on another grid".to_owned());
+        return Err(
+            "postprocessing keeps the largest parts before Invertd, on another grid".to_owned(),
+        );
     }
     let activation = post.activation.unwrap_or_default();
     let decision = match (post.argmax, post.threshold) {
         (true, _) if heads >= 2 => {
             if heads > 256 {
-                return Err(format!("the network has {heads} outputs, at most 256 are supported"));
+                return Err(format!(
+                    "the network has {heads} outputs, at most 256 are supported"
+                ));
             }
             MonaiDecision::Argmax { classes: heads }
         }
@@ -264,7 +269,10 @@ impl Post {
             "Invert" => {
                 if let Some(orig) = c.get("orig_keys")? {
                     let orig = if orig.is_list() {
-                        orig.items()?.iter().map(Node::text).collect::<Result<_, _>>()?
+                        orig.items()?
+                            .iter()
+                            .map(Node::text)
+                            .collect::<Result<_, _>>()?
                     } else {
                         vec![orig.text()?]
                     };
@@ -299,12 +307,16 @@ impl Post {
                 let labels = match c.get("applied_labels")? {
                     None => Vec::new(),
                     Some(node) => {
-                        let count = if node.is_list() { node.items()?.len() } else { 1 };
+                        let count = if node.is_list() {
+                            node.items()?.len()
+                        } else {
+                            1
+                        };
                         let all = counts_per_axis(&node, count)?;
                         let bytes = all.iter().map(|n| u8::try_from(*n));
-                        bytes.collect::<Result<_, _>>().map_err(|_| {
-                            format!("{} has labels above 255", node.key())
-                        })?
+                        bytes
+                            .collect::<Result<_, _>>()
+                            .map_err(|_| format!("{} has labels above 255", node.key()))?
                     }
                 };
                 self.kept_early = self.inverted.is_none();
@@ -314,7 +326,13 @@ impl Post {
                 });
             }
             "EnsureType" | "ToTensor" | "ToDevice" | "Identity" | "CastToType" => {
-                c.ignore(&["data_type", "device", "dtype", "wrap_sequence", "track_meta"]);
+                c.ignore(&[
+                    "data_type",
+                    "device",
+                    "dtype",
+                    "wrap_sequence",
+                    "track_meta",
+                ]);
             }
             // The result goes to the program, not to a file.
             "SaveImage" => c.ignore(&[

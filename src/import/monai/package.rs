@@ -16,9 +16,9 @@ use crate::model::monai::{
     Activation, MonaiDecision, MonaiOutput, MonaiProcedure, MonaiTransform, MonaiWindows,
 };
 use crate::model::{
-    Class, ClassActivation, Classification, Conform, ImagePreparation, Input, Label,
-    MANIFEST_SHAPE, Manifest, Normalization, Output, OutputKind, PackageFiles, VerifiedPackage,
-    sha256_hex,
+    Class, ClassActivation, Classification, Conform, Envelope, ImagePreparation, Input, Label,
+    MANIFEST_SHAPE, Manifest, Normalization, Output, OutputKind, PackageFiles, Values,
+    VerifiedPackage, sha256_hex,
 };
 
 /// Least edge of an input that only checks the network.
@@ -194,12 +194,17 @@ impl Bundle {
         known: Option<Vec<usize>>,
         after: &[Component<'_>],
     ) -> Result<(), String> {
-        let resized = self.preparation.transforms.iter().rev().find_map(|t| match t {
-            MonaiTransform::Resize { spatial_size, .. } => {
-                Some(spatial_size[..self.network.axes].to_vec())
-            }
-            _ => None,
-        });
+        let resized = self
+            .preparation
+            .transforms
+            .iter()
+            .rev()
+            .find_map(|t| match t {
+                MonaiTransform::Resize { spatial_size, .. } => {
+                    Some(spatial_size[..self.network.axes].to_vec())
+                }
+                _ => None,
+            });
         let size = resized
             .filter(|size| !size.contains(&0))
             .or(known)
@@ -248,7 +253,10 @@ impl Bundle {
         }
         let example = known.unwrap_or_else(|| {
             let divisor = &self.network.divisor;
-            divisor.iter().map(|d| EXAMPLE.next_multiple_of(*d)).collect()
+            divisor
+                .iter()
+                .map(|d| EXAMPLE.next_multiple_of(*d))
+                .collect()
         });
         if let MonaiDecision::Threshold { order, .. } = &mut output.decision {
             let names: Vec<String> = (0..heads)
@@ -349,6 +357,7 @@ impl Bundle {
                 None => "Not stated by the bundle.".to_owned(),
             },
             modality: metadata.modality().to_owned(),
+            envelope: self.envelope(metadata),
             input: Input {
                 conform: Conform::Stored { orientation: None },
                 normalization: Normalization::None,
@@ -382,6 +391,24 @@ impl Bundle {
             weights_sha256: sha256_hex(saved),
             name,
             origin,
+        }
+    }
+
+    /// Values that the model tells apart, on the scale of CT.
+    fn envelope(&self, metadata: &Metadata) -> Envelope {
+        let window = |t: &MonaiTransform| match t {
+            MonaiTransform::ScaleIntensityRange { from, .. } => Some(*from),
+            _ => None,
+        };
+        let found = self.preparation.transforms.iter().find_map(window);
+        let values = found.filter(|_| metadata.modality() == "CT");
+        Envelope {
+            values: values.map(|[low, high]| Values {
+                low,
+                high,
+                unit: "HU".to_owned(),
+            }),
+            ..Envelope::default()
         }
     }
 

@@ -41,7 +41,13 @@ pub fn components<'a>(node: Node<'a>) -> Result<Vec<Component<'a>>, String> {
                 shown(&compose.name)
             ));
         }
-        compose.ignore(&["map_items", "unpack_items", "log_stats", "lazy", "overrides"]);
+        compose.ignore(&[
+            "map_items",
+            "unpack_items",
+            "log_stats",
+            "lazy",
+            "overrides",
+        ]);
         let Some(list) = compose.get("transforms")? else {
             return Ok(Vec::new());
         };
@@ -75,7 +81,10 @@ pub fn plain_name(name: &str) -> Result<&str, String> {
 pub fn keys(c: &Component<'_>) -> Result<Vec<String>, String> {
     let node = c.needed("keys")?;
     let keys = if node.is_list() {
-        node.items()?.iter().map(Node::text).collect::<Result<_, _>>()?
+        node.items()?
+            .iter()
+            .map(Node::text)
+            .collect::<Result<_, _>>()?
     } else {
         vec![node.text()?]
     };
@@ -185,14 +194,26 @@ impl Reader<'_> {
             }
             "AddChannel" => None,
             "EnsureType" | "ToTensor" | "CastToType" | "ToDevice" => {
-                c.ignore(&["data_type", "device", "wrap_sequence", "track_meta", "non_blocking"]);
+                c.ignore(&[
+                    "data_type",
+                    "device",
+                    "wrap_sequence",
+                    "track_meta",
+                    "non_blocking",
+                ]);
                 self.floats()?;
                 None
             }
             "Identity" => None,
             "DataStats" => {
                 let ignored = [
-                    "prefix", "data_type", "data_shape", "value_range", "data_value", "name", "meta_info",
+                    "prefix",
+                    "data_type",
+                    "data_shape",
+                    "value_range",
+                    "data_value",
+                    "name",
+                    "meta_info",
                 ];
                 c.ignore(&ignored);
                 None
@@ -208,9 +229,9 @@ impl Reader<'_> {
                     "end" => true,
                     other => return Err(format!("{}::method is {}", c.key(), shown(other))),
                 };
-                let spatial_size = self.sizes("spatial_size", 0)?.ok_or_else(|| {
-                    format!("{}::spatial_size is missing", c.key())
-                })?;
+                let spatial_size = self
+                    .sizes("spatial_size", 0)?
+                    .ok_or_else(|| format!("{}::spatial_size is missing", c.key()))?;
                 let value = c.number("value")?.or(c.number("constant_values")?);
                 Some(MonaiTransform::SpatialPad {
                     spatial_size,
@@ -312,7 +333,9 @@ impl Reader<'_> {
         let axcodes: Option<[char; 3]> = letters.clone().try_into().ok();
         let known = |c: &char| "LRPAIS".contains(*c);
         match axcodes {
-            Some(axcodes) if axcodes.iter().all(known) => Ok(MonaiTransform::Orientation { axcodes }),
+            Some(axcodes) if axcodes.iter().all(known) => {
+                Ok(MonaiTransform::Orientation { axcodes })
+            }
             _ => Err(format!("{}::axcodes is {letters:?}", c.key())),
         }
     }
@@ -331,13 +354,21 @@ impl Reader<'_> {
         {
             return Err(format!("{} is true", node.key()));
         }
-        c.ignore(&["image_only", "ensure_same_shape", "meta_keys", "meta_key_postfix"]);
+        c.ignore(&[
+            "image_only",
+            "ensure_same_shape",
+            "meta_keys",
+            "meta_key_postfix",
+        ]);
         self.floats()?;
         let node = c.needed("pixdim")?;
         let mut pixdim = [1.0; 3];
         // One number stands for the first axis alone.
         let given = if node.is_list() {
-            node.items()?.iter().map(Node::number).collect::<Result<Vec<_>, _>>()?
+            node.items()?
+                .iter()
+                .map(Node::number)
+                .collect::<Result<Vec<_>, _>>()?
         } else {
             vec![node.number()?]
         };
@@ -385,7 +416,10 @@ impl Reader<'_> {
         self.only_for_key("mode", &["constant"])?;
         c.ignore(&["start_coord_key", "end_coord_key"]);
         let margin = self.sizes("margin", 0)?.unwrap_or([0; 3]);
-        let said = c.get("allow_smaller")?.map(|node| node.truth()).transpose()?;
+        let said = c
+            .get("allow_smaller")?
+            .map(|node| node.truth())
+            .transpose()?;
         let allow_smaller = match (said, self.setting.version) {
             (Some(said), _) => said,
             // Without a margin the box never leaves the image.

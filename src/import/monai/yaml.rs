@@ -98,9 +98,8 @@ fn plain(text: &str) -> Value {
         _ => {}
     }
     let digits = text.trim_start_matches(['-', '+']);
-    let octal = digits.len() > 1
-        && digits.starts_with('0')
-        && digits.bytes().all(|b| b.is_ascii_digit());
+    let octal =
+        digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
     if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && text.len() - digits.len() <= 1
         && !octal

@@ -39,7 +39,8 @@ pub fn windows(op: &Op, table: &[f32], dims: &[usize], values: &[f32]) -> Vec<f3
                     index = index * grid[a] + (at + shift[a]) % grid[a];
                     // Seen from the shifted grid's end: beyond the last window, beyond the shift.
                     let from_end = grid[a] - at;
-                    let own = usize::from(from_end <= window[a]) + usize::from(from_end <= shift[a]);
+                    let own =
+                        usize::from(from_end <= window[a]) + usize::from(from_end <= shift[a]);
                     region = region * 3 + if shift[a] == 0 { 0 } else { own };
                 }
                 from.push(index);
@@ -61,7 +62,10 @@ pub fn windows(op: &Op, table: &[f32], dims: &[usize], values: &[f32]) -> Vec<f3
                     scores.fill(0.0);
                     for (query, keys) in part(token, 0).iter().zip(keys.chunks_exact(tokens)) {
                         let query = query * scale;
-                        scores.iter_mut().zip(keys).for_each(|(s, k)| *s += query * k);
+                        scores
+                            .iter_mut()
+                            .zip(keys)
+                            .for_each(|(s, k)| *s += query * k);
                     }
                     scores.iter_mut().zip(own).for_each(|(s, bias)| *s += bias);
                     if shifted {
@@ -78,7 +82,9 @@ pub fn windows(op: &Op, table: &[f32], dims: &[usize], values: &[f32]) -> Vec<f3
                     for (other, score) in scores.iter().enumerate() {
                         let share = score / sum;
                         let values = part(other, 2);
-                        out.iter_mut().zip(values).for_each(|(o, v)| *o += share * v);
+                        out.iter_mut()
+                            .zip(values)
+                            .for_each(|(o, v)| *o += share * v);
                     }
                 }
             }

@@ -19,7 +19,11 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
         None => vec![32, 32, 64, 128, 256, 32],
     };
     if f.len() != 6 {
-        return Err(format!("{}::features has {} numbers, expected 6", c.key(), f.len()));
+        return Err(format!(
+            "{}::features has {} numbers, expected 6",
+            c.key(),
+            f.len()
+        ));
     }
     for n in &f {
         plausible(c, "features", *n)?;
@@ -53,7 +57,12 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
     for n in 1..5 {
         let pool = b.pool(2, 2, 0);
         let pooled = b.push(Op::MaxPool(pool), &[levels[n - 1]]);
-        levels.push(two(&mut b, pooled, &format!("down_{n}.convs"), [f[n - 1], f[n]]));
+        levels.push(two(
+            &mut b,
+            pooled,
+            &format!("down_{n}.convs"),
+            [f[n - 1], f[n]],
+        ));
     }
     let mut value = levels[4];
     for n in (1..5).rev() {
@@ -79,7 +88,13 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
         let out = if n == 1 { f[5] } else { here };
         value = two(&mut b, value, &format!("{name}.convs"), [here + up, out]);
     }
-    let value = b.conv(value, "final_conv", [f[5], outputs], &Window::one(axes), true);
+    let value = b.conv(
+        value,
+        "final_conv",
+        [f[5], outputs],
+        &Window::one(axes),
+        true,
+    );
     Ok(Network {
         class: "BasicUNet".to_owned(),
         built: b.finish(value),

@@ -4,7 +4,7 @@
 //! Huang et al., "Densely connected convolutional networks", 2017.
 
 use super::super::config::{Component, counts};
-use super::build::{Built, Builder, Window, plausible};
+use super::build::{Builder, Built, Window, plausible};
 use super::layers::{Act, Norm, act, norm};
 use super::{Network, axes_of, channels};
 use crate::model::graph::Op;
@@ -52,7 +52,13 @@ impl DenseNet {
             b.act(value, &format!("{at}.relu{n}"), &self.act)
         };
         let first = Window::same(&vec![7; axes], &vec![2; axes]);
-        let mut value = b.conv(0, "features.conv0", [self.inputs, self.first], &first, false);
+        let mut value = b.conv(
+            0,
+            "features.conv0",
+            [self.inputs, self.first],
+            &first,
+            false,
+        );
         value = normed(&mut b, value, "features", "0", self.first);
         let pool = b.pool(3, 2, 1);
         value = b.push(Op::MaxPool(pool), &[value]);
@@ -91,7 +97,11 @@ impl DenseNet {
             Names::Monai => ("class_layers.relu", "class_layers.out"),
             Names::Torch => ("relu", "classifier"),
         };
-        let act = if names == Names::Torch { &Act::Relu } else { &self.act };
+        let act = if names == Names::Torch {
+            &Act::Relu
+        } else {
+            &self.act
+        };
         value = b.act(value, last, act);
         value = b.push(Op::GlobalAveragePool, &[value]);
         value = b.push(

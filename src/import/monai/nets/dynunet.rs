@@ -41,7 +41,11 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
             .collect(),
     };
     if filters.len() < stages {
-        return Err(format!("{}::filters has {} numbers", c.key(), filters.len()));
+        return Err(format!(
+            "{}::filters has {} numbers",
+            c.key(),
+            filters.len()
+        ));
     }
     for n in &filters {
         plausible(c, "filters", *n)?;
@@ -77,7 +81,9 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
         };
         let window = padded(&kernels[stage], &strides[stage])?;
         let channels = [width, filters[stage]];
-        value = unet_block(&mut b, value, &name, channels, &window, &norm, &act, residual);
+        value = unet_block(
+            &mut b, value, &name, channels, &window, &norm, &act, residual,
+        );
         width = filters[stage];
         skips.push(value);
     }
@@ -104,7 +110,15 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
     }
     let channels = [filters[0], outputs];
     let one = Window::one(axes);
-    let value = convolution(&mut b, value, "output_block.conv", channels, &one, true, None);
+    let value = convolution(
+        &mut b,
+        value,
+        "output_block.conv",
+        channels,
+        &one,
+        true,
+        None,
+    );
     b.built.spare.push("deep_supervision_heads.".to_owned());
     // The same modules again, and supervision heads among them.
     b.built.again.push("skip_layers.".to_owned());

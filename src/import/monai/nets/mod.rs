@@ -106,7 +106,11 @@ fn axes_of(component: &Component<'_>, default: Option<usize>) -> Result<usize, S
 }
 
 /// A number of channels that makes sense.
-fn channels(component: &Component<'_>, name: &str, default: Option<usize>) -> Result<usize, String> {
+fn channels(
+    component: &Component<'_>,
+    name: &str,
+    default: Option<usize>,
+) -> Result<usize, String> {
     let value = match default {
         Some(default) => component.count(name, default)?,
         None => component.needed_count(name)?,

@@ -114,7 +114,15 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
                 ..Window::same(&vec![2; axes], &vec![2; axes])
             };
             let name = format!("{sample}.1.deconv");
-            value = b.transposed(value, &name, [width, width], &window, vec![0; axes], true, 1);
+            value = b.transposed(
+                value,
+                &name,
+                [width, width],
+                &window,
+                vec![0; axes],
+                true,
+                1,
+            );
         } else {
             value = b.double(value, false);
         }

@@ -172,7 +172,14 @@ impl Swin {
     }
 
     /// `PatchMerging`: the corners of cells of 2 side by side, then half as many channels.
-    fn merge(&self, b: &mut Builder, from: usize, name: &str, width: usize, grid: &[usize]) -> usize {
+    fn merge(
+        &self,
+        b: &mut Builder,
+        from: usize,
+        name: &str,
+        width: usize,
+        grid: &[usize],
+    ) -> usize {
         let axes = grid.len();
         let mut value = from;
         if grid.iter().any(|n| n % 2 == 1) {
@@ -221,7 +228,12 @@ impl Swin {
         let shape = [&[1], half.as_slice(), &[joined as i64]].concat();
         value = b.push(Op::Reshape { shape }, &[value]);
         value = b.layer_norm(value, &format!("{name}.norm"), joined);
-        b.linear(value, &format!("{name}.reduction"), [joined, 2 * width], false)
+        b.linear(
+            value,
+            &format!("{name}.reduction"),
+            [joined, 2 * width],
+            false,
+        )
     }
 }
 

@@ -43,7 +43,10 @@ pub fn network(
             None => default.to_vec(),
         };
         if list.len() != 4 || list.iter().any(|n| !(1..=64).contains(n)) {
-            return Err(format!("{}::{name} is {list:?}, expected four numbers", c.key()));
+            return Err(format!(
+                "{}::{name} is {list:?}, expected four numbers",
+                c.key()
+            ));
         }
         Ok(list)
     };
@@ -133,7 +136,13 @@ pub fn network(
     }
     skips.push(hidden[3]);
     let mut value = encode(&mut b, hidden[4], 10, [16 * f, 16 * f]);
-    for (n, [from, to]) in [(5, [16, 8]), (4, [8, 4]), (3, [4, 2]), (2, [2, 1]), (1, [1, 1])] {
+    for (n, [from, to]) in [
+        (5, [16, 8]),
+        (4, [8, 4]),
+        (3, [4, 2]),
+        (2, [2, 1]),
+        (1, [1, 1]),
+    ] {
         let name = format!("decoder{n}");
         let channels = [from * f, to * f];
         value = unetr_up(&mut b, value, skips[n - 1], &name, channels, &norm, true);

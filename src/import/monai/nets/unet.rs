@@ -43,7 +43,10 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
             None => vec![3; axes],
         };
         if kernel.iter().any(|k| k % 2 == 0 || *k > 31) {
-            return Err(format!("{}::{name} is {kernel:?}, expected odd sizes", c.key()));
+            return Err(format!(
+                "{}::{name} is {kernel:?}, expected odd sizes",
+                c.key()
+            ));
         }
         Ok(kernel)
     };

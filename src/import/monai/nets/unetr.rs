@@ -140,8 +140,14 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
     let inputs = channels(c, "in_channels", None)?;
     let outputs = channels(c, "out_channels", None)?;
     let size = counts_per_axis(&c.needed("img_size")?, axes)?;
-    if size.iter().any(|n| n % PATCH != 0 || !(PATCH..=1024).contains(n)) {
-        return Err(format!("{}::img_size is {size:?}, expected multiples of 16", c.key()));
+    if size
+        .iter()
+        .any(|n| n % PATCH != 0 || !(PATCH..=1024).contains(n))
+    {
+        return Err(format!(
+            "{}::img_size is {size:?}, expected multiples of 16",
+            c.key()
+        ));
     }
     let f = channels(c, "feature_size", Some(16))?;
     // Older versions call it `pos_embed`.
@@ -224,7 +230,15 @@ pub fn network(c: &Component<'_>) -> Result<Network, String> {
     for (n, to) in [(5, 8), (4, 4), (3, 2), (2, 1)] {
         let name = format!("decoder{n}");
         let channels = [width, to * f];
-        value = unetr_up(&mut b, value, skips[n - 2], &name, channels, &norm, residual);
+        value = unetr_up(
+            &mut b,
+            value,
+            skips[n - 2],
+            &name,
+            channels,
+            &norm,
+            residual,
+        );
         width = to * f;
     }
     let one = Window::one(axes);
