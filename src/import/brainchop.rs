@@ -297,6 +297,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
                     padding: one.padding,
                     pre_model: one.pre_model.then(|| "brainchop-1".to_owned()),
                 }),
+                channels: Vec::new(),
             },
             network: Network {
                 layers: layers.clone(),

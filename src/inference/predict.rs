@@ -109,13 +109,7 @@ pub fn run(
     task: &Task,
 ) -> Result<(Vec<u8>, RunPlan), Error> {
     let (graph, procedure) = graph_and_procedure(manifest)?;
-    let channels = procedure.preprocessing.channels.len();
-    if channels != 1 || procedure.input_channels != 1 {
-        return Err(Error::Input(format!(
-            "the model takes {} images of one grid (or a model before it), a series is one",
-            procedure.input_channels
-        )));
-    }
+    let images = procedure.preprocessing.channels.len();
     let plan = plan(members, manifest, &conformed.geometry, available_bytes)?;
     if plan.needed_bytes > available_bytes {
         return Err(Error::Memory {
@@ -124,7 +118,7 @@ pub fn run(
         });
     }
     let dims = kji(conformed.geometry.dims());
-    let image = Image::new(1, dims, std::mem::take(&mut conformed.values)).map_err(error)?;
+    let image = Image::new(images, dims, std::mem::take(&mut conformed.values)).map_err(error)?;
     let spacing = kji(conformed.geometry.spacing_mm());
     let prepared = prepare(image, spacing, &procedure.preprocessing, None, task).map_err(error)?;
     lap("preprocess");

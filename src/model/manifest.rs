@@ -63,6 +63,10 @@ pub struct Input {
     /// Box that is computed; the whole grid without one.
     #[serde(default)]
     pub crop: Option<Crop>,
+    /// What each input channel is called, in order, where the model takes several images of one
+    /// patient; empty for one image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
 }
 
 /// The network's grid.
@@ -368,7 +372,7 @@ impl Manifest {
         ];
         if together.iter().any(|there| *there != together[0])
             || (together[0] && !(plain && self.network.layers.is_empty()))
-            || (!together[0] && !self.network.folds.is_empty())
+            || (!together[0] && !(self.network.folds.is_empty() && self.images() == 1))
         {
             return Err(
                 "a graph, a procedure and a scan as stored belong together, without layers, \
@@ -388,6 +392,13 @@ impl Manifest {
                 procedure.input_channels
             ));
         }
+        let images = procedure.preprocessing.channels.len();
+        let named = self.input.channels.len();
+        if images == 0 || (images > 1 || named > 0) && named != images {
+            return Err(format!(
+                "{named} channels are named, the procedure takes {images} images"
+            ));
+        }
         if patch.iter().any(|n| *n > 4096) || self.network.folds.len() > 64 {
             return Err(format!(
                 "a patch of {patch:?} for {} networks",
@@ -395,6 +406,11 @@ impl Manifest {
             ));
         }
         Ok(())
+    }
+
+    /// Images that a run takes.
+    pub fn images(&self) -> usize {
+        self.input.channels.len().max(1)
     }
 
     /// A UID that stays the same for this model, for tracking; made from its weights' hash.

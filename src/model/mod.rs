@@ -4,6 +4,7 @@
 //! `weights.safetensors` and a `MODEL_CARD.md`. Absent on purpose: tensors, running.
 
 mod builtin;
+pub mod channels;
 mod envelope;
 pub mod graph;
 mod manifest;

@@ -292,6 +292,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
             },
             normalization: Normalization::ZScore,
             crop: None,
+            channels: vec![],
         },
         network: Network {
             layers: vec![

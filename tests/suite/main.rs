@@ -18,6 +18,7 @@ mod models;
 mod nifti;
 mod nnunet;
 mod nnunet_agreement;
+mod nnunet_program;
 mod procedure;
 mod procedure_monai;
 mod program;

@@ -73,6 +73,10 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
             conform: Conform::Stored { orientation },
             normalization: Normalization::None,
             crop: None,
+            channels: match trained.dataset.channels.as_slice() {
+                [_] => Vec::new(),
+                several => several.to_vec(),
+            },
         },
         network: Network {
             layers: Vec::new(),
