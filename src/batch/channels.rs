@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::engine::ModelIdentity;
-use super::plan::{Item, ItemSource, file_key, file_name, stack_suffix, title, unique, unsuited};
+use super::plan::{Item, ItemSource, file_key, file_name, title, unique, unsuited};
 use crate::model::channels::{Candidate, channel_of_file, match_channels};
-use crate::study::{Series, Worklist};
+use crate::study::Worklist;
 
 /// One item for each study, for each case of files named as nnU-Net does (`case_0000.nii.gz`,
 /// `case_0001.nii.gz`, …), and for each folder of files named otherwise.
@@ -54,7 +54,7 @@ fn studies(worklist: Worklist, model: &ModelIdentity, chosen: &[(String, String)
                 .collect();
             let candidates: Vec<Candidate> = places
                 .iter()
-                .map(|&(s, stack)| candidate(&series[s], stack))
+                .map(|&(s, stack)| Candidate::of_stack(&series[s], stack))
                 .collect();
             let study_key = study.study_instance_uid.to_string();
             match match_channels(&model.channels, &candidates, chosen) {
@@ -94,22 +94,6 @@ fn studies(worklist: Worklist, model: &ModelIdentity, chosen: &[(String, String)
     items
 }
 
-/// A stack as a channel's candidate; known by its series' UID, and its number where there are several.
-fn candidate(series: &Series, stack: usize) -> Candidate {
-    let label = &series.stacks[stack].label;
-    Candidate {
-        id: format!(
-            "{}{}",
-            series.series_instance_uid,
-            stack_suffix(series, stack)
-        ),
-        words: format!("{} {label}", series.description).trim().to_owned(),
-        protocol: series.protocol.clone(),
-        modality: series.modality.clone(),
-        contrast: series.contrast,
-    }
-}
-
 fn case_item(case: &str, key: String, found: &[(usize, PathBuf)], model: &ModelIdentity) -> Item {
     let count = model.channels.len();
     let path_of = |n: usize| {
@@ -147,16 +131,7 @@ fn folder_item(
 ) -> Item {
     let candidates: Vec<Candidate> = files
         .iter()
-        .map(|path| Candidate {
-            id: file_name(path),
-            words: file_name(path)
-                .trim_end_matches(".gz")
-                .trim_end_matches(".nii")
-                .to_owned(),
-            protocol: String::new(),
-            modality: String::new(),
-            contrast: false,
-        })
+        .map(|path| Candidate::of_file(&file_name(path)))
         .collect();
     let chosen: Vec<(String, String)> = chosen
         .iter()

@@ -227,7 +227,7 @@ impl Item {
 }
 
 /// Sets the stacks of one series apart.
-pub(super) fn stack_suffix(series: &Series, stack: usize) -> String {
+fn stack_suffix(series: &Series, stack: usize) -> String {
     if series.stacks.len() > 1 {
         format!("-stack{stack}")
     } else {

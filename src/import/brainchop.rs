@@ -308,6 +308,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
                 kind: one.kind,
                 largest_component: true,
             },
+            earlier: Vec::new(),
             labels: labels(one.kind, &names, classes),
             weights_sha256: sha256_hex(&saved),
             origin: BTreeMap::from([

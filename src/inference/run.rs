@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::conform::{Conformed, conform, target};
 use super::envelope::envelope_issues;
-use super::native::Native;
 use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
-use super::{Error, candle_executor, channels, largest_component, predict};
+use super::predict::Stages;
+use super::{Error, candle_executor, channels, largest_component};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
@@ -75,8 +75,8 @@ enum Body {
         network: Network,
         region: Option<Box<Model>>,
     },
-    /// A graph, moved over the scan by a procedure; one for each fold.
-    Folds(Vec<Native>),
+    /// Graphs, moved over the scan by procedures; each with its folds.
+    Stages(Arc<Stages>),
 }
 
 /// A finished run.
@@ -98,8 +98,8 @@ impl Model {
         load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
     ) -> Result<Self, Error> {
         if package.manifest().procedure.is_some() {
-            let body = Body::Folds(predict::members(&package)?);
             let package = Arc::new(package);
+            let body = Body::Stages(Arc::new(Stages::new(Arc::clone(&package))?));
             return Ok(Self { package, body });
         }
         let network = Network::new(&package)?;
@@ -146,9 +146,7 @@ impl Model {
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
-            Body::Folds(members) => {
-                return predict::plan(members, manifest, &grid, available_bytes);
-            }
+            Body::Stages(stages) => return stages.plan(&grid, available_bytes),
         };
         let (scan, voxels) = (volume.geometry.voxel_count(), grid.voxel_count());
         let whole = kji(grid.dims());
@@ -170,7 +168,7 @@ impl Model {
     const fn layers(&self) -> Option<&Network> {
         match &self.body {
             Body::Layers { network, .. } => Some(network),
-            Body::Folds(_) => None,
+            Body::Stages(_) => None,
         }
     }
 
@@ -229,15 +227,26 @@ impl Model {
                     task,
                 )?
             }
-            Body::Folds(members) => predict::run(
-                members,
-                manifest,
-                &mut conformed,
-                settings.available_bytes,
-                &mut |phase| clock.lap(phase),
-                &mut self.previews(&back, settings, task),
-                task,
-            )?,
+            Body::Stages(stages) => {
+                // Every stage takes the images as they are, and what it makes of them goes with it.
+                let mut first = Some(std::mem::take(&mut conformed.values));
+                let mut images = || match first.take() {
+                    Some(values) => Ok(values),
+                    None => {
+                        let mut again = conform(volume, &manifest.input.conform, task)?;
+                        channels::add(&mut again, &volume.geometry, further, task)?;
+                        Ok(again.values)
+                    }
+                };
+                stages.run(
+                    &conformed.geometry,
+                    &mut images,
+                    settings.available_bytes,
+                    &mut |phase| clock.lap(phase),
+                    &mut self.previews(&back, settings, task),
+                    task,
+                )?
+            }
         };
         task.begin("Cleaning up", 0);
         if manifest.output.largest_component {

@@ -3,6 +3,8 @@
 //! By words: a channel's name against what a series is called. A choice that is not unique is no
 //! choice: it is refused with the candidates, and a person names them.
 
+use crate::study::Series;
+
 /// One image that could be a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -16,6 +18,37 @@ pub struct Candidate {
     pub modality: String,
     /// The header names a contrast agent.
     pub contrast: bool,
+}
+
+impl Candidate {
+    /// A stack of a series, known by its UID, and by its number where there are several.
+    pub fn of_stack(series: &Series, stack: usize) -> Self {
+        let number = if series.stacks.len() > 1 {
+            format!("-stack{stack}")
+        } else {
+            String::new()
+        };
+        let label = series.stacks.get(stack).map_or("", |s| s.label.as_str());
+        Self {
+            id: format!("{}{number}", series.series_instance_uid),
+            words: format!("{} {label}", series.description).trim().to_owned(),
+            protocol: series.protocol.clone(),
+            modality: series.modality.clone(),
+            contrast: series.contrast,
+        }
+    }
+
+    /// A volume file, known by its name.
+    pub fn of_file(name: &str) -> Self {
+        let words = name.trim_end_matches(".gz").trim_end_matches(".nii");
+        Self {
+            id: name.to_owned(),
+            words: words.to_owned(),
+            protocol: String::new(),
+            modality: String::new(),
+            contrast: false,
+        }
+    }
 }
 
 /// Why channels and images were not matched; for people.

@@ -44,6 +44,10 @@ pub struct Manifest {
     /// runs over the whole conformed grid at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procedure: Option<Procedure>,
+    /// A cascade's earlier stages, first to last: each takes the same images, and its labels are
+    /// input of the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Stage>,
     /// Labels 1 to 255.
     pub labels: Vec<Label>,
     /// SHA-256 of `weights.safetensors`, hex.
@@ -155,6 +159,17 @@ impl Network {
     }
 }
 
+/// A cascade's earlier stage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Stage {
+    /// E.g. `3d_lowres`.
+    pub name: String,
+    /// A graph.
+    pub network: Network,
+    /// What is done around it.
+    pub procedure: Procedure,
+}
+
 /// One layer.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -254,12 +269,7 @@ impl Manifest {
     /// One more than the highest label: output channels of the last convolution, or by the rule.
     pub fn classes(&self) -> usize {
         if let Some(procedure) = &self.procedure {
-            return match &procedure.labels {
-                LabelRule::Argmax { classes } => *classes,
-                LabelRule::Regions { order } => {
-                    1 + order.iter().copied().max().map_or(0, usize::from)
-                }
-            };
+            return classes(procedure);
         }
         let mut backwards = self.network.layers.iter().rev();
         let output = backwards.find_map(|layer| match layer {
@@ -380,18 +390,12 @@ impl Manifest {
                     .to_owned(),
             );
         }
-        let (Some(procedure), Some(graph)) = (&self.procedure, &self.network.graph) else {
+        let Some(procedure) = &self.procedure else {
+            if !self.earlier.is_empty() {
+                return Err("earlier stages without a procedure".to_owned());
+            }
             return Ok(());
         };
-        let patch = procedure.windows.patch().map_err(|e| e.to_string())?;
-        let axes = procedure.windows.patch_size.len();
-        if graph.input() != Some((procedure.input_channels, axes)) {
-            return Err(format!(
-                "the network takes {:?} channels and axes, the procedure gives {} on {axes}",
-                graph.input(),
-                procedure.input_channels
-            ));
-        }
         let images = procedure.preprocessing.channels.len();
         let named = self.input.channels.len();
         if images == 0 || (images > 1 || named > 0) && named != images {
@@ -399,13 +403,16 @@ impl Manifest {
                 "{named} channels are named, the procedure takes {images} images"
             ));
         }
-        if patch.iter().any(|n| *n > 4096) || self.network.folds.len() > 64 {
-            return Err(format!(
-                "a patch of {patch:?} for {} networks",
-                self.network.folds.len()
-            ));
+        if self.earlier.len() > 4 || self.earlier.iter().any(|s| s.name.is_empty()) {
+            return Err("more stages than a cascade has, or one without a name".to_owned());
         }
-        Ok(())
+        let mut labels = 0;
+        for stage in &self.earlier {
+            check_stage(&stage.network, &stage.procedure, images, labels)
+                .map_err(|reason| format!("stage {:?}: {reason}", stage.name))?;
+            labels = classes(&stage.procedure) - 1;
+        }
+        check_stage(&self.network, procedure, images, labels)
     }
 
     /// Images that a run takes.
@@ -418,6 +425,53 @@ impl Manifest {
         let bits = u128::from_str_radix(self.weights_sha256.get(..32)?, 16).ok()?;
         Some(Uid::from_u128(bits))
     }
+}
+
+/// One more than the highest label of a procedure.
+fn classes(procedure: &Procedure) -> usize {
+    match &procedure.labels {
+        LabelRule::Argmax { classes } => *classes,
+        LabelRule::Regions { order } => 1 + order.iter().copied().max().map_or(0, usize::from),
+    }
+}
+
+/// One network with its procedure, for `images` and the labels of a stage before it.
+fn check_stage(
+    network: &Network,
+    procedure: &Procedure,
+    images: usize,
+    labels: usize,
+) -> Result<(), String> {
+    let patch = procedure.windows.patch().map_err(|e| e.to_string())?;
+    let axes = procedure.windows.patch_size.len();
+    let input = network.graph.as_ref().and_then(Graph::input);
+    if input != Some((procedure.input_channels, axes)) || !network.layers.is_empty() {
+        return Err(format!(
+            "the network takes {input:?} channels and axes, the procedure gives {} on {axes}",
+            procedure.input_channels
+        ));
+    }
+    // Regions may leave labels out that have a channel all the same.
+    let further = procedure.input_channels.checked_sub(images);
+    let fits = procedure.preprocessing.channels.len() == images
+        && further.is_some_and(|n| n <= 255 && n >= labels && (n > 0) == (labels > 0));
+    if !fits {
+        return Err(format!(
+            "{} input channels for {images} images and {labels} labels of a stage before",
+            procedure.input_channels
+        ));
+    }
+    let heads = procedure.labels.heads();
+    if !(1..=256).contains(&heads) || classes(procedure) < 2 {
+        return Err(format!("{heads} outputs"));
+    }
+    if patch.iter().any(|n| *n > 4096) || network.folds.len() > 64 {
+        return Err(format!(
+            "a patch of {patch:?} for {} networks",
+            network.folds.len()
+        ));
+    }
+    Ok(())
 }
 
 fn check_orientation(orientation: &str) -> Result<(), String> {

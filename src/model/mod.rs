@@ -16,7 +16,7 @@ mod registry;
 pub use envelope::{Envelope, Values};
 pub use manifest::{
     Conform, Crop, Input, Label, Layer, Manifest, ManifestError, Network, Normalization, Output,
-    OutputKind, SHAPE as MANIFEST_SHAPE,
+    OutputKind, SHAPE as MANIFEST_SHAPE, Stage,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

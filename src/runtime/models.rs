@@ -122,6 +122,7 @@ pub fn summary_of(manifest: &Manifest, bundled: bool) -> ModelSummary {
         license: manifest.license.clone(),
         modality: manifest.modality.clone(),
         segments: manifest.labels.len(),
+        channels: manifest.input.channels.clone(),
         bundled,
     }
 }
@@ -202,12 +203,12 @@ pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunE
 pub(super) fn run(
     home: &Home,
     model: &str,
-    volume: &Volume,
+    volumes: &[&Volume],
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
     let ended =
-        LoadedModel::open(home, model).and_then(|loaded| loaded.run(&[volume], Some(watch), task));
+        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volumes, Some(watch), task));
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,
         error => failed(

@@ -310,6 +310,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
             kind: OutputKind::Segmentation,
             largest_component: false,
         },
+        earlier: Vec::new(),
         labels: vec![Label {
             label: 1,
             name: "One".to_owned(),

@@ -4,6 +4,8 @@
 mod app;
 mod audit;
 mod batch;
+mod cascade;
+mod channels;
 mod cli;
 mod dicom_dcm2niix;
 mod dicom_decode;

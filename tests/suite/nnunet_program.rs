@@ -162,3 +162,26 @@ fn the_program_agrees_with_nnunet_for_models_of_two_channels() {
     }
     assert!(compared > 0);
 }
+
+#[test]
+fn the_program_agrees_with_nnunet_for_one_channel_folds_and_cascades() {
+    let Some(root) = std::env::var_os("NEGATOSCOPE_NNUNET_DATA").map(PathBuf::from) else {
+        println!("skipped: NEGATOSCOPE_NNUNET_DATA is not set");
+        return;
+    };
+    let mut compared = 0;
+    // An imported folder runs with all its folds; the cascade's reference took its first stage's
+    // labels without mirroring.
+    for (configuration, ways) in [
+        ("2d", &["fold0", "fold0_mirrored"][..]),
+        ("3d_fullres", &["folds01"]),
+        ("3d_lowres", &["fold0", "fold0_mirrored"]),
+        ("3d_cascade_fullres", &["fold0"]),
+    ] {
+        let folder = format!("nnUNetTrainer__nnUNetPlans__{configuration}");
+        for way in ways {
+            compared += check(&root, "Dataset404_Hippocampus", &folder, way);
+        }
+    }
+    assert!(compared > 0);
+}
