@@ -84,7 +84,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // A batch puts each study on record and exports it; what it needs beyond comes through a trait
     // that `runtime` implements.
-    ("batch", &["words", "audit", "export"]),
+    ("batch", &["words", "audit", "export", "model"]),
     (
         "cli",
         &[

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{JobId, SeriesKey, Settings, VolumeId};
+use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
 use crate::audit::EventId;
 use crate::findings::Segmentation;
 use crate::study::{Patient, Series, Study};
@@ -92,6 +92,8 @@ pub enum Action {
         volume: VolumeId,
         /// Its voxels.
         data: Arc<Volume>,
+        /// The images of the model's further channels, in order.
+        further: Vec<ChannelSource>,
         /// Progress and cancellation.
         task: Arc<Task>,
     },

@@ -55,6 +55,8 @@ pub struct ModelSummary {
     pub modality: String,
     /// Number of segments.
     pub segments: usize,
+    /// Names of its input channels where it takes several images; else empty.
+    pub channels: Vec<String>,
     /// Comes with the program.
     pub bundled: bool,
 }

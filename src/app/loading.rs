@@ -76,6 +76,10 @@ impl App {
             });
         }
         self.ask_thumbnails();
+        // What was missing for a model of several channels may be there now.
+        if matches!(self.estimate, Some(Err(_))) {
+            self.ask_estimate();
+        }
     }
 
     pub(super) fn ask_thumbnails(&mut self) {

@@ -5,6 +5,7 @@
 
 mod action;
 mod browser;
+mod channels;
 mod command;
 mod event;
 mod jobs;
@@ -17,6 +18,7 @@ mod workspace;
 
 pub use action::{Action, AskFor};
 pub use browser::{Browser, SeriesKey, VolumeFile};
+pub use channels::ChannelSource;
 pub use command::{Command, Shortcut, command_table};
 pub use event::{BatchRow, Event, ModelSummary, RunEstimate, Traffic};
 pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};

@@ -12,6 +12,7 @@ impl App {
     /// Asks what a run of the chosen model on the open volume would need.
     pub(super) fn ask_estimate(&mut self) {
         self.estimate = None;
+        self.channels.clear();
         let Some(model) = self.selected_model.clone() else {
             return;
         };
@@ -19,9 +20,20 @@ impl App {
             return;
         };
         let data = Arc::clone(&open.data);
+        let id = open.id;
+        match self.channel_sources() {
+            Ok(sources) => {
+                let named = sources.into_iter().map(|s| (s.channel, s.title));
+                self.channels = named.collect();
+            }
+            Err(reason) => {
+                self.estimate = Some(Err(reason));
+                return;
+            }
+        }
         self.actions.push(Action::Estimate {
             model,
-            volume: open.id,
+            volume: id,
             data,
         });
     }
@@ -36,6 +48,13 @@ impl App {
             return;
         };
         let (volume, data) = (open.id, Arc::clone(&open.data));
+        let further = match self.channel_sources() {
+            Ok(sources) => sources.into_iter().skip(1).collect(),
+            Err(reason) => {
+                self.estimate = Some(Err(reason));
+                return;
+            }
+        };
         let name = self
             .models
             .iter()
@@ -48,6 +67,7 @@ impl App {
             model,
             volume,
             data,
+            further,
             task,
         });
     }

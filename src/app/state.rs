@@ -58,6 +58,8 @@ pub struct App {
     pub selected_model: Option<String>,
     /// What a run of the chosen model on the open volume would need.
     pub estimate: Option<Result<RunEstimate, String>>,
+    /// For a model of several channels: which image each would take, by name and title.
+    pub channels: Vec<(String, String)>,
     /// Background work.
     pub jobs: Vec<Job>,
     /// Messages.

@@ -19,6 +19,8 @@ pub struct ModelIdentity {
     pub sha256: String,
     /// Modality that it is for, e.g. `MR`; empty for any.
     pub modality: String,
+    /// Names of its input channels where it takes several images of a patient; else empty.
+    pub channels: Vec<String>,
 }
 
 /// Why one series has no result.
@@ -63,23 +65,23 @@ pub trait Engine: Sync {
     /// [`Cancelled`] alone; what cannot be read is listed as skipped.
     fn index(&self, paths: &[PathBuf], task: &Task) -> Result<(Worklist, Vec<PathBuf>), Cancelled>;
 
-    /// All voxels of an item.
+    /// All voxels of one of an item's images.
     ///
     /// # Errors
     /// The files cannot be read.
     fn load(&self, source: &ItemSource, task: &Task) -> Result<Volume, Failure>;
 
-    /// Peak memory that [`Engine::segment`] needs for a volume.
-    fn needed_bytes(&self, volume: &Volume) -> u64;
+    /// Peak memory that [`Engine::segment`] needs for an item's images.
+    fn needed_bytes(&self, volumes: &[Volume]) -> u64;
 
     /// Memory that the system can give now.
     fn available_bytes(&self) -> u64;
 
-    /// Runs the model.
+    /// Runs the model on an item's images, one for each channel; the result is on the first one's grid.
     ///
     /// # Errors
     /// The volume is outside of what the model is meant for, does not fit, or the run failed.
-    fn segment(&self, volume: &Volume, task: &Task) -> Result<Segmentation, Failure>;
+    fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure>;
 
     /// The time now.
     fn now(&self) -> DateTime<Utc>;

@@ -4,6 +4,7 @@
 //! and a journal that survives a kill. What it needs from outside (reading, the model, time) comes
 //! through [`Engine`]. Absent on purpose: windows, printing, file formats.
 
+mod channels;
 mod engine;
 mod journal;
 mod left;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ring::digest;
 
+use super::channels;
+use super::engine::ModelIdentity;
 use crate::export::Format;
 use crate::study::{FileSource, Issue, Patient, Series, Stack, Study, Worklist};
 
@@ -21,6 +23,8 @@ pub struct Plan {
     pub formats: Vec<Format>,
     /// Leave out what the journal says is done.
     pub resume: bool,
+    /// Channels that a person has named, and the series (by UID) or file (by name) for each.
+    pub channels: Vec<(String, String)>,
 }
 
 /// Where an item's voxels come from.
@@ -46,43 +50,70 @@ pub struct Item {
     pub title: String,
     /// Name in the journal, and the folder below the output, with `/` between its parts.
     pub key: String,
-    /// Voxels.
+    /// Voxels; of the first channel where a model takes several images.
     pub source: ItemSource,
+    /// The other channels.
+    pub further: Vec<ItemSource>,
     /// Why it is not suited; `None` when it is.
     pub unsuited: Option<String>,
 }
 
 impl Item {
+    /// The images of all channels.
+    pub fn sources(&self) -> impl Iterator<Item = &ItemSource> {
+        std::iter::once(&self.source).chain(&self.further)
+    }
+
     /// Files of the item, without repetition.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        match &self.source {
-            ItemSource::Nothing => Vec::new(),
-            ItemSource::File(path) => vec![path.clone()],
-            ItemSource::Stack { headers, stack } => {
-                let mut paths: Vec<PathBuf> = headers.2.stacks[*stack]
-                    .images
-                    .iter()
-                    .map(|image| match &image.source {
-                        FileSource::Path(path) | FileSource::Zip { archive: path, .. } => {
-                            path.clone()
-                        }
-                    })
-                    .collect();
-                paths.sort();
-                paths.dedup();
-                paths
-            }
-        }
+        let mut paths: Vec<PathBuf> = self.sources().flat_map(ItemSource::inputs).collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     /// Voxels as far as headers tell; files count their bytes.
     pub fn voxels(&self) -> usize {
-        match &self.source {
-            ItemSource::Nothing => 0,
-            ItemSource::File(path) => {
+        self.sources()
+            .fold(0, |sum, source| sum.saturating_add(source.voxels()))
+    }
+
+    /// Tells this input from another one under the same key: a study that has grown, a file that
+    /// was replaced.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for source in self.sources() {
+            source.add_to(&mut hash);
+        }
+        let digest = hash.finish();
+        digest.as_ref()[..16]
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+}
+
+impl ItemSource {
+    fn inputs(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::File(path) => vec![path.clone()],
+            Self::Stack { headers, stack } => headers.2.stacks[*stack]
+                .images
+                .iter()
+                .map(|image| match &image.source {
+                    FileSource::Path(path) | FileSource::Zip { archive: path, .. } => path.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn voxels(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::File(path) => {
                 std::fs::metadata(path).map_or(0, |m| usize::try_from(m.len()).unwrap_or(0))
             }
-            ItemSource::Stack { headers, stack } => {
+            Self::Stack { headers, stack } => {
                 let stack = &headers.2.stacks[*stack];
                 stack
                     .columns
@@ -92,13 +123,10 @@ impl Item {
         }
     }
 
-    /// Tells this input from another one under the same key: a study that has grown, a file that
-    /// was replaced.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        match &self.source {
-            ItemSource::Nothing => {}
-            ItemSource::File(path) => {
+    fn add_to(&self, hash: &mut digest::Context) {
+        match self {
+            Self::Nothing => {}
+            Self::File(path) => {
                 hash.update(path.as_os_str().as_encoded_bytes());
                 if let Ok(meta) = std::fs::metadata(path) {
                     hash.update(&meta.len().to_le_bytes());
@@ -109,24 +137,41 @@ impl Item {
                     hash.update(&modified.map_or(0, |t| t.as_nanos()).to_le_bytes());
                 }
             }
-            ItemSource::Stack { headers, stack } => {
+            Self::Stack { headers, stack } => {
                 for image in &headers.2.stacks[*stack].images {
                     hash.update(image.sop_instance_uid.as_str().as_bytes());
                     hash.update(&image.frame.to_le_bytes());
                 }
             }
         }
-        let digest = hash.finish();
-        digest.as_ref()[..16]
-            .iter()
-            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 }
 
 /// Items of everything that was found, in reading order; unsuited ones say why.
 ///
-/// `files` are volume files; those below `output` are results of an earlier batch and left out.
-pub fn items(worklist: Worklist, files: Vec<PathBuf>, modality: &str, output: &Path) -> Vec<Item> {
+/// `files` are volume files; those below the plan's output are results of an earlier batch and left
+/// out. A model of several channels gets one item for each study, folder or case.
+pub fn items(
+    worklist: Worklist,
+    files: Vec<PathBuf>,
+    model: &ModelIdentity,
+    plan: &Plan,
+) -> Vec<Item> {
+    let output = plan.output.canonicalize();
+    let output = output.as_deref().unwrap_or(&plan.output);
+    let mut files: Vec<PathBuf> = files
+        .into_iter()
+        .filter(|path| {
+            !path
+                .canonicalize()
+                .is_ok_and(|path| path.starts_with(output))
+        })
+        .collect();
+    files.sort();
+    files.dedup();
+    if model.channels.len() > 1 {
+        return channels::items(worklist, files, model, &plan.channels);
+    }
     let mut items = Vec::new();
     for mut patient in worklist.patients {
         for mut study in std::mem::take(&mut patient.studies) {
@@ -136,61 +181,67 @@ pub fn items(worklist: Worklist, files: Vec<PathBuf>, modality: &str, output: &P
                     study.study_instance_uid, series.series_instance_uid
                 );
                 if series.stacks.is_empty() {
-                    items.push(Item {
-                        title: title(&series),
-                        key: folder,
-                        source: ItemSource::Nothing,
-                        unsuited: Some(format!("{} series without images", series.modality)),
-                    });
+                    let reason = format!("{} series without images", series.modality);
+                    items.push(Item::nothing(title(&series), folder, reason));
                     continue;
                 }
                 for (stack, images) in series.stacks.iter().enumerate() {
-                    let suffix = if series.stacks.len() > 1 {
-                        format!("-stack{stack}")
-                    } else {
-                        String::new()
-                    };
                     items.push(Item {
                         title: title(&series),
-                        key: format!("{folder}{suffix}"),
-                        unsuited: unsuited(&series, images, modality),
+                        key: format!("{folder}{}", stack_suffix(&series, stack)),
+                        unsuited: unsuited(&series, images, &model.modality),
                         source: ItemSource::Stack {
                             headers: Box::new((patient.clone(), study.clone(), series.clone())),
                             stack,
                         },
+                        further: Vec::new(),
                     });
                 }
             }
         }
     }
-    let output = output.canonicalize().unwrap_or_else(|_| output.to_owned());
-    let mut files: Vec<PathBuf> = files
-        .into_iter()
-        .filter(|path| {
-            !path
-                .canonicalize()
-                .is_ok_and(|path| path.starts_with(&output))
-        })
-        .collect();
-    files.sort();
-    files.dedup();
     for path in files {
-        let key = unique(file_key(&path), &items);
-        let title = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let key = unique(file_key(&file_name(&path)), &items);
         items.push(Item {
-            title,
+            title: file_name(&path),
             key,
             source: ItemSource::File(path),
+            further: Vec::new(),
             unsuited: None,
         });
     }
     items
 }
 
-fn title(series: &Series) -> String {
+impl Item {
+    /// What cannot be run.
+    pub(super) fn nothing(title: String, key: String, reason: String) -> Self {
+        Self {
+            title,
+            key,
+            source: ItemSource::Nothing,
+            further: Vec::new(),
+            unsuited: Some(reason),
+        }
+    }
+}
+
+/// Sets the stacks of one series apart.
+fn stack_suffix(series: &Series, stack: usize) -> String {
+    if series.stacks.len() > 1 {
+        format!("-stack{stack}")
+    } else {
+        String::new()
+    }
+}
+
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+pub(super) fn title(series: &Series) -> String {
     if series.description.is_empty() {
         format!("{} series", series.modality)
     } else {
@@ -198,7 +249,7 @@ fn title(series: &Series) -> String {
     }
 }
 
-fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
+pub(super) fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
     if !modality.is_empty() && series.modality != modality {
         return Some(format!(
             "{} series, the model is for {modality}",
@@ -220,11 +271,7 @@ fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
 }
 
 /// A folder name from a file name: letters, digits, `-`, `_`, `.`; never a path.
-fn file_key(path: &Path) -> String {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
+pub(super) fn file_key(name: &str) -> String {
     let stem = [".nii.gz", ".nii", ".hdr", ".img"]
         .iter()
         .find_map(|end| {
@@ -233,7 +280,7 @@ fn file_key(path: &Path) -> String {
                 .eq_ignore_ascii_case(end)
                 .then(|| &name[..at])
         })
-        .unwrap_or(&name);
+        .unwrap_or(name);
     let safe: String = stem
         .chars()
         .take(80)
@@ -258,7 +305,7 @@ fn file_key(path: &Path) -> String {
     }
 }
 
-fn unique(key: String, items: &[Item]) -> String {
+pub(super) fn unique(key: String, items: &[Item]) -> String {
     // Case does not count: some file systems take both for one folder.
     let taken = |key: &str| items.iter().any(|item| item.key.eq_ignore_ascii_case(key));
     let mut free = key.clone();
@@ -284,14 +331,31 @@ mod tests {
             ("/a/..\\..\\evil.nii", "_.._evil"),
             ("/a/nul.nii", "_nul"),
         ] {
-            assert_eq!(file_key(Path::new(path)), key, "{path}");
+            assert_eq!(file_key(&file_name(Path::new(path))), key, "{path}");
         }
+    }
+
+    fn items_of(files: Vec<PathBuf>, output: &Path) -> Vec<Item> {
+        let model = ModelIdentity {
+            key: "m@1".to_owned(),
+            sha256: String::new(),
+            modality: "MR".to_owned(),
+            channels: Vec::new(),
+        };
+        let plan = Plan {
+            inputs: Vec::new(),
+            output: output.to_owned(),
+            formats: Vec::new(),
+            resume: false,
+            channels: Vec::new(),
+        };
+        items(Worklist::default(), files, &model, &plan)
     }
 
     #[test]
     fn files_of_one_name_get_folders_of_their_own() {
         let files = vec!["/b/X.nii".into(), "/a/x.nii".into()];
-        let items = items(Worklist::default(), files, "MR", Path::new("/out"));
+        let items = items_of(files, Path::new("/out"));
         let keys: Vec<&str> = items.iter().map(|i| i.key.as_str()).collect();
         assert_eq!(keys, ["x", "X-2"]);
     }
@@ -308,7 +372,7 @@ mod tests {
         for file in [&input, &result] {
             std::fs::write(file, "x").unwrap();
         }
-        let items = items(Worklist::default(), vec![result, input], "MR", &output);
+        let items = items_of(vec![result, input], &output);
         assert_eq!(items.len(), 1);
         assert_eq!(items[0].key, "a");
     }

@@ -139,7 +139,7 @@ pub fn run(
     task.begin("Looking for studies", 0);
     let (worklist, files) = engine.index(&plan.inputs, task)?;
     let unreadable = worklist.skipped.len();
-    let items = items(worklist, files, &model.modality, &plan.output);
+    let items = items(worklist, files, &model, plan);
     let mut rows: Vec<Row> = items.iter().map(|item| row_of(item, plan)).collect();
     for (item, row) in items.iter().zip(&mut rows) {
         if let Some(reason) = &item.unsuited {
@@ -188,10 +188,10 @@ struct Batch<'a, E> {
     journal: Journal,
 }
 
-/// A volume that was read ahead, or why not.
+/// An item's volumes that were read ahead, or why not.
 struct Read {
     index: usize,
-    volume: Result<Volume, Failure>,
+    volumes: Result<Vec<Volume>, Failure>,
     seconds: f64,
 }
 
@@ -230,17 +230,17 @@ impl<E: Engine> Batch<'_, E> {
                 let index = read.index;
                 let step = watch.next(position, &rows[index].title, &left.words(secs(started)));
                 watch.show(task);
-                if !matches!(read.volume, Err(Failure::Cancelled)) {
+                if !matches!(read.volumes, Err(Failure::Cancelled)) {
                     rows[index].status = Status::Running;
                     on_row(index, &rows[index]);
                 }
-                let needed = read.volume.as_ref().map_or(0, |v| engine.needed_bytes(v));
+                let needed = read.volumes.as_ref().map_or(0, |v| engine.needed_bytes(v));
                 // The reader goes on; when the channel is full it has not started yet anyway.
                 let _ = go.try_send(needed);
                 let start = Instant::now();
                 let outcome = read
-                    .volume
-                    .and_then(|volume| guarded(|| self.one(index, &rows[index], &volume, &step)));
+                    .volumes
+                    .and_then(|volumes| guarded(|| self.one(index, &rows[index], &volumes, &step)));
                 watch.run_ended();
                 let row = &mut rows[index];
                 row.seconds = read.seconds + secs(start);
@@ -280,13 +280,23 @@ impl<E: Engine> Batch<'_, E> {
     }
 
     /// Inference and export of one series.
-    fn one(&self, index: usize, row: &Row, volume: &Volume, task: &Task) -> Result<Kept, Failure> {
-        let [.., slices] = volume.geometry.dims();
-        if volume.layout != Layout::Volumetric || slices < FEWEST_SLICES {
-            return Err(Failure::Reason(format!(
-                "{slices} slices, a volume of at least {FEWEST_SLICES} is needed"
-            )));
+    fn one(
+        &self,
+        index: usize,
+        row: &Row,
+        volumes: &[Volume],
+        task: &Task,
+    ) -> Result<Kept, Failure> {
+        for volume in volumes {
+            let [.., slices] = volume.geometry.dims();
+            if volume.layout != Layout::Volumetric || slices < FEWEST_SLICES {
+                return Err(Failure::Reason(format!(
+                    "{slices} slices, a volume of at least {FEWEST_SLICES} is needed"
+                )));
+            }
         }
+        // Results lie on the grid of the first and refer to it.
+        let volume = &volumes[0];
         let mut formats = self.plan.formats.clone();
         formats.retain(|format| format.suits(volume));
         if formats.is_empty() {
@@ -301,13 +311,13 @@ impl<E: Engine> Batch<'_, E> {
             String::new()
         };
         let item = &self.items[index];
-        let event = |kind| about(AuditEvent::new(kind, self.engine.now()), &item.source);
+        let event = |kind| about(AuditEvent::new(kind, self.engine.now()), item);
         let model = ParticipantObject::model(&self.model.key, &self.model.sha256);
         let run = event(EventId::ModelRun).about(model);
         self.log.append(&run).map_err(|e| Failure::from_error(&e))?;
         let segmentation =
             self.engine
-                .segment(volume, task)
+                .segment(volumes, task)
                 .inspect_err(|failure| match failure {
                     Failure::Cancelled => {
                         self.record(run.clone().failed(Outcome::MinorFailure, "cancelled"));
@@ -388,7 +398,7 @@ fn read_ahead(
     items: &[Item],
     waiting: &[usize],
     watch: &Watch,
-    volumes: SyncSender<Read>,
+    out: SyncSender<Read>,
     allowed: &Receiver<u64>,
 ) {
     for (position, &index) in waiting.iter().enumerate() {
@@ -405,19 +415,24 @@ fn read_ahead(
         let start = Instant::now();
         let access = about(
             AuditEvent::new(EventId::DicomInstancesAccessed, engine.now()),
-            &item.source,
+            item,
         );
-        let volume = log
+        let read_all = || {
+            item.sources()
+                .map(|source| engine.load(source, &watch.reading))
+                .collect()
+        };
+        let volumes = log
             .append(&access)
             .map_err(|e| Failure::from_error(&e))
-            .and_then(|_| guarded(|| engine.load(&item.source, &watch.reading)));
-        let stop = matches!(volume, Err(Failure::Cancelled));
+            .and_then(|_| guarded(read_all));
+        let stop = matches!(volumes, Err(Failure::Cancelled));
         let read = Read {
             index,
-            volume,
+            volumes,
             seconds: secs(start),
         };
-        if volumes.send(read).is_err() || stop {
+        if out.send(read).is_err() || stop {
             return;
         }
     }
@@ -522,18 +537,27 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Adds what an item is to an event.
-fn about(event: AuditEvent, source: &ItemSource) -> AuditEvent {
-    match source {
-        ItemSource::Stack { headers, stack } => event
-            .about(ParticipantObject::study(
-                &headers.1.study_instance_uid,
-                headers.2.stacks[*stack].images.len(),
-            ))
-            .about(ParticipantObject::series(&headers.2.series_instance_uid)),
-        ItemSource::File(path) => event.about(ParticipantObject::file(path)),
-        ItemSource::Nothing => event,
+/// Adds what an item is to an event: its study once, each of its series and files.
+fn about(mut event: AuditEvent, item: &Item) -> AuditEvent {
+    let images = item.sources().filter_map(|source| match source {
+        ItemSource::Stack { headers, stack } => Some(headers.2.stacks[*stack].images.len()),
+        _ => None,
+    });
+    let images = images.sum();
+    for (n, source) in item.sources().enumerate() {
+        event = match source {
+            ItemSource::Stack { headers, .. } => {
+                if n == 0 {
+                    let study = &headers.1.study_instance_uid;
+                    event = event.about(ParticipantObject::study(study, images));
+                }
+                event.about(ParticipantObject::series(&headers.2.series_instance_uid))
+            }
+            ItemSource::File(path) => event.about(ParticipantObject::file(path)),
+            ItemSource::Nothing => event,
+        };
     }
+    event
 }
 
 fn row_of(item: &Item, plan: &Plan) -> Row {

@@ -32,9 +32,23 @@ pub struct Arguments {
     /// Leave out series that are finished already with this model.
     #[arg(long)]
     resume: bool,
+    /// Which image feeds a channel of a model that takes several, where names leave it open: a
+    /// Series Instance UID or a file's name; once for each channel.
+    #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
+    channel: Vec<(String, String)>,
     /// Print the table as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// `NAME=SERIES`.
+fn named(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, series)) if !name.is_empty() && !series.is_empty() => {
+            Ok((name.trim().to_owned(), series.trim().to_owned()))
+        }
+        _ => Err("expected NAME=SERIES, e.g. T1=1.2.840.1".to_owned()),
+    }
 }
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -49,6 +63,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             .map(|name| name.parse())
             .collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
+        channels: arguments.channel.clone(),
     };
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);

@@ -37,6 +37,10 @@ enum What {
     Import {
         /// Folder or file.
         path: PathBuf,
+        /// How scans were stored for training, as the directions in which voxels rise: only for
+        /// nnU-Nets that take scans as stored, when you know it.
+        #[arg(long, value_name = "LPS|RAS|…", value_parser = letters)]
+        orientation: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -55,6 +59,22 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Three letters, one of each pair.
+fn letters(text: &str) -> Result<String, String> {
+    let upper = text.to_uppercase();
+    let pairs = ["LR", "AP", "SI"];
+    let mut axes: Vec<_> = upper
+        .chars()
+        .map(|c| pairs.iter().position(|p| p.contains(c)))
+        .collect();
+    axes.sort();
+    if axes == [Some(0), Some(1), Some(2)] {
+        Ok(upper)
+    } else {
+        Err("expected three letters, one each of L/R, A/P and S/I, such as LPS".to_owned())
+    }
 }
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -105,8 +125,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 }
             }
         }
-        What::Import { path, json } => {
-            let packages = import::read(path)?;
+        What::Import {
+            path,
+            orientation,
+            json,
+        } => {
+            let packages = import::read_stored_as(path, orientation.as_deref())?;
             let event =
                 AuditEvent::new(EventId::Import, now_utc()).about(ParticipantObject::file(path));
             let event = packages.iter().fold(event, |event, p| {

@@ -316,6 +316,8 @@ pub(super) struct FileInfo {
     pub series_number: Option<i32>,
     pub series_description: String,
     pub body_part: String,
+    pub protocol: String,
+    pub contrast: bool,
     pub frame_of_reference: Option<Uid>,
     pub sop_class: Option<Uid>,
     pub sop_instance: Option<Uid>,
@@ -417,6 +419,15 @@ impl FileInfo {
             series_number: root.integer(tags::SERIES_NUMBER).map(|n| n as i32),
             series_description: root.line(tags::SERIES_DESCRIPTION),
             body_part: root.line(tags::BODY_PART_EXAMINED),
+            protocol: [tags::PROTOCOL_NAME, tags::SEQUENCE_NAME]
+                .map(|tag| root.line(tag))
+                .join(" ")
+                .trim()
+                .to_owned(),
+            contrast: {
+                let agent = root.line(tags::CONTRAST_BOLUS_AGENT).to_lowercase();
+                !["", "no", "none", "n", "false"].contains(&agent.trim())
+            },
             frame_of_reference: root.uid(tags::FRAME_OF_REFERENCE_UID),
             sop_class,
             sop_instance: root.uid(tags::SOP_INSTANCE_UID).or(meta_instance),

@@ -224,6 +224,8 @@ fn one_series(uid: Uid, files: Vec<File>) -> Series {
         number: infos().find_map(|info| info.series_number),
         description: text(|info| &info.series_description),
         body_part: text(|info| &info.body_part),
+        protocol: text(|info| &info.protocol),
+        contrast: infos().any(|info| info.contrast),
         frame_of_reference_uid: infos().find_map(|info| info.frame_of_reference.clone()),
         instances: files.len(),
         transfer_syntaxes,

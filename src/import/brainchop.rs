@@ -297,6 +297,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
                     padding: one.padding,
                     pre_model: one.pre_model.then(|| "brainchop-1".to_owned()),
                 }),
+                channels: Vec::new(),
             },
             network: Network {
                 layers: layers.clone(),
@@ -309,6 +310,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
             },
             monai: None,
             classification: None,
+            earlier: Vec::new(),
             labels: labels(one.kind, &names, classes),
             weights_sha256: sha256_hex(&saved),
             origin: BTreeMap::from([

@@ -58,6 +58,27 @@ pub enum Error {
 /// # Errors
 /// [`Error`].
 pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
+    read_stored_as(path, None)
+}
+
+/// [`read`], with the orientation in which scans were stored for training (such as `LPS`): for
+/// nnU-Net's folders whose plans do not say it, as a person states it.
+///
+/// # Errors
+/// [`Error`]; also for an orientation that the format does not leave open.
+pub fn read_stored_as(
+    path: &Path,
+    orientation: Option<&str>,
+) -> Result<Vec<VerifiedPackage>, Error> {
+    if nnunet::is_result_folder(path) && !path.join("manifest.json").is_file() {
+        return Ok(vec![nnunet::package(path, orientation)?]);
+    }
+    if orientation.is_some() {
+        return Err(Error::NotUnderstood {
+            what: "an orientation for a model that is no nnU-Net folder".to_owned(),
+            path: path.to_owned(),
+        });
+    }
     if xrv::is_checkpoint(path) {
         return Ok(vec![xrv::package(path)?]);
     }
@@ -66,9 +87,6 @@ pub fn read(path: &Path) -> Result<Vec<VerifiedPackage>, Error> {
     }
     if path.join("model.json").is_file() {
         return brainchop::read(path);
-    }
-    if nnunet::is_result_folder(path) {
-        return Ok(vec![nnunet::package(path)?]);
     }
     if monai::is_bundle(path) {
         return Ok(vec![monai::package(path)?]);

@@ -170,6 +170,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         },
         input: Input {
             conform: Conform::Stored { orientation: None },
+            channels: Vec::new(),
             normalization: Normalization::None,
             crop: None,
         },
@@ -182,6 +183,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
             largest_component: false,
         },
         procedure: None,
+        earlier: Vec::new(),
         monai: None,
         classification: Some(Classification {
             size: vec![SIZE; 2],

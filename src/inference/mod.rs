@@ -5,6 +5,7 @@
 //! reference). Absent on purpose: files, threads of its own, windows.
 
 mod candle_executor;
+mod channels;
 mod components;
 mod conform;
 mod envelope;

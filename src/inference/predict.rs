@@ -1,173 +1,299 @@
-//! A procedure's networks on a conformed volume: prepare, move the patch, reduce, the way back.
+//! A procedure's networks on a conformed volume: prepare, move the patch, reduce, the way back;
+//! in a cascade, stage after stage.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
-use super::conform::Conformed;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
 use super::procedure::{
     Accumulator, Error as ProcedureError, Grids, Image, Labels, NetworkError, PatchNetwork,
-    Procedure, plan_stream, predict_streamed, prepare,
+    PreviousStage, Procedure, StreamPlan, plan_stream, predict_streamed, prepare,
 };
 use super::tensor::{Array, Program};
 use crate::geometry::VolumeGeometry;
-use crate::model::{Manifest, VerifiedPackage};
+use crate::model::graph::Graph;
+use crate::model::{Network, VerifiedPackage};
 use crate::task::Task;
 
-/// The networks of all folds, packed for this machine.
-///
-/// # Errors
-/// [`Error::Network`].
-pub fn members(package: &VerifiedPackage) -> Result<Vec<Native>, Error> {
-    let manifest = package.manifest();
-    let (graph, procedure) = graph_and_procedure(manifest)?;
-    let graph = Arc::new(graph.clone());
-    manifest
-        .network
-        .members()
-        .into_iter()
-        .map(|member| {
-            let mut weights = HashMap::new();
-            for name in graph.tensors() {
-                let (shape, values) = package
-                    .array(&format!("{member}{name}"))
-                    .ok_or_else(|| Error::Network(format!("tensor {name:?} is missing")))?;
-                weights.insert(name.to_owned(), Array::new(&shape, values));
-            }
-            let patch = &procedure.windows.patch_size;
-            Native::new(Program::new(Arc::clone(&graph), weights, patch)?)
-        })
-        .collect()
+/// A model's stages, first to last. Plans need no weights; they are packed for this machine at the
+/// first run and stay for the next.
+#[derive(Debug)]
+pub struct Stages {
+    package: Arc<VerifiedPackage>,
+    list: Vec<Stage>,
+    packed: Mutex<Option<Packed>>,
 }
 
-fn graph_and_procedure(
-    manifest: &Manifest,
-) -> Result<(&crate::model::graph::Graph, &Procedure), Error> {
-    match (&manifest.network.graph, &manifest.procedure) {
-        (Some(graph), Some(procedure)) => Ok((graph, procedure)),
-        _ => Err(Error::Network("it has no graph or no procedure".to_owned())),
+/// Networks by stage and fold.
+type Packed = Arc<Vec<Vec<Native>>>;
+
+#[derive(Debug)]
+struct Stage {
+    name: String,
+    procedure: Procedure,
+    graph: Arc<Graph>,
+    /// Prefixes of the folds' tensors.
+    folds: Vec<String>,
+    /// One fold without its weights.
+    outline: Native,
+}
+
+impl Stages {
+    /// Looks at shapes only.
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn new(package: Arc<VerifiedPackage>) -> Result<Self, Error> {
+        let manifest = package.manifest();
+        let mut list = Vec::new();
+        for stage in &manifest.earlier {
+            let (network, procedure) = (&stage.network, &stage.procedure);
+            list.push(Stage::new(&package, &stage.name, network, procedure)?);
+        }
+        let (network, procedure) = (&manifest.network, manifest.procedure.as_ref());
+        let procedure =
+            procedure.ok_or_else(|| Error::Network("it has no procedure".to_owned()))?;
+        list.push(Stage::new(&package, "", network, procedure)?);
+        Ok(Self {
+            package,
+            list,
+            packed: Mutex::default(),
+        })
+    }
+
+    /// What a run on a grid would need beyond what is in memory already.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when rules and scan do not fit, [`Error::Memory`] when no plan is small enough.
+    pub fn plan(&self, grid: &VolumeGeometry, available_bytes: u64) -> Result<RunPlan, Error> {
+        let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
+        let weights = self.weights_to_come();
+        let mut whole: Option<RunPlan> = None;
+        for stage in &self.list {
+            let rule = &stage.procedure.preprocessing;
+            let grids = Grids::new(dims, spacing, rule, None).map_err(error)?;
+            let (plan, bytes) = stage.plan(&grids, weights, available_bytes)?;
+            let per_run = stage.outline.flops(&stage.procedure.windows.patch_size)?;
+            let before = whole.take();
+            whole = Some(RunPlan {
+                needed_bytes: bytes.max(before.as_ref().map_or(0, |p| p.needed_bytes)),
+                flops: per_run * plan.network_runs as f64 + before.map_or(0.0, |p| p.flops),
+                dims: grids.network,
+            });
+        }
+        Ok(whole.expect("a model has a stage"))
+    }
+
+    /// Bytes of weights that the first run packs; none afterwards.
+    fn weights_to_come(&self) -> u64 {
+        if self.lock().is_some() {
+            return 0;
+        }
+        let of = |s: &Stage| s.folds.len() as u64 * s.outline.weight_bytes();
+        self.list.iter().map(of).sum()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Packed>> {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The networks, packed once.
+    fn packed(&self, task: &Task) -> Result<Packed, Error> {
+        let mut packed = self.lock();
+        if let Some(ready) = &*packed {
+            return Ok(Arc::clone(ready));
+        }
+        task.begin("Getting the model ready", 0);
+        let mut all = Vec::new();
+        for stage in &self.list {
+            let mut folds = Vec::new();
+            for fold in &stage.folds {
+                task.check()?;
+                folds.push(stage.pack(&self.package, fold)?);
+            }
+            all.push(folds);
+        }
+        let ready = Arc::new(all);
+        *packed = Some(Arc::clone(&ready));
+        Ok(ready)
+    }
+
+    /// Labels on the conformed grid, `[k][j][i]`, and what was computed. `images` gives the values of all
+    /// channels on that grid, once for each stage.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn run(
+        &self,
+        grid: &VolumeGeometry,
+        images: &mut dyn FnMut() -> Result<Vec<f32>, Error>,
+        available_bytes: u64,
+        lap: &mut dyn FnMut(&str),
+        seen: &mut Seen<'_>,
+        task: &Task,
+    ) -> Result<(Vec<u8>, RunPlan), Error> {
+        let whole = self.plan(grid, available_bytes)?;
+        if whole.needed_bytes > available_bytes {
+            return Err(Error::Memory {
+                needed_bytes: whole.needed_bytes,
+                available_bytes,
+            });
+        }
+        let available_bytes = available_bytes.saturating_sub(self.weights_to_come());
+        let packed = self.packed(task)?;
+        lap("weights");
+        let mut before: Option<Labels> = None;
+        for (stage, folds) in self.list.iter().zip(packed.iter()) {
+            let last = stage.name.is_empty();
+            let words = match (last, &before) {
+                (true, None) => "Being computed".to_owned(),
+                (true, Some(_)) => "Being refined".to_owned(),
+                (false, _) => format!("First pass ({})", stage.name.replace('_', " ")),
+            };
+            let name = |phase: &str| match last {
+                true => phase.to_owned(),
+                false => format!("{} {phase}", stage.name),
+            };
+            let values = images()?;
+            let prepared = stage.prepare(grid, values, before.as_ref(), task)?;
+            lap(&name("preprocess"));
+            let (stream, _) = stage.plan(&prepared.grids, 0, available_bytes)?;
+            let patch = stage.procedure.windows.patch_size.as_slice();
+            let mut networks = Folds {
+                members: folds,
+                shape: [&[1, stage.procedure.input_channels], patch].concat(),
+                workspace: Workspace::default(),
+                before: before.take(),
+                words,
+                seen: &mut *seen,
+                task,
+            };
+            let labels =
+                predict_streamed(&prepared, &stage.procedure, &stream, &mut networks, task);
+            before = Some(labels.map_err(error)?);
+            lap(&name("inference"));
+        }
+        let labels = before.expect("a model has a stage");
+        Ok((labels.data, whole))
     }
 }
 
-/// What a run on a grid would need.
-///
-/// # Errors
-/// [`Error::Input`] when rules and scan do not fit, [`Error::Memory`] when no plan is small enough.
-pub fn plan(
-    members: &[Native],
-    manifest: &Manifest,
-    grid: &VolumeGeometry,
-    available_bytes: u64,
-) -> Result<RunPlan, Error> {
-    let (_, procedure) = graph_and_procedure(manifest)?;
-    let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
-    let grids = Grids::new(dims, spacing, &procedure.preprocessing, None).map_err(error)?;
-    let around = around_bytes(members, procedure, &grids)?;
-    let limit = available_bytes.saturating_sub(around);
-    let stream = plan_stream(&grids, procedure, members.len(), Accumulator::Half, limit)
-        .map_err(|e| with_rest(e, around, available_bytes))?;
-    let per_run = members[0].flops(&procedure.windows.patch_size)?;
-    Ok(RunPlan {
-        needed_bytes: needed_bytes(members, procedure, &grids, around + stream.bytes),
-        flops: per_run * stream.network_runs as f64,
-        dims: grids.network,
-    })
+impl Stage {
+    fn new(
+        package: &VerifiedPackage,
+        name: &str,
+        network: &Network,
+        procedure: &Procedure,
+    ) -> Result<Self, Error> {
+        let graph = network.graph.clone().map(Arc::new);
+        let graph = graph.ok_or_else(|| Error::Network("it has no graph".to_owned()))?;
+        let folds: Vec<String> = network.members().into_iter().map(str::to_owned).collect();
+        let prefix = folds.first().map_or("", String::as_str);
+        let mut shapes = HashMap::new();
+        for tensor in graph.tensors() {
+            let shape = package.shape(&format!("{prefix}{tensor}"));
+            let shape = shape.ok_or_else(|| missing(tensor))?;
+            let values = Vec::new();
+            shapes.insert(tensor.to_owned(), Array { shape, values });
+        }
+        let patch = &procedure.windows.patch_size;
+        let program = Program::new(Arc::clone(&graph), shapes, patch)?;
+        Ok(Self {
+            name: name.to_owned(),
+            procedure: procedure.clone(),
+            graph,
+            folds,
+            outline: Native::outline(program),
+        })
+    }
+
+    fn pack(&self, package: &VerifiedPackage, fold: &str) -> Result<Native, Error> {
+        let mut weights = HashMap::new();
+        for name in self.graph.tensors() {
+            let array = package.array(&format!("{fold}{name}"));
+            let (shape, values) = array.ok_or_else(|| missing(name))?;
+            weights.insert(name.to_owned(), Array::new(&shape, values));
+        }
+        let patch = &self.procedure.windows.patch_size;
+        Native::new(Program::new(Arc::clone(&self.graph), weights, patch)?)
+    }
+
+    /// How the windows run, and the most bytes that this stage holds, with `weights` of the whole model.
+    fn plan(
+        &self,
+        grids: &Grids,
+        weights: u64,
+        available_bytes: u64,
+    ) -> Result<(StreamPlan, u64), Error> {
+        let patch = &self.procedure.windows.patch_size;
+        let rule = &self.procedure.preprocessing;
+        let activations = self.outline.bytes(patch)? - self.outline.weight_bytes();
+        // A stage before this one: its labels on both grids.
+        let cascaded = self.procedure.input_channels > rule.channels.len();
+        let voxels = |dims: [usize; 3]| dims.iter().product::<usize>() as u64;
+        let labels = if cascaded {
+            voxels(grids.before_crop) + voxels(grids.network)
+        } else {
+            0
+        };
+        let around = weights + activations + grids.image_bytes(rule.channels.len()) + labels;
+        let limit = available_bytes.saturating_sub(around);
+        let with =
+            |accumulator| plan_stream(grids, &self.procedure, self.folds.len(), accumulator, limit);
+        let stream = match with(Accumulator::Half) {
+            // Summing folds together rounds otherwise than nnU-Net, and takes one sum in place of many.
+            Err(ProcedureError::Memory { .. }) => with(Accumulator::HalfSum),
+            other => other,
+        };
+        let stream = stream.map_err(|e| with_rest(e, around, available_bytes))?;
+        let preparing = weights + grids.prepare_bytes(rule) + 2 * labels;
+        let bytes = preparing.max(around + stream.bytes);
+        Ok((stream, bytes))
+    }
+
+    fn prepare(
+        &self,
+        grid: &VolumeGeometry,
+        values: Vec<f32>,
+        before: Option<&Labels>,
+        task: &Task,
+    ) -> Result<super::procedure::Prepared, Error> {
+        let rule = &self.procedure.preprocessing;
+        let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
+        let image = Image::new(rule.channels.len(), dims, values).map_err(error)?;
+        let further = self.procedure.input_channels - rule.channels.len();
+        let foreground: Vec<u8> = (1..=255).take(further).collect();
+        let previous = before.map(|labels| PreviousStage {
+            labels,
+            foreground: &foreground,
+        });
+        prepare(image, spacing, rule, previous, task).map_err(error)
+    }
 }
 
-/// Memory beside the sums of logits while the networks run: they themselves, one's activations,
-/// and the prepared image.
-fn around_bytes(members: &[Native], procedure: &Procedure, grids: &Grids) -> Result<u64, Error> {
-    let patch = &procedure.windows.patch_size;
-    let weights: u64 = members.iter().map(Native::weight_bytes).sum();
-    let activations = members[0].bytes(patch)? - members[0].weight_bytes();
-    Ok(weights + activations + grids.image_bytes(procedure.input_channels))
-}
-
-/// Most that the run holds: while preparing (networks are loaded already), or while predicting.
-fn needed_bytes(members: &[Native], procedure: &Procedure, grids: &Grids, predicting: u64) -> u64 {
-    let weights: u64 = members.iter().map(Native::weight_bytes).sum();
-    let preparing = weights + grids.prepare_bytes(&procedure.preprocessing);
-    predicting.max(preparing)
+fn missing(tensor: &str) -> Error {
+    Error::Network(format!("tensor {tensor:?} is missing"))
 }
 
 /// Shown what is known so far: the stage in words, and labels on the conformed grid, `[k][j][i]`.
 pub type Seen<'a> = dyn FnMut(&str, &[u8]) + 'a;
 
-/// Labels on the conformed grid, `[k][j][i]`, and what was computed.
-///
-/// # Errors
-/// [`Error`].
-pub fn run(
-    members: &[Native],
-    manifest: &Manifest,
-    conformed: &mut Conformed,
-    available_bytes: u64,
-    lap: &mut dyn FnMut(&str),
-    seen: &mut Seen<'_>,
-    task: &Task,
-) -> Result<(Vec<u8>, RunPlan), Error> {
-    let (graph, procedure) = graph_and_procedure(manifest)?;
-    let channels = procedure.preprocessing.channels.len();
-    if channels != 1 || procedure.input_channels != 1 {
-        return Err(Error::Input(format!(
-            "the model takes {} images of one grid (or a model before it), a series is one",
-            procedure.input_channels
-        )));
-    }
-    let plan = plan(members, manifest, &conformed.geometry, available_bytes)?;
-    if plan.needed_bytes > available_bytes {
-        return Err(Error::Memory {
-            needed_bytes: plan.needed_bytes,
-            available_bytes,
-        });
-    }
-    let dims = kji(conformed.geometry.dims());
-    let image = Image::new(1, dims, std::mem::take(&mut conformed.values)).map_err(error)?;
-    let spacing = kji(conformed.geometry.spacing_mm());
-    let prepared = prepare(image, spacing, &procedure.preprocessing, None, task).map_err(error)?;
-    lap("preprocess");
-    let around = around_bytes(members, procedure, &prepared.grids)?;
-    let limit = available_bytes.saturating_sub(around);
-    let stream = plan_stream(
-        &prepared.grids,
-        procedure,
-        members.len(),
-        Accumulator::Half,
-        limit,
-    )
-    .map_err(|e| with_rest(e, around, available_bytes))?;
-    let axes = procedure.windows.patch_size.len();
-    let mut folds = Folds {
-        members,
-        shape: [
-            &[1, graph.input().map_or(1, |(c, _)| c)],
-            &procedure.windows.patch_size[..],
-        ]
-        .concat(),
-        workspace: Workspace::default(),
-        seen,
-        task,
-    };
-    debug_assert_eq!(folds.shape.len(), axes + 2);
-    let labels =
-        predict_streamed(&prepared, procedure, &stream, &mut folds, task).map_err(error)?;
-    lap("inference");
-    Ok((labels.data, plan))
-}
-
 /// The networks as the procedure moves them.
-struct Folds<'a> {
+struct Folds<'a, 's> {
     members: &'a [Native],
     /// `[1, channels, …patch]`.
     shape: Vec<usize>,
     workspace: Workspace,
-    seen: &'a mut Seen<'a>,
+    /// What the stage before has found.
+    before: Option<Labels>,
+    words: String,
+    seen: &'a mut Seen<'s>,
     task: &'a Task,
 }
 
-impl PatchNetwork for Folds<'_> {
+impl PatchNetwork for Folds<'_, '_> {
     fn run(
         &mut self,
         fold: usize,
@@ -180,8 +306,12 @@ impl PatchNetwork for Folds<'_> {
         Ok(())
     }
 
+    fn earlier(&mut self) -> Option<Labels> {
+        self.before.take()
+    }
+
     fn seen(&mut self, labels: &Labels) {
-        (self.seen)("Being computed", &labels.data);
+        (self.seen)(&self.words, &labels.data);
     }
 }
 

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use super::conform::{Conformed, conform, target};
 use super::envelope::envelope_issues;
-use super::native::Native;
 use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
-use super::{Error, candle_executor, largest_component, predict};
+use super::predict::Stages;
+use super::{Error, candle_executor, channels, largest_component};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
 use crate::model::{Crop, OutputKind, VerifiedPackage};
 use crate::study::Issue;
 use crate::task::{Cancelled, Task};
-use crate::volume::{LabelMap, Volume, resample_labels};
+use crate::volume::{LabelMap, Layout, Volume, resample_labels};
 
 /// What computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,8 @@ enum Body {
         network: Network,
         region: Option<Box<Model>>,
     },
-    /// A graph, moved over the scan by a procedure; one for each fold.
-    Folds(Vec<Native>),
+    /// Graphs, moved over the scan by procedures; each with its folds.
+    Stages(Arc<Stages>),
 }
 
 /// A finished run.
@@ -98,8 +98,8 @@ impl Model {
         load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
     ) -> Result<Self, Error> {
         if package.manifest().procedure.is_some() {
-            let body = Body::Folds(predict::members(&package)?);
             let package = Arc::new(package);
+            let body = Body::Stages(Arc::new(Stages::new(Arc::clone(&package))?));
             return Ok(Self { package, body });
         }
         let network = Network::new(&package)?;
@@ -146,9 +146,7 @@ impl Model {
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
-            Body::Folds(members) => {
-                return predict::plan(members, manifest, &grid, available_bytes);
-            }
+            Body::Stages(stages) => return stages.plan(&grid, available_bytes),
         };
         let (scan, voxels) = (volume.geometry.voxel_count(), grid.voxel_count());
         let whole = kji(grid.dims());
@@ -170,17 +168,35 @@ impl Model {
     const fn layers(&self) -> Option<&Network> {
         match &self.body {
             Body::Layers { network, .. } => Some(network),
-            Body::Folds(_) => None,
+            Body::Stages(_) => None,
         }
     }
 
     /// Runs on a volume.
     ///
     /// # Errors
-    /// [`Error`]; `Cancelled` comes within one row of the network after it was asked for.
+    /// As [`Model::run_channels`].
     pub fn run(&self, volume: &Volume, settings: &Settings, task: &Task) -> Result<Found, Error> {
+        self.run_channels(&[volume], settings, task)
+    }
+
+    /// Runs on the images of a patient that the manifest's channels name, in their order; the
+    /// result lies on the grid of the first.
+    ///
+    /// # Errors
+    /// [`Error`]; `Cancelled` comes within one row of the network after it was asked for.
+    pub fn run_channels(
+        &self,
+        volumes: &[&Volume],
+        settings: &Settings,
+        task: &Task,
+    ) -> Result<Found, Error> {
         let manifest = self.package.manifest();
-        let (red, amber) = envelope_issues(manifest, volume);
+        let doubts = channels::check(manifest, volumes)?;
+        let (volume, further) = volumes.split_first().expect("as many as channels");
+        let volume = *volume;
+        let (mut red, amber) = envelope_issues(manifest, volume);
+        red.extend(further.iter().flat_map(|v| unusable(v)));
         if !red.is_empty() {
             return Err(Error::Input(red.join("; ")));
         }
@@ -188,8 +204,10 @@ impl Model {
         task.begin("Preparing the volume", 0);
         let scan = volume.geometry.voxel_count();
         let grid = target(volume, &manifest.input.conform).voxel_count();
-        fits((3 * grid + 2 * scan) as u64 * 4, settings)?;
+        let images = volumes.len();
+        fits(((2 + images) * grid + 2 * scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
+        channels::add(&mut conformed, &volume.geometry, further, task)?;
         clock.lap("conform");
         let back = WayBack {
             geometry: conformed.geometry.clone(),
@@ -209,15 +227,26 @@ impl Model {
                     task,
                 )?
             }
-            Body::Folds(members) => predict::run(
-                members,
-                manifest,
-                &mut conformed,
-                settings.available_bytes,
-                &mut |phase| clock.lap(phase),
-                &mut self.previews(&back, settings, task),
-                task,
-            )?,
+            Body::Stages(stages) => {
+                // Every stage takes the images as they are, and what it makes of them goes with it.
+                let mut first = Some(std::mem::take(&mut conformed.values));
+                let mut images = || match first.take() {
+                    Some(values) => Ok(values),
+                    None => {
+                        let mut again = conform(volume, &manifest.input.conform, task)?;
+                        channels::add(&mut again, &volume.geometry, further, task)?;
+                        Ok(again.values)
+                    }
+                };
+                stages.run(
+                    &conformed.geometry,
+                    &mut images,
+                    settings.available_bytes,
+                    &mut |phase| clock.lap(phase),
+                    &mut self.previews(&back, settings, task),
+                    task,
+                )?
+            }
         };
         task.begin("Cleaning up", 0);
         if manifest.output.largest_component {
@@ -233,6 +262,7 @@ impl Model {
         let map = back.take(labels, task)?;
         clock.lap("way back");
         let mut issues = volume.issues.clone();
+        issues.extend(doubts);
         for reason in amber {
             if !issues.iter().any(|i| i.to_string() == reason) {
                 issues.push(Issue::OutsideEnvelope { reason });
@@ -243,7 +273,7 @@ impl Model {
             segments: self.segments(),
             algorithm: AlgorithmType::Automatic,
             source: volume.source.clone(),
-            provenance: self.provenance(volume, settings, plan.dims, clock),
+            provenance: self.provenance(volumes, settings, plan.dims, clock),
             issues,
             review: ReviewState::NotReviewed,
         };
@@ -278,7 +308,7 @@ impl Model {
                     segments: self.segments(),
                     algorithm: AlgorithmType::Automatic,
                     source: back.volume.source.clone(),
-                    provenance: self.provenance(back.volume, settings, [0; 3], Clock::default()),
+                    provenance: self.provenance(&[back.volume], settings, [0; 3], Clock::default()),
                     issues: back.volume.issues.clone(),
                     review: ReviewState::NotReviewed,
                 },
@@ -378,7 +408,7 @@ impl Model {
 
     fn provenance(
         &self,
-        volume: &Volume,
+        volumes: &[&Volume],
         settings: &Settings,
         [nk, nj, ni]: [usize; 3],
         clock: Clock,
@@ -405,6 +435,11 @@ impl Model {
         {
             parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
         }
+        for (name, volume) in manifest.input.channels.iter().zip(volumes) {
+            let series = &volume.source.series_instance_uid;
+            let which = series.as_ref().map_or("a file", |uid| uid.as_str());
+            parameters.push((format!("channel {name}"), which.to_owned()));
+        }
         Provenance {
             model_id: manifest.id.clone(),
             model_name: manifest.name.clone(),
@@ -412,9 +447,9 @@ impl Model {
             model_sha256: manifest.weights_sha256.clone(),
             device: device_name(settings.executor),
             parameters,
-            inputs: volume
-                .source
-                .known_images()
+            inputs: volumes
+                .iter()
+                .flat_map(|v| v.source.known_images())
                 .map(|i| i.sop_instance_uid.to_string())
                 .collect(),
             started: settings.started.clone(),
@@ -470,6 +505,17 @@ impl WayBack<'_> {
         }
         clear_empty_slices(&mut map, self.volume);
         Ok(map)
+    }
+}
+
+/// What no channel can be.
+fn unusable(volume: &Volume) -> Option<String> {
+    if volume.voxels.is_color() {
+        Some("color images as a channel".to_owned())
+    } else if volume.layout != Layout::Volumetric {
+        Some("plain images without positions as a channel".to_owned())
+    } else {
+        None
     }
 }
 

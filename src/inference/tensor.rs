@@ -66,12 +66,23 @@ impl Program {
         &self.weights[name]
     }
 
-    /// Memory of all tensors.
-    pub fn weight_bytes(&self) -> u64 {
-        self.weights
-            .values()
-            .map(|w| 4 * w.values.len() as u64)
+    /// Memory of the tensors that a rule names.
+    pub(super) fn bytes_of(&self, counts: impl Fn(&str) -> bool) -> u64 {
+        let named = self.weights.iter().filter(|(name, _)| counts(name));
+        named
+            .map(|(_, w)| 4 * w.shape.iter().product::<usize>() as u64)
             .sum()
+    }
+
+    /// Frees the values of tensors that are not needed any more; shapes stay. Does nothing while the
+    /// program is shared.
+    pub(super) fn forget(&mut self, values: impl Fn(&str) -> bool) {
+        let Some(weights) = Arc::get_mut(&mut self.weights) else {
+            return;
+        };
+        for (_, weight) in weights.iter_mut().filter(|(name, _)| values(name)) {
+            weight.values = Vec::new();
+        }
     }
 
     /// The shape of each operation's value for a grid.

@@ -183,12 +183,24 @@ impl Conv {
     /// # Panics
     /// When the shape is not valid or lengths do not fit it.
     pub fn new(shape: ConvShape, weights: &[f32], bias: &[f32], method: Method) -> Self {
-        assert!(shape.is_valid(), "a shape that makes sense");
         assert_eq!(weights.len(), shape.weights(), "weights fill the shape");
         assert!(
             bias.is_empty() || bias.len() == shape.output,
             "a bias for each output channel"
         );
+        Self::made(shape, Some(weights), bias, method)
+    }
+
+    /// What [`Conv::new`] makes, for its sizes alone: nothing is packed, and it cannot run.
+    ///
+    /// # Panics
+    /// When the shape is not valid.
+    pub fn outline(shape: ConvShape, method: Method) -> Self {
+        Self::made(shape, None, &[], method)
+    }
+
+    fn made(shape: ConvShape, weights: Option<&[f32]>, bias: &[f32], method: Method) -> Self {
+        assert!(shape.is_valid(), "a shape that makes sense");
         let winograd = match method {
             Method::Direct => false,
             Method::Winograd => Winograd::fits(&shape),

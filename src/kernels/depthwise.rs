@@ -17,7 +17,9 @@ use super::simd::{Instructions, Job, Lanes, dispatch};
 #[derive(Clone, Debug)]
 pub(super) struct Depthwise {
     shape: ConvShape,
+    /// Empty in an outline.
     weights: Vec<f32>,
+    floats: usize,
     bias: Vec<f32>,
 }
 
@@ -26,11 +28,13 @@ impl Depthwise {
         shape.groups > 1 && shape.groups == shape.input && shape.groups == shape.output
     }
 
-    pub(super) fn new(shape: ConvShape, weights: &[f32], bias: &[f32]) -> Self {
+    /// Without weights, an outline that knows its sizes and cannot run.
+    pub(super) fn new(shape: ConvShape, weights: Option<&[f32]>, bias: &[f32]) -> Self {
         let taps = shape.taps();
         let blocks = shape.output.div_ceil(BLOCK);
-        let mut packed = vec![0.0; blocks * taps * BLOCK];
-        for (n, weight) in weights.iter().enumerate() {
+        let floats = blocks * taps * BLOCK;
+        let mut packed = vec![0.0; weights.map_or(0, |_| floats)];
+        for (n, weight) in weights.into_iter().flatten().enumerate() {
             let (c, tap) = (n / taps, n % taps);
             packed[(c / BLOCK * taps + tap) * BLOCK + c % BLOCK] = *weight;
         }
@@ -39,12 +43,13 @@ impl Depthwise {
         Self {
             shape,
             weights: packed,
+            floats,
             bias,
         }
     }
 
     pub(super) fn weight_floats(&self) -> usize {
-        self.weights.len() + self.bias.len()
+        self.floats + self.bias.len()
     }
 
     pub(super) fn run(

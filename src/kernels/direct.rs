@@ -38,7 +38,9 @@ pub(super) struct Direct {
     /// Channels of an input block: 8, or 1 for [`FEW`].
     lanes: usize,
     groups: Vec<Group>,
+    /// Empty in an outline.
     weights: Vec<f32>,
+    floats: usize,
     bias: Vec<f32>,
 }
 
@@ -52,11 +54,13 @@ struct Group {
 }
 
 impl Direct {
-    pub(super) fn new(shape: ConvShape, weights: &[f32], bias: &[f32]) -> Self {
+    /// Without weights, an outline that knows its sizes and cannot run.
+    pub(super) fn new(shape: ConvShape, weights: Option<&[f32]>, bias: &[f32]) -> Self {
         let lanes = if shape.input <= FEW { 1 } else { BLOCK };
         let (taps, per_group) = (shape.taps(), shape.input / shape.groups);
         let mut groups = Vec::new();
         let mut packed = Vec::new();
+        let mut floats = 0;
         for (first, blocks) in groups_of(shape.output) {
             let width = blocks * BLOCK;
             // Input channels that any output channel of the group sees.
@@ -67,8 +71,10 @@ impl Direct {
                 first,
                 blocks,
                 input: input.clone(),
-                weights: packed.len(),
+                weights: floats,
             });
+            floats += input.len() * taps * lanes * width;
+            let Some(weights) = weights else { continue };
             for block in input {
                 for tap in 0..taps {
                     for ci in block * lanes..(block + 1) * lanes {
@@ -92,12 +98,13 @@ impl Direct {
             lanes,
             groups,
             weights: packed,
+            floats,
             bias,
         }
     }
 
     pub(super) fn weight_floats(&self) -> usize {
-        self.weights.len() + self.bias.len()
+        self.floats + self.bias.len()
     }
 
     pub(super) fn scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {

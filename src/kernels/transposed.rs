@@ -138,6 +138,23 @@ impl Transposed {
         Self { shape, taps, bias }
     }
 
+    /// What [`Transposed::new`] makes, for its sizes alone: nothing is packed, and it cannot run.
+    ///
+    /// # Panics
+    /// When the shape is not valid.
+    pub fn outline(shape: TransposedShape) -> Self {
+        assert!(shape.is_valid(), "a shape that makes sense");
+        let point = ConvShape {
+            groups: shape.groups,
+            ..ConvShape::same(shape.input, shape.output, [1; 3])
+        };
+        Self {
+            taps: vec![Conv::outline(point, Method::Direct); shape.taps()],
+            bias: vec![0.0; shape.output.next_multiple_of(BLOCK)],
+            shape,
+        }
+    }
+
     /// Its shape.
     pub const fn shape(&self) -> &TransposedShape {
         &self.shape

@@ -38,7 +38,9 @@ pub(super) struct Winograd {
     /// Outputs of a tile per axis.
     outputs: [usize; 3],
     groups: Vec<(usize, usize)>,
+    /// Empty in an outline.
     weights: Vec<f32>,
+    floats: usize,
     bias: Vec<f32>,
 }
 
@@ -53,7 +55,8 @@ impl Winograd {
         Self::fits(shape) && shape.input >= 16 && shape.output >= 8
     }
 
-    pub(super) fn new(shape: ConvShape, weights: &[f32], bias: &[f32]) -> Self {
+    /// Without weights, an outline that knows its sizes and cannot run.
+    pub(super) fn new(shape: ConvShape, weights: Option<&[f32]>, bias: &[f32]) -> Self {
         let outputs = shape.kernel.map(|k| if k == 3 { 2 } else { 1 });
         let groups = groups_of(shape.output);
         let [az, ay, ax] = outputs.map(minimal::inputs_of);
@@ -62,8 +65,12 @@ impl Winograd {
             shape.input.next_multiple_of(BLOCK),
             shape.output.next_multiple_of(BLOCK),
         );
-        let mut packed = vec![0.0; points * ci * co];
-        for &(first, blocks) in &groups {
+        let floats = points * ci * co;
+        let mut packed = vec![0.0; weights.map_or(0, |_| floats)];
+        for (&(first, blocks), weights) in groups
+            .iter()
+            .zip(std::iter::repeat_n(weights, groups.len()).flatten())
+        {
             let width = blocks * BLOCK;
             for o in first..(first + width).min(shape.output) {
                 for i in 0..shape.input {
@@ -84,12 +91,13 @@ impl Winograd {
             outputs,
             groups,
             weights: packed,
+            floats,
             bias,
         }
     }
 
     pub(super) fn weight_floats(&self) -> usize {
-        self.weights.len() + self.bias.len()
+        self.floats + self.bias.len()
     }
 
     pub(super) fn scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {

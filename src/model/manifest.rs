@@ -51,6 +51,10 @@ pub struct Manifest {
     /// What a network says about a whole image ([`OutputKind::Classification`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<Classification>,
+    /// A cascade's earlier stages, first to last: each takes the same images, and its labels are
+    /// input of the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Stage>,
     /// Labels 1 to 255.
     pub labels: Vec<Label>,
     /// SHA-256 of `weights.safetensors`, hex.
@@ -70,6 +74,10 @@ pub struct Input {
     /// Box that is computed; the whole grid without one.
     #[serde(default)]
     pub crop: Option<Crop>,
+    /// What each input channel is called, in order, where the model takes several images of one
+    /// patient; empty for one image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
 }
 
 /// The network's grid.
@@ -156,6 +164,17 @@ impl Network {
             self.folds.iter().map(String::as_str).collect()
         }
     }
+}
+
+/// A cascade's earlier stage.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Stage {
+    /// E.g. `3d_lowres`.
+    pub name: String,
+    /// A graph.
+    pub network: Network,
+    /// What is done around it.
+    pub procedure: Procedure,
 }
 
 /// One layer.
@@ -317,12 +336,7 @@ impl Manifest {
             return monai.classes();
         }
         if let Some(procedure) = &self.procedure {
-            return match &procedure.labels {
-                LabelRule::Argmax { classes } => *classes,
-                LabelRule::Regions { order } => {
-                    1 + order.iter().copied().max().map_or(0, usize::from)
-                }
-            };
+            return classes(procedure);
         }
         let mut backwards = self.network.layers.iter().rev();
         let output = backwards.find_map(|layer| match layer {
@@ -444,7 +458,7 @@ impl Manifest {
         let together = [count > 0, self.network.graph.is_some(), stored];
         if together.iter().any(|there| *there != together[0])
             || (together[0] && !(plain && self.network.layers.is_empty()))
-            || (!together[0] && !self.network.folds.is_empty())
+            || (!together[0] && !(self.network.folds.is_empty() && self.images() == 1))
         {
             return Err(
                 "a graph, a procedure and a scan as stored belong together, without layers, \
@@ -457,25 +471,34 @@ impl Manifest {
         {
             return self.check_other(graph);
         }
-        let (Some(procedure), Some(graph)) = (&self.procedure, &self.network.graph) else {
+        let Some(procedure) = &self.procedure else {
+            if !self.earlier.is_empty() {
+                return Err("earlier stages without a procedure".to_owned());
+            }
             return Ok(());
         };
-        let patch = procedure.windows.patch().map_err(|e| e.to_string())?;
-        let axes = procedure.windows.patch_size.len();
-        if graph.input() != Some((procedure.input_channels, axes)) {
+        let images = procedure.preprocessing.channels.len();
+        let named = self.input.channels.len();
+        if images == 0 || (images > 1 || named > 0) && named != images {
             return Err(format!(
-                "the network takes {:?} channels and axes, the procedure gives {} on {axes}",
-                graph.input(),
-                procedure.input_channels
+                "{named} channels are named, the procedure takes {images} images"
             ));
         }
-        if patch.iter().any(|n| *n > 4096) || self.network.folds.len() > 64 {
-            return Err(format!(
-                "a patch of {patch:?} for {} networks",
-                self.network.folds.len()
-            ));
+        if self.earlier.len() > 4 || self.earlier.iter().any(|s| s.name.is_empty()) {
+            return Err("more stages than a cascade has, or one without a name".to_owned());
         }
-        Ok(())
+        let mut labels = 0;
+        for stage in &self.earlier {
+            check_stage(&stage.network, &stage.procedure, images, labels)
+                .map_err(|reason| format!("stage {:?}: {reason}", stage.name))?;
+            labels = classes(&stage.procedure) - 1;
+        }
+        check_stage(&self.network, procedure, images, labels)
+    }
+
+    /// Images that a run takes.
+    pub fn images(&self) -> usize {
+        self.input.channels.len().max(1)
     }
 
     /// A graph with MONAI's rules, or one that classifies.
@@ -509,17 +532,28 @@ impl Manifest {
         Ok(())
     }
 
-    /// A size that the network takes, and the shape that it gives for it.
-    pub fn example(&self) -> Option<(Vec<usize>, Vec<usize>)> {
+    /// Every network of graphs with a size that it takes, and the shape that it gives for it.
+    pub fn examples(&self) -> Vec<(&Network, Vec<usize>, Vec<usize>)> {
+        let gives = |heads: usize, size: &[usize]| [&[1, heads], size].concat();
         if let Some(classifier) = &self.classification {
-            return Some((classifier.size.clone(), vec![1, classifier.classes.len()]));
+            let size = classifier.size.clone();
+            return vec![(&self.network, size, vec![1, classifier.classes.len()])];
         }
-        let (size, heads) = match (&self.procedure, &self.monai) {
-            (Some(procedure), _) => (&procedure.windows.patch_size, procedure.labels.heads()),
-            (None, Some(monai)) => (&monai.example, monai.heads()),
-            (None, None) => return None,
-        };
-        Some((size.clone(), [&[1, heads], size.as_slice()].concat()))
+        if let Some(monai) = &self.monai {
+            let size = monai.example.clone();
+            let want = gives(monai.heads(), &size);
+            return vec![(&self.network, size, want)];
+        }
+        let last = self.procedure.as_ref().map(|p| (&self.network, p));
+        let earlier = self.earlier.iter().map(|s| (&s.network, &s.procedure));
+        earlier
+            .chain(last)
+            .map(|(network, procedure)| {
+                let size = procedure.windows.patch_size.clone();
+                let want = gives(procedure.labels.heads(), &size);
+                (network, size, want)
+            })
+            .collect()
     }
 
     /// A UID that stays the same for this model, for tracking; made from its weights' hash.
@@ -527,6 +561,53 @@ impl Manifest {
         let bits = u128::from_str_radix(self.weights_sha256.get(..32)?, 16).ok()?;
         Some(Uid::from_u128(bits))
     }
+}
+
+/// One more than the highest label of a procedure.
+fn classes(procedure: &Procedure) -> usize {
+    match &procedure.labels {
+        LabelRule::Argmax { classes } => *classes,
+        LabelRule::Regions { order } => 1 + order.iter().copied().max().map_or(0, usize::from),
+    }
+}
+
+/// One network with its procedure, for `images` and the labels of a stage before it.
+fn check_stage(
+    network: &Network,
+    procedure: &Procedure,
+    images: usize,
+    labels: usize,
+) -> Result<(), String> {
+    let patch = procedure.windows.patch().map_err(|e| e.to_string())?;
+    let axes = procedure.windows.patch_size.len();
+    let input = network.graph.as_ref().and_then(Graph::input);
+    if input != Some((procedure.input_channels, axes)) || !network.layers.is_empty() {
+        return Err(format!(
+            "the network takes {input:?} channels and axes, the procedure gives {} on {axes}",
+            procedure.input_channels
+        ));
+    }
+    // Regions may leave labels out that have a channel all the same.
+    let further = procedure.input_channels.checked_sub(images);
+    let fits = procedure.preprocessing.channels.len() == images
+        && further.is_some_and(|n| n <= 255 && n >= labels && (n > 0) == (labels > 0));
+    if !fits {
+        return Err(format!(
+            "{} input channels for {images} images and {labels} labels of a stage before",
+            procedure.input_channels
+        ));
+    }
+    let heads = procedure.labels.heads();
+    if !(1..=256).contains(&heads) || classes(procedure) < 2 {
+        return Err(format!("{heads} outputs"));
+    }
+    if patch.iter().any(|n| *n > 4096) || network.folds.len() > 64 {
+        return Err(format!(
+            "a patch of {patch:?} for {} networks",
+            network.folds.len()
+        ));
+    }
+    Ok(())
 }
 
 fn check_orientation(orientation: &str) -> Result<(), String> {

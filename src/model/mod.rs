@@ -4,6 +4,7 @@
 //! `weights.safetensors` and a `MODEL_CARD.md`. Absent on purpose: tensors, running.
 
 mod builtin;
+pub mod channels;
 mod envelope;
 pub mod graph;
 mod manifest;
@@ -16,6 +17,7 @@ pub use envelope::{Envelope, Values};
 pub use manifest::{
     Class, ClassActivation, Classification, Conform, Crop, ImagePreparation, Input, Label, Layer,
     Manifest, ManifestError, Network, Normalization, Output, OutputKind, SHAPE as MANIFEST_SHAPE,
+    Stage,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

@@ -234,6 +234,12 @@ impl VerifiedPackage {
         Some((tensor.shape().to_vec(), floats(&tensor)?))
     }
 
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let (_, header) = safetensors::SafeTensors::read_metadata(&self.files.weights).ok()?;
+        Some(header.info(name)?.shape.clone())
+    }
+
     /// A tensor's values, in memory order.
     pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
         let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
@@ -270,8 +276,11 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
         Ok(())
     };
     let mut used = BTreeSet::new();
-    if let (Some(graph), Some((size, want))) = (&manifest.network.graph, manifest.example()) {
-        for member in manifest.network.members() {
+    for (network, size, want) in manifest.examples() {
+        let Some(graph) = &network.graph else {
+            continue;
+        };
+        for member in network.members() {
             let shape = |name: &str| {
                 let tensor = tensors.tensor(&format!("{member}{name}")).ok()?;
                 Some(tensor.shape().to_vec())

@@ -59,6 +59,7 @@ impl Engine for LocalEngine {
             key: self.model.key(),
             sha256: self.model.sha256().to_owned(),
             modality: self.model.modality().to_owned(),
+            channels: self.model.channels().to_vec(),
         }
     }
 
@@ -82,16 +83,17 @@ impl Engine for LocalEngine {
         })
     }
 
-    fn needed_bytes(&self, volume: &Volume) -> u64 {
-        self.model.needed_bytes(volume)
+    fn needed_bytes(&self, volumes: &[Volume]) -> u64 {
+        volumes.first().map_or(0, |v| self.model.needed_bytes(v))
     }
 
     fn available_bytes(&self) -> u64 {
         super::models::available_bytes()
     }
 
-    fn segment(&self, volume: &Volume, task: &Task) -> Result<Segmentation, Failure> {
-        match self.model.run(volume, None, task) {
+    fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
+        let volumes: Vec<&Volume> = volumes.iter().collect();
+        match self.model.run(&volumes, None, task) {
             Ok((segmentation, _)) => Ok(segmentation),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),

@@ -197,13 +197,24 @@ impl Runtime {
                 model,
                 volume,
                 data,
+                further,
                 task,
             } => {
                 let home = self.home.clone();
                 self.jobs.spawn("model", Some(job), move |outbox| {
+                    let mut loaded = Vec::new();
+                    for source in &further {
+                        let headers = source.series.as_deref();
+                        let read = load_key(&source.key, headers, &task).map_err(load_failed)?;
+                        loaded.push(read.0);
+                    }
+                    let volumes: Vec<&Volume> = std::iter::once(&data)
+                        .chain(&loaded)
+                        .map(Arc::as_ref)
+                        .collect();
                     let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
                     let (segmentation, statistics) =
-                        models::run(&home, &model, &data, watch, &task)?;
+                        models::run(&home, &model, &volumes, watch, &task)?;
                     let segmentation = Arc::new(segmentation);
                     Ok(Some(Event::Segmented {
                         job,
@@ -311,8 +322,20 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
             (_, SeriesKey::File(path)) => event.about(ParticipantObject::file(path)),
             _ => event,
         },
-        Action::RunModel { model, data, .. } => about_volume(event, data).about(
-            ParticipantObject::new(audit::ObjectKind::Model, model.as_str()),
+        Action::RunModel {
+            model,
+            data,
+            further,
+            ..
+        } => further.iter().fold(
+            about_volume(event, data).about(ParticipantObject::new(
+                audit::ObjectKind::Model,
+                model.as_str(),
+            )),
+            |event, source| match &source.key {
+                SeriesKey::Stack { series, .. } => event.about(ParticipantObject::series(series)),
+                SeriesKey::File(path) => event.about(ParticipantObject::file(path)),
+            },
         ),
         Action::Export { data, folder, .. } => {
             about_volume(event, data).about(ParticipantObject::file(folder))

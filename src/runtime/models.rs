@@ -67,6 +67,11 @@ impl LoadedModel {
         &self.manifest().modality
     }
 
+    /// Names of its channels where it takes several images; else empty.
+    pub fn channels(&self) -> &[String] {
+        &self.manifest().input.channels
+    }
+
     /// `id@version`.
     pub fn key(&self) -> String {
         self.manifest().key()
@@ -84,13 +89,13 @@ impl LoadedModel {
             .map_or(0, |plan| plan.needed_bytes)
     }
 
-    /// Runs on a volume.
+    /// Runs on the images of its channels (mostly one); the result is on the first one's grid.
     ///
     /// # Errors
     /// [`RunError`].
     pub fn run(
         &self,
-        volume: &Volume,
+        volumes: &[&Volume],
         watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
@@ -100,8 +105,8 @@ impl LoadedModel {
             available_bytes: available_bytes(),
             started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         };
-        let found = self.model.run(volume, &settings, task)?;
-        let statistics = label_statistics(volume, &found.segmentation.map);
+        let found = self.model.run_channels(volumes, &settings, task)?;
+        let statistics = label_statistics(volumes[0], &found.segmentation.map);
         Ok((found.segmentation, statistics))
     }
 }
@@ -117,6 +122,7 @@ pub fn summary_of(manifest: &Manifest, bundled: bool) -> ModelSummary {
         license: manifest.license.clone(),
         modality: manifest.modality.clone(),
         segments: manifest.labels.len(),
+        channels: manifest.input.channels.clone(),
         bundled,
     }
 }
@@ -197,12 +203,12 @@ pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunE
 pub(super) fn run(
     home: &Home,
     model: &str,
-    volume: &Volume,
+    volumes: &[&Volume],
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
     let ended =
-        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volume, Some(watch), task));
+        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volumes, Some(watch), task));
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,
         error => failed(

@@ -96,6 +96,7 @@ pub(super) fn run_batch(
         output: output.to_owned(),
         formats: Format::ALL.to_vec(),
         resume: true,
+        channels: Vec::new(),
     };
     let ended = super::run_batch(home, model, &plan, task, |index, row| {
         let volumes: Vec<String> = row

@@ -111,6 +111,10 @@ pub struct Series {
     pub description: String,
     /// Body Part Examined.
     pub body_part: String,
+    /// Protocol Name and Sequence Name, as far as they are there.
+    pub protocol: String,
+    /// Contrast/Bolus Agent names something.
+    pub contrast: bool,
     /// Frame of Reference UID of its first image.
     pub frame_of_reference_uid: Option<Uid>,
     /// Number of instances (files) of the series.

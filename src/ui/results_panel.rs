@@ -70,6 +70,10 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
             selected.modality, selected.version, selected.segments, selected.license
         );
         ui.add(egui::Label::new(RichText::new(facts).small().color(theme::TEXT_WEAK)).wrap());
+        for (channel, title) in &app.channels {
+            let words = RichText::new(format!("{channel}: {title}")).small();
+            ui.add(egui::Label::new(words).truncate());
+        }
         if let Some(Ok(estimate)) = &app.estimate {
             let (icon, color) = match estimate.traffic {
                 Traffic::Green => (icons::CHECK_CIRCLE, theme::ACCENT),

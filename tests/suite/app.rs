@@ -278,6 +278,7 @@ fn summary() -> negatoscope::app::ModelSummary {
         license: String::new(),
         modality: "CT".to_owned(),
         segments: 1,
+        channels: Vec::new(),
         bundled: true,
     }
 }
@@ -356,4 +357,23 @@ fn every_action_that_touches_a_patient_goes_on_record() {
         .into_iter()
         .find(|a| matches!(a, Action::Export { .. }));
     assert!(export.unwrap().audit().is_some());
+}
+
+#[test]
+fn a_model_of_two_channels_says_what_is_missing() {
+    let (mut app, _) = with_ramp();
+    let mut model = summary();
+    model.channels = vec!["T1".to_owned(), "FLAIR".to_owned()];
+    app.on_event(Event::Models(vec![model]));
+    let Some(Err(reason)) = &app.estimate else {
+        panic!("one image is not two")
+    };
+    assert!(reason.contains("takes 2 images of one study"), "{reason}");
+    assert!(
+        reason.contains("no image for the channel FLAIR"),
+        "{reason}"
+    );
+    app.take_actions();
+    app.apply(Command::RunModel);
+    assert!(app.take_actions().is_empty());
 }

@@ -44,6 +44,7 @@ struct Fake {
     series: Vec<Kind>,
     files: Vec<PathBuf>,
     model_sha256: String,
+    channels: Vec<String>,
     available: u64,
     /// `read 2`, `run 2`, `end 2`, in order.
     events: Mutex<Vec<String>>,
@@ -56,6 +57,7 @@ impl Fake {
             series: series.to_vec(),
             files: Vec::new(),
             model_sha256: "ab".repeat(32),
+            channels: Vec::new(),
             available: u64::MAX,
             events: Mutex::default(),
             uids: AtomicU64::new(5000),
@@ -114,6 +116,8 @@ fn headers(n: usize, kind: Kind) -> Series {
         number: Some(n as i32),
         description: format!("series {n}"),
         body_part: String::new(),
+        protocol: String::new(),
+        contrast: false,
         frame_of_reference_uid: None,
         instances: slices as usize,
         transfer_syntaxes: Vec::new(),
@@ -133,6 +137,7 @@ impl Engine for Fake {
             key: "organs@1.2.0".into(),
             sha256: self.model_sha256.clone(),
             modality: "CT".into(),
+            channels: self.channels.clone(),
         }
     }
 
@@ -186,7 +191,7 @@ impl Engine for Fake {
         Ok(volume)
     }
 
-    fn needed_bytes(&self, _: &Volume) -> u64 {
+    fn needed_bytes(&self, _: &[Volume]) -> u64 {
         1000
     }
 
@@ -194,7 +199,9 @@ impl Engine for Fake {
         self.available
     }
 
-    fn segment(&self, volume: &Volume, task: &Task) -> Result<Segmentation, Failure> {
+    fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
+        assert_eq!(volumes.len(), self.channels.len().max(1));
+        let volume = &volumes[0];
         let n = volume.source.number.unwrap() as usize;
         self.say("run", n);
         match self.series.get(n) {
@@ -241,6 +248,7 @@ impl Place {
                 output: folder.path().join("out"),
                 formats: Format::ALL.to_vec(),
                 resume: false,
+                channels: Vec::new(),
             },
             folder,
         }

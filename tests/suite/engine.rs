@@ -292,6 +292,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
             },
             normalization: Normalization::ZScore,
             crop: None,
+            channels: vec![],
         },
         network: Network {
             layers: vec![
@@ -311,6 +312,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
         },
         monai: None,
         classification: None,
+        earlier: Vec::new(),
         labels: vec![Label {
             label: 1,
             name: "One".to_owned(),

@@ -4,6 +4,8 @@
 mod app;
 mod audit;
 mod batch;
+mod cascade;
+mod channels;
 mod cli;
 mod dicom_dcm2niix;
 mod dicom_decode;
@@ -19,6 +21,7 @@ mod monai_networks;
 mod nifti;
 mod nnunet;
 mod nnunet_agreement;
+mod nnunet_program;
 mod procedure;
 mod procedure_monai;
 mod program;

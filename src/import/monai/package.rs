@@ -360,6 +360,7 @@ impl Bundle {
             envelope: self.envelope(metadata),
             input: Input {
                 conform: Conform::Stored { orientation: None },
+                channels: Vec::new(),
                 normalization: Normalization::None,
                 crop: None,
             },
@@ -372,6 +373,7 @@ impl Bundle {
                 largest_component: false,
             },
             procedure: None,
+            earlier: Vec::new(),
             classification: self.classifier.map(|(size, activation)| Classification {
                 size,
                 preparation: ImagePreparation::Monai {

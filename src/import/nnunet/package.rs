@@ -1,48 +1,57 @@
 //! A trained configuration as a package of the project's own form.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Reader, Trained};
 use crate::import::{Error, snomed, weights};
 use crate::model::{
     Conform, Envelope, Input, Label, MANIFEST_SHAPE, Manifest, Network, Normalization, Output,
-    OutputKind, PackageFiles, Values, VerifiedPackage, sha256_hex,
+    OutputKind, PackageFiles, Stage, Values, VerifiedPackage, sha256_hex,
 };
 use crate::study::CodedConcept;
 
-/// Reads a result folder into a package with all its folds.
+/// Stages of a cascade; nnU-Net's own have two.
+const MOST_STAGES: usize = 4;
+
+/// Reads a result folder into a package with all its folds; for a cascade, with the stages before
+/// it from the folders beside it.
+///
+/// `orientation`: how scans were stored for training (such as `LPS`), where a person knows it and
+/// the folder does not say it.
 ///
 /// # Errors
-/// [`Error`], naming what is not understood.
-pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
+/// [`Error`], naming what is not understood, or the folder of a stage that is missing.
+pub fn package(folder: &Path, orientation: Option<&str>) -> Result<VerifiedPackage, Error> {
     let trained = super::open(folder)?;
     let refuse = |what: &str| Error::NotUnderstood {
         what: what.to_owned(),
         path: folder.join("plans.json"),
     };
-    if trained.configuration.previous_stage.is_some() {
-        return Err(refuse(
-            "a cascade's second stage needs the first stage's labels: running it is not supported yet, the configuration",
-        ));
-    }
+    let earlier = stages_before(folder, &trained)?;
     let procedure = trained.procedure(folder)?;
-    let saved = all_folds(&trained)?;
+    let saved = all_folds(&earlier, &trained)?;
     let dataset = trained.plans.dataset_name.replace('_', " ");
     let configuration = &trained.configuration.name;
-    let folds: Vec<String> = trained
-        .folds
-        .iter()
-        .map(|f| format!("{}/", f.name))
-        .collect();
-    let orientation = match trained.plans.reader {
-        Reader::NibabelReoriented => Some("RAS".to_owned()),
-        Reader::SimpleItk | Reader::Nibabel => None,
+    let stated = orientation.map(str::to_uppercase);
+    let orientation = match (trained.plans.reader, &stated) {
+        (Reader::NibabelReoriented, Some(other)) if other != "RAS" => {
+            return Err(refuse(&format!(
+                "image_reader_writer turned every scan to RAS for training: the orientation {other}"
+            )));
+        }
+        (Reader::NibabelReoriented, _) => Some("RAS".to_owned()),
+        (Reader::SimpleItk | Reader::Nibabel, stated) => stated.clone(),
     };
     let mut limits = vec![
         "The folder states no intended use, no license and no accuracy: ask those who trained it."
             .to_owned(),
     ];
+    if let Some(stated) = &stated {
+        limits.push(format!(
+            "Whoever imported the model stated that training took scans stored as {stated}; scans are turned to that. The folder itself does not say it."
+        ));
+    }
     if orientation.is_none() {
         limits.push(
             "Training took scans in the order in which they were stored and the folder does not say which that was: a scan stored otherwise (a DICOM series where training used converted files) reaches the network mirrored. Compare the result with the images."
@@ -73,11 +82,14 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
             conform: Conform::Stored { orientation },
             normalization: Normalization::None,
             crop: None,
+            channels: match trained.dataset.channels.as_slice() {
+                [_] => Vec::new(),
+                several => several.to_vec(),
+            },
         },
         network: Network {
-            layers: Vec::new(),
-            graph: Some(trained.graph.clone()),
-            folds,
+            folds: prefixes("", &trained),
+            ..network(&trained)
         },
         output: Output {
             kind: OutputKind::Segmentation,
@@ -86,6 +98,19 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
         procedure: Some(procedure),
         monai: None,
         classification: None,
+        earlier: earlier
+            .iter()
+            .map(|(stage, folder)| {
+                Ok(Stage {
+                    name: stage.configuration.name.clone(),
+                    network: Network {
+                        folds: prefixes(&stage.configuration.name, stage),
+                        ..network(stage)
+                    },
+                    procedure: stage.procedure(folder)?,
+                })
+            })
+            .collect::<Result<_, Error>>()?,
         labels: labels(&trained),
         weights_sha256: sha256_hex(&saved),
         origin: BTreeMap::from([
@@ -94,7 +119,13 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
             ("plans".to_owned(), trained.plans.plans_name.clone()),
             ("configuration".to_owned(), configuration.clone()),
             ("trainer".to_owned(), trained.trainer.clone()),
-        ]),
+        ])
+        .into_iter()
+        .chain(stated.map(|letters| {
+            let words = format!("{letters}, stated at import");
+            ("orientation".to_owned(), words)
+        }))
+        .collect(),
     };
     let manifest =
         serde_json::to_vec_pretty(&manifest).map_err(|e| refuse(&format!("the manifest ({e})")))?;
@@ -106,14 +137,93 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, Error> {
     })?)
 }
 
-/// The tensors of all folds in one file, each with its fold's name before it.
-fn all_folds(trained: &Trained) -> Result<Vec<u8>, Error> {
+/// The stages that a cascade takes labels from, first to last, with their folders.
+fn stages_before(folder: &Path, trained: &Trained) -> Result<Vec<(Trained, PathBuf)>, Error> {
+    let mut stages: Vec<(Trained, PathBuf)> = Vec::new();
+    let mut wanted = trained.configuration.previous_stage.clone();
+    while let Some(name) = wanted {
+        let beside = beside(folder, trained, &name);
+        let refuse = |what: String| Error::NotUnderstood {
+            what,
+            path: beside.clone(),
+        };
+        if stages.len() == MOST_STAGES {
+            return Err(refuse(format!(
+                "a cascade of more than {MOST_STAGES} stages"
+            )));
+        }
+        if !super::is_result_folder(&beside) {
+            return Err(refuse(format!(
+                "{} takes the labels of {name}, whose result folder is missing (expected beside this one): a cascade without it",
+                trained.configuration.name
+            )));
+        }
+        let stage = super::open(&beside)?;
+        let same = stage.dataset == trained.dataset
+            && stage.configuration.name == name
+            && stage.plans.reader == trained.plans.reader;
+        if !same {
+            return Err(refuse(format!(
+                "another configuration ({}), reader, or other channels and labels than {} has: this stage",
+                stage.configuration.name, trained.configuration.name
+            )));
+        }
+        wanted = stage.configuration.previous_stage.clone();
+        stages.insert(0, (stage, beside));
+    }
+    Ok(stages)
+}
+
+/// Where nnU-Net keeps another configuration of the same training: `TRAINER__PLANS__CONFIGURATION`.
+fn beside(folder: &Path, trained: &Trained, configuration: &str) -> PathBuf {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let own = folder
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let name = match own.rsplit_once("__") {
+        Some((start, end)) if end == trained.configuration.name => {
+            format!("{start}__{configuration}")
+        }
+        _ => format!(
+            "{}__{}__{configuration}",
+            trained.trainer, trained.plans.plans_name
+        ),
+    };
+    folder.with_file_name(name)
+}
+
+/// What stands before the names of each fold's tensors; `stage` is empty for the last one.
+fn prefixes(stage: &str, trained: &Trained) -> Vec<String> {
+    let start = match stage {
+        "" => String::new(),
+        stage => format!("{stage}/"),
+    };
+    let folds = trained.folds.iter();
+    folds.map(|f| format!("{start}{}/", f.name)).collect()
+}
+
+fn network(trained: &Trained) -> Network {
+    Network {
+        layers: Vec::new(),
+        graph: Some(trained.graph.clone()),
+        folds: Vec::new(),
+    }
+}
+
+/// The tensors of all stages and folds in one file, each with its stage's and fold's name before it.
+fn all_folds(earlier: &[(Trained, PathBuf)], last: &Trained) -> Result<Vec<u8>, Error> {
     let mut names = Vec::new();
     let mut places = Vec::new();
-    for (fold, weights) in trained.folds.iter().enumerate() {
-        for (n, (name, tensor)) in weights.tensors().iter().enumerate() {
-            names.push((format!("{}/{name}", weights.name), tensor.shape().to_vec()));
-            places.push((fold, n));
+    let named = earlier
+        .iter()
+        .map(|(t, _)| (t.configuration.name.as_str(), t));
+    for (stage, trained) in named.chain([("", last)]) {
+        for (weights, prefix) in trained.folds.iter().zip(prefixes(stage, trained)) {
+            for (n, (name, tensor)) in weights.tensors().iter().enumerate() {
+                names.push((format!("{prefix}{name}"), tensor.shape().to_vec()));
+                places.push((weights, n));
+            }
         }
     }
     let tensors: Vec<(&str, &[usize])> = names
@@ -122,7 +232,7 @@ fn all_folds(trained: &Trained) -> Result<Vec<u8>, Error> {
         .collect();
     let read = |n: usize| {
         let (fold, at) = places[n];
-        trained.folds[fold].read(at)
+        fold.read(at)
     };
     Ok(weights::safetensors(&tensors, read)?)
 }

@@ -9,7 +9,7 @@ mod ops;
 mod pool;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -33,6 +33,8 @@ pub struct Native {
     convs: Arc<HashMap<usize, Conv>>,
     transposed: Arc<HashMap<usize, Transposed>>,
     instructions: Instructions,
+    /// Tensors that were not packed, and stay as they are.
+    kept_bytes: u64,
 }
 
 /// Memory that runs of one size share. One for each run at a time.
@@ -55,23 +57,46 @@ impl Native {
     /// # Errors
     /// [`Error::Network`].
     pub fn with(program: Program, instructions: Instructions) -> Result<Self, Error> {
+        Ok(Self::made(program, instructions, true))
+    }
+
+    /// What [`Native::new`] makes, for its sizes alone: of the tensors, only shapes are looked at,
+    /// nothing is packed, and it cannot run.
+    pub fn outline(program: Program) -> Self {
+        Self::made(program, Instructions::detect(), false)
+    }
+
+    fn made(mut program: Program, instructions: Instructions, pack: bool) -> Self {
         let fused = fuse(program.graph());
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
         for (n, node) in program.graph().nodes.iter().enumerate() {
-            if let Some(conv) = packed(&program, &node.op, &fused[n]) {
+            if let Some(conv) = packed(&program, &node.op, &fused[n], pack) {
                 convs.insert(n, conv);
             }
-            if let Some(conv) = packed_transposed(&program, &node.op) {
+            if let Some(conv) = packed_transposed(&program, &node.op, pack) {
                 transposed.insert(n, conv);
             }
         }
-        Ok(Self {
+        // What kernels have packed is not needed twice.
+        let (mut packed, mut other) = (HashSet::new(), HashSet::new());
+        for (n, node) in program.graph().nodes.iter().enumerate() {
+            let by_kernel = convs.contains_key(&n) || transposed.contains_key(&n);
+            for tensor in node.op.tensors() {
+                let set = if by_kernel { &mut packed } else { &mut other };
+                set.insert(tensor.to_owned());
+            }
+        }
+        let done = |name: &str| packed.contains(name) && !other.contains(name);
+        let kept_bytes = program.bytes_of(|name| !done(name));
+        program.forget(done);
+        Self {
             program,
             fused: Arc::new(fused),
             convs: Arc::new(convs),
             transposed: Arc::new(transposed),
             instructions,
-        })
+            kept_bytes,
+        }
     }
 
     /// The program.
@@ -95,11 +120,11 @@ impl Native {
         memory::bytes(self, spatial)
     }
 
-    /// Memory of the packed weights and of the tensors that they were made from.
+    /// Memory of the packed weights and of the tensors beside them.
     pub fn weight_bytes(&self) -> u64 {
         let convs: usize = self.convs.values().map(Conv::weight_bytes).sum();
         let ups: usize = self.transposed.values().map(Transposed::weight_bytes).sum();
-        (convs + ups) as u64 + self.program.weight_bytes()
+        (convs + ups) as u64 + self.kept_bytes
     }
 
     /// Results for an input `[1, channels, …]`; the task's progress counts operations.
@@ -341,7 +366,7 @@ fn spread<T: Copy>(of: &[T], one: T) -> [T; 3] {
 }
 
 /// A transposed convolution, packed.
-fn packed_transposed(program: &Program, op: &Op) -> Option<Transposed> {
+fn packed_transposed(program: &Program, op: &Op, pack: bool) -> Option<Transposed> {
     let Op::ConvTranspose {
         weight,
         bias,
@@ -367,13 +392,18 @@ fn packed_transposed(program: &Program, op: &Op) -> Option<Transposed> {
     let bias = bias
         .as_ref()
         .map_or(&[][..], |name| &program.weight(name).values);
-    shape
-        .is_valid()
-        .then(|| Transposed::new(shape, &weights.values, bias))
+    if !shape.is_valid() {
+        return None;
+    }
+    Some(if pack {
+        Transposed::new(shape, &weights.values, bias)
+    } else {
+        Transposed::outline(shape)
+    })
 }
 
 /// A convolution packed with the norm behind it.
-fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
+fn packed(program: &Program, op: &Op, fused: &Fused, pack: bool) -> Option<Conv> {
     let Op::Conv {
         weight,
         bias,
@@ -398,6 +428,9 @@ fn packed(program: &Program, op: &Op, fused: &Fused) -> Option<Conv> {
     };
     if !shape.is_valid() {
         return None;
+    }
+    if !pack {
+        return Some(Conv::outline(shape, Method::Auto));
     }
     let mut bias = bias
         .as_ref()

@@ -13,6 +13,7 @@ Tolerance: relative error 1e-5 of the largest logit (f32 sums in another order).
 |---|---|
 | plain_3d | PlainConvUNet, anisotropic kernels and strides, two folds, deep supervision's heads |
 | cascade_3d | the same plans: inherits, a previous stage, its labels as input channels |
+| lowres_3d | that stage |
 | older_2d | PlainConvUNet in the plans' form before nnU-Net 2.4 |
 | residual_3d | ResidualEncoderUNet, two channels, regions, anisotropic strides |
 | variant_2d | batch norm, dropout, ReLU before the norm, no bias |
@@ -171,6 +172,7 @@ def main():
     )
     write("plain_3d", "3d_fullres", in_stages, 1, folds=(0, 1), axes=(0, 1, 2))
     write("cascade_3d", "3d_cascade_fullres", in_stages, 1, axes=None)
+    write("lowres_3d", "3d_lowres", in_stages, 1, axes=None)
     older = configuration(
         2,
         1,
