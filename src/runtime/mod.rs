@@ -7,6 +7,7 @@
 mod batch_engine;
 mod carry_out;
 mod clock;
+mod compute;
 mod dialogs;
 mod home;
 mod jobs;

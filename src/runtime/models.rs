@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use super::carry_out::failed;
 use super::clock::now_utc;
+use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
@@ -207,8 +208,9 @@ pub(super) fn run(
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
-    let ended =
-        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volumes, Some(watch), task));
+    let ended = behind_the_window(|| {
+        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volumes, Some(watch), task))
+    });
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,
         error => failed(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::batch_engine::BatchError;
 use super::carry_out::failed;
 use super::clock::{RandomUids, now_utc};
+use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
@@ -98,7 +99,7 @@ pub(super) fn run_batch(
         resume: true,
         channels: Vec::new(),
     };
-    let ended = super::run_batch(home, model, &plan, task, |index, row| {
+    let started = |index: usize, row: &batch::Row| {
         let volumes: Vec<String> = row
             .volumes_ml
             .iter()
@@ -117,7 +118,8 @@ pub(super) fn run_batch(
                 results: row.results.clone(),
             },
         });
-    });
+    };
+    let ended = behind_the_window(|| super::run_batch(home, model, &plan, task, started));
     match ended {
         Ok((summary, _)) => Ok(summary.words()),
         Err(BatchError::Batch(batch::Error::Cancelled(_))) => Err(Stop::Cancelled),
