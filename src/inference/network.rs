@@ -1,7 +1,7 @@
 //! A package's layers with their weights, ready to run.
 
 use super::Error;
-use crate::kernels::{Activation, Conv, Conv3d, ConvShape, Method, blocked_floats};
+use crate::kernels::{Activation, Conv, Conv3d, ConvShape, Method, Rates, blocked_floats};
 use crate::model::{Layer, VerifiedPackage};
 
 /// One convolution with what follows it.
@@ -112,6 +112,12 @@ impl Network {
     /// Multiplications and additions on a grid `[k, j, i]`.
     pub fn flops(&self, dims: [usize; 3]) -> f64 {
         self.steps.iter().map(|s| s.conv.flops(dims)).sum()
+    }
+
+    /// Seconds that a run on a grid `[k, j, i]` is expected to take.
+    pub fn expected_secs(&self, dims: [usize; 3], rates: &Rates) -> f64 {
+        let steps = self.steps.iter();
+        steps.map(|s| s.fast.expected_secs(dims, rates)).sum()
     }
 
     /// Peak bytes of activations, scratch and packed weights on a grid `[k, j, i]`.

@@ -1,6 +1,11 @@
 //! What a run would need, before it starts.
 
 use super::network::Network;
+use crate::kernels::Rates;
+
+/// Passes over the conformed grid for conforming, sorting, the component filter and the way back,
+/// counted in memory's time.
+const AROUND: usize = 60;
 
 /// Memory and work of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +14,8 @@ pub struct RunPlan {
     pub needed_bytes: u64,
     /// Multiplications and additions.
     pub flops: f64,
+    /// Expected time on this machine, everything included.
+    pub seconds: f64,
     /// Grid that is computed, `[k, j, i]`.
     pub dims: [usize; 3],
 }
@@ -21,19 +28,24 @@ impl RunPlan {
         grid_voxels: usize,
         scan_voxels: usize,
     ) -> Self {
-        // The network's own memory, the conformed values twice (with their sorted copy for
-        // quantiles), the scan's values, and labels on both grids.
-        let floats = 2 * grid_voxels + scan_voxels;
-        let needed = network.bytes(dims) + floats as u64 * 4 + (grid_voxels + scan_voxels) as u64;
+        let (grid, scan) = (grid_voxels as u64, scan_voxels as u64);
+        // One after the other: conforming; sorting for quantiles and cutting the box; the network
+        // with its labels, when the grid's values are gone.
+        let computed = dims.iter().product::<usize>() as u64;
+        let conforming = 4 * (grid + scan);
+        let normalizing = 4 * (2 * grid).max(grid + computed);
+        let running = network.bytes(dims) + computed;
+        let needed = conforming
+            .max(normalizing)
+            .max(running)
+            .max(2 * grid + scan);
+        let rates = Rates::of_this_machine();
+        let around = (AROUND * grid_voxels + 2 * scan_voxels) as f64 * 4.0 * rates.byte_secs;
         Self {
             needed_bytes: needed,
             flops: network.flops(dims),
+            seconds: network.expected_secs(dims, &rates) + around,
             dims,
         }
-    }
-
-    /// Expected seconds at a rate.
-    pub fn seconds(&self, gflops: f64) -> f64 {
-        self.flops / (gflops * 1e9)
     }
 }

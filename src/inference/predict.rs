@@ -13,6 +13,7 @@ use super::procedure::{
 };
 use super::tensor::{Array, Program};
 use crate::geometry::VolumeGeometry;
+use crate::kernels::Rates;
 use crate::model::graph::Graph;
 use crate::model::{Network, VerifiedPackage};
 use crate::task::Task;
@@ -25,6 +26,17 @@ pub struct Stages {
     list: Vec<Stage>,
     packed: Mutex<Option<Packed>>,
 }
+
+/// Passes over a window's logits: out of blocks, weighted, added up.
+const WINDOW: f64 = 6.0;
+/// Passes over the image before it is resampled: conforming, cropping, normalizing.
+const PREPARE: f64 = 20.0;
+/// Passes that resampling by splines is worth, for each voxel before and after.
+const RESAMPLE: f64 = 40.0;
+/// Passes over the scan for each class: resampling logits, finding the largest.
+const EMIT: f64 = 6.0;
+/// Passes over the packed weights.
+const PACK: f64 = 10.0;
 
 /// Networks by stage and fold.
 type Packed = Arc<Vec<Vec<Native>>>;
@@ -76,9 +88,11 @@ impl Stages {
             let grids = Grids::new(dims, spacing, rule, None).map_err(error)?;
             let (plan, bytes) = stage.plan(&grids, weights, available_bytes)?;
             let per_run = stage.outline.flops(&stage.procedure.windows.patch_size)?;
+            let seconds = stage.expected_secs(&grids, &plan, weights > 0)?;
             let before = whole.take();
             whole = Some(RunPlan {
                 needed_bytes: bytes.max(before.as_ref().map_or(0, |p| p.needed_bytes)),
+                seconds: seconds + before.as_ref().map_or(0.0, |p| p.seconds),
                 flops: per_run * plan.network_runs as f64 + before.map_or(0.0, |p| p.flops),
                 dims: grids.network,
             });
@@ -251,6 +265,34 @@ impl Stage {
         let preparing = weights + grids.prepare_bytes(rule) + 2 * labels;
         let bytes = preparing.max(around + stream.bytes);
         Ok((stream, bytes))
+    }
+
+    /// Everything that this stage does, on this machine.
+    fn expected_secs(&self, grids: &Grids, plan: &StreamPlan, pack: bool) -> Result<f64, Error> {
+        let rates = Rates::of_this_machine();
+        let rule = &self.procedure.preprocessing;
+        let patch = self.procedure.windows.patch_size.as_slice();
+        let runs = plan.network_runs as f64;
+        let voxels = |dims: [usize; 3]| dims.iter().product::<usize>() as f64;
+        let heads = self.procedure.labels.heads() as f64;
+        let network = self.outline.expected_secs(patch, &rates)?;
+        // The rest is counted in passes over memory.
+        let in_patch = patch.iter().product::<usize>() as f64;
+        let window = in_patch * (WINDOW * heads + self.procedure.input_channels as f64);
+        let images = rule.channels.len() as f64;
+        let (scan, crop) = (voxels(grids.before_crop), voxels(grids.crop.size()));
+        let resampled = if grids.crop.size() == grids.network {
+            0.0
+        } else {
+            RESAMPLE * images * (crop + voxels(grids.network))
+        };
+        let floats = runs * window + PREPARE * images * scan + resampled + EMIT * heads * crop;
+        let weights = if pack {
+            PACK * (self.folds.len() as u64 * self.outline.weight_bytes()) as f64
+        } else {
+            0.0
+        };
+        Ok(runs * network + (4.0 * floats + weights) * rates.byte_secs)
     }
 
     fn prepare(

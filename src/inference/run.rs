@@ -159,8 +159,11 @@ impl Model {
         let mut plan = RunPlan::new(network, dims, voxels, scan);
         if let Some(pre) = region.as_ref().and_then(|r| r.layers()) {
             let before = RunPlan::new(pre, whole, voxels, scan);
-            plan.needed_bytes = plan.needed_bytes.max(before.needed_bytes);
+            // The values stay while the region is looked for.
+            let kept = 4 * voxels as u64;
+            plan.needed_bytes = plan.needed_bytes.max(before.needed_bytes + kept);
             plan.flops += before.flops;
+            plan.seconds += before.seconds;
         }
         Ok(plan)
     }
@@ -205,7 +208,7 @@ impl Model {
         let scan = volume.geometry.voxel_count();
         let grid = target(volume, &manifest.input.conform).voxel_count();
         let images = volumes.len();
-        fits(((2 + images) * grid + 2 * scan) as u64 * 4, settings)?;
+        fits((images * grid + scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
         channels::add(&mut conformed, &volume.geometry, further, task)?;
         clock.lap("conform");
@@ -385,7 +388,7 @@ impl Model {
         let dims = kji(conformed.geometry.dims());
         let voxels = conformed.geometry.voxel_count();
         fits(
-            RunPlan::new(network, dims, voxels, voxels).needed_bytes,
+            RunPlan::new(network, dims, voxels, voxels).needed_bytes + 4 * voxels as u64,
             settings,
         )?;
         let mut values = conformed.values.clone();

@@ -53,6 +53,14 @@ impl Program {
         Ok(program)
     }
 
+    /// The graph and its tensors.
+    pub fn into_parts(self) -> (Graph, HashMap<String, Array>) {
+        (
+            Arc::unwrap_or_clone(self.graph),
+            Arc::unwrap_or_clone(self.weights),
+        )
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -5,6 +5,7 @@ use super::conv3d::Stopped;
 use super::depthwise::Depthwise;
 use super::direct::Direct;
 use super::pointwise::Activation;
+use super::rates::Rates;
 use super::simd::Instructions;
 use super::winograd::Winograd;
 
@@ -246,6 +247,36 @@ impl Conv {
             Kernel::Winograd(k) => k.scratch_bytes(dims, threads),
             Kernel::Depthwise(_) => 0,
         }
+    }
+
+    /// Seconds that a run on an input grid is expected to take.
+    pub fn expected_secs(&self, dims: [usize; 3], rates: &Rates) -> f64 {
+        let Some(out) = self.shape.output_dims(dims) else {
+            return 0.0;
+        };
+        // Channels go in blocks.
+        let (ci, co) = (self.shape.input, self.shape.output);
+        let full = |c: usize| c.next_multiple_of(BLOCK) as f64;
+        let points = out.iter().product::<usize>() as f64;
+        let bytes = 4.0 * (super::blocked_floats(dims, ci) + super::blocked_floats(out, co)) as f64
+            + self.weight_bytes() as f64;
+        let passes = bytes * rates.byte_secs;
+        let flops = self.shape.flops(out);
+        let work = match &self.kernel {
+            Kernel::Direct(_) => flops / co as f64 * full(co) * rates.direct_secs,
+            Kernel::Winograd(_) => {
+                let padded = flops / (ci * co) as f64 * full(ci) * full(co);
+                // In 2-D a tile saves 9/4 of the products in place of 27/8, and has half the points.
+                let (more, half) = match self.shape.kernel[0] {
+                    1 => (1.5, 0.5),
+                    _ => (1.0, 1.0),
+                };
+                let moved = points * (full(ci) + full(co)) * half;
+                padded * more * rates.winograd_secs + moved * rates.transform_secs
+            }
+            Kernel::Depthwise(_) => flops * rates.direct_secs,
+        };
+        work.max(passes)
     }
 
     /// Convolves. `row_done` is asked now and then and stops the work by returning false.

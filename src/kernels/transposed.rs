@@ -9,6 +9,7 @@ use super::blocked::{BLOCK, View, ViewMut};
 use super::conv::{Conv, ConvShape, Epilogue, Method, Moments};
 use super::conv3d::Stopped;
 use super::finish::{Finish, Shared};
+use super::rates::Rates;
 use super::simd::Instructions;
 
 /// What a transposed convolution does. Axes are `[z, y, x]`.
@@ -163,6 +164,14 @@ impl Transposed {
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.taps.iter().map(Conv::weight_bytes).sum::<usize>() + self.bias.len() * 4
+    }
+
+    /// Seconds that a run on an input grid is expected to take.
+    pub fn expected_secs(&self, dims: [usize; 3], rates: &Rates) -> f64 {
+        let products: f64 = self.taps.iter().map(|t| t.expected_secs(dims, rates)).sum();
+        let out = self.shape.output_dims(dims).unwrap_or([0; 3]);
+        let bytes = 4 * super::blocked_floats(out, self.shape.output);
+        products + 2.0 * bytes as f64 * rates.byte_secs
     }
 
     /// Bytes that a run takes beside input, output and weights.

@@ -17,6 +17,7 @@ pub struct Runtime {
     home: Home,
     jobs: Jobs,
     log: Arc<audit::Log>,
+    last_model: Arc<models::LastModel>,
 }
 
 impl Runtime {
@@ -30,6 +31,7 @@ impl Runtime {
             home,
             jobs: Jobs::new(),
             log,
+            last_model: Arc::default(),
         })
     }
 
@@ -182,9 +184,9 @@ impl Runtime {
                 volume,
                 data,
             } => {
-                let home = self.home.clone();
+                let (home, last) = (self.home.clone(), Arc::clone(&self.last_model));
                 self.jobs.spawn("estimate", None, move |_| {
-                    let estimate = models::estimate(&home, &model, &data);
+                    let estimate = models::estimate(&home, &last, &model, &data);
                     Ok(Some(Event::Estimated {
                         model,
                         volume,
@@ -200,7 +202,7 @@ impl Runtime {
                 further,
                 task,
             } => {
-                let home = self.home.clone();
+                let (home, last) = (self.home.clone(), Arc::clone(&self.last_model));
                 self.jobs.spawn("model", Some(job), move |outbox| {
                     let mut loaded = Vec::new();
                     for source in &further {
@@ -214,7 +216,7 @@ impl Runtime {
                         .collect();
                     let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
                     let (segmentation, statistics) =
-                        models::run(&home, &model, &volumes, watch, &task)?;
+                        models::run(&home, &last, &model, &volumes, watch, &task)?;
                     let segmentation = Arc::new(segmentation);
                     Ok(Some(Event::Segmented {
                         job,

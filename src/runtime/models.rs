@@ -1,7 +1,7 @@
 //! Models: listing, importing, estimating, running.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::carry_out::failed;
 use super::clock::now_utc;
@@ -12,7 +12,6 @@ use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
 use crate::findings::Segmentation;
 use crate::import;
 use crate::inference::{self, Executor, Model, Settings, Watch, device_name, envelope_issues};
-use crate::kernels::{Instructions, fma_peak_gflops};
 use crate::model::{self, Manifest, Registry};
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelStatistics, Volume, label_statistics};
@@ -112,6 +111,29 @@ impl LoadedModel {
     }
 }
 
+/// The model that was used last, with its weights as they were made ready: between an estimate and
+/// the run nothing is read or packed twice.
+#[derive(Default)]
+pub struct LastModel(Mutex<Option<Arc<LoadedModel>>>);
+
+impl LastModel {
+    /// The model, read anew only when another one (or the same with another manifest) is wanted.
+    fn open(&self, home: &Home, wanted: &str) -> Result<Arc<LoadedModel>, RunError> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = &*last {
+            let entries = Registry::new(home.models()).list();
+            if model.key() == wanted && entries.iter().any(|e| e.manifest == *model.manifest()) {
+                return Ok(Arc::clone(model));
+            }
+        }
+        // The old one's memory goes first.
+        *last = None;
+        let model = Arc::new(LoadedModel::open(home, wanted)?);
+        *last = Some(Arc::clone(&model));
+        Ok(model)
+    }
+}
+
 /// What the window lists of a model.
 pub fn summary_of(manifest: &Manifest, bundled: bool) -> ModelSummary {
     ModelSummary {
@@ -154,8 +176,13 @@ pub(super) fn import(home: &Home, path: &Path) -> Result<Notice, Stop> {
 }
 
 /// What a run would need; the reason in words when it cannot be run.
-pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunEstimate, String> {
-    let loaded = LoadedModel::open(home, model).map_err(|e| e.to_string())?;
+pub(super) fn estimate(
+    home: &Home,
+    last: &LastModel,
+    model: &str,
+    volume: &Volume,
+) -> Result<RunEstimate, String> {
+    let loaded = last.open(home, model).map_err(|e| e.to_string())?;
     let (red, amber) = envelope_issues(loaded.manifest(), volume);
     let device = device_name(Executor::Native);
     if !red.is_empty() {
@@ -195,7 +222,7 @@ pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunE
         reasons: amber,
         needed_bytes: plan.needed_bytes,
         available_bytes: available_bytes(),
-        seconds: Some(plan.seconds(expected_gflops()).max(1.0)),
+        seconds: Some(plan.seconds.max(1.0)),
         device,
     })
 }
@@ -203,13 +230,15 @@ pub(super) fn estimate(home: &Home, model: &str, volume: &Volume) -> Result<RunE
 /// The window's run.
 pub(super) fn run(
     home: &Home,
+    last: &LastModel,
     model: &str,
     volumes: &[&Volume],
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
     let ended = behind_the_window(|| {
-        LoadedModel::open(home, model).and_then(|loaded| loaded.run(volumes, Some(watch), task))
+        let loaded = last.open(home, model)?;
+        loaded.run(volumes, Some(watch), task)
     });
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,
@@ -219,13 +248,6 @@ pub(super) fn run(
             &error,
         ),
     })
-}
-
-/// Convolutions reach a bit more than half of the peak on all threads; measured once.
-fn expected_gflops() -> f64 {
-    static PEAK: OnceLock<f64> = OnceLock::new();
-    let peak = PEAK.get_or_init(|| fma_peak_gflops(Instructions::detect()));
-    peak * rayon::current_num_threads() as f64 * 0.5
 }
 
 /// Memory that the system can give without swapping; unlimited where it cannot be asked.

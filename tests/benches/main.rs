@@ -5,6 +5,7 @@ mod kernels;
 mod networks;
 mod open;
 mod peer;
+mod plan;
 mod render;
 
 fn main() {
@@ -12,6 +13,12 @@ fn main() {
     if let Some(at) = words.iter().position(|word| word == "peer") {
         let folder = words.get(at + 1).expect("peer FOLDER");
         return peer::run(folder.as_ref());
+    }
+    if let Some(at) = words.iter().position(|word| word == "plan-case") {
+        return plan::case(words.get(at + 1).expect("plan-case NAME"));
+    }
+    if let Some(at) = words.iter().position(|word| word == "plan") {
+        return plan::run(words.get(at + 1).map(String::as_str));
     }
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));
@@ -23,6 +30,9 @@ fn main() {
     }
     if wanted("networks") {
         networks::run();
+    }
+    if wanted("plan") {
+        plan::run(None);
     }
     if wanted("kernels") {
         kernels::run();

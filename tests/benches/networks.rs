@@ -170,7 +170,7 @@ impl Builder {
 }
 
 /// PlainConvUNet with two convolutions a stage.
-fn nnunet(axes: usize, features: &[usize]) -> Program {
+pub fn nnunet(axes: usize, features: &[usize]) -> Program {
     let mut b = Builder::new(axes);
     let (mut x, mut channels, mut skips) = (0, 1, Vec::new());
     for (stage, f) in features.iter().enumerate() {

@@ -266,3 +266,51 @@ fn clinical_laterality_an_orientation_stated_at_import_is_recorded_and_followed(
     assert_eq!(found.segmentation.map.labels, back);
     assert!(back.iter().any(|l| *l != back[0]));
 }
+
+#[test]
+fn a_run_takes_less_when_less_is_free_before_it_is_refused() {
+    let packages = import::read(&golden("plain_3d")).unwrap();
+    let model = Model::new(
+        packages.into_iter().next().unwrap(),
+        &|_| Err(String::new()),
+    )
+    .unwrap();
+    let volume = ct();
+    let task = Task::new();
+    let plan = |available| {
+        model
+            .plan(&volume, available, &task)
+            .map(|p| p.needed_bytes)
+    };
+    let free = plan(u64::MAX).unwrap();
+    let (mut refused, mut enough) = (0, free);
+    while enough - refused > 1 {
+        let middle = refused.midpoint(enough);
+        match plan(middle) {
+            Ok(needed) if needed <= middle => enough = middle,
+            _ => refused = middle,
+        }
+    }
+    assert!(enough < free, "{enough} of {free}");
+    let with = |available_bytes| {
+        let settings = Settings {
+            executor: Executor::Native,
+            available_bytes,
+            started: String::new(),
+            watch: None,
+        };
+        model.run(&volume, &settings, &task)
+    };
+    // Weights are packed by the first run; the refusal comes before that.
+    let error = with(refused).unwrap_err().to_string();
+    assert!(error.contains("the run needs"), "{error}");
+    let small = with(enough).unwrap().segmentation.map.labels;
+    let large = with(u64::MAX).unwrap().segmentation.map.labels;
+    // Two folds summed together may round otherwise.
+    let same = small.iter().zip(&large).filter(|(a, b)| a == b).count();
+    assert!(
+        same * 1000 >= small.len() * 999,
+        "{same} of {}",
+        small.len()
+    );
+}

@@ -5,7 +5,7 @@ use super::fuse::activation_of;
 use super::value::dims_of;
 use crate::inference::Error;
 use crate::inference::tensor::Program;
-use crate::kernels::blocked_floats;
+use crate::kernels::{Rates, blocked_floats};
 use crate::model::graph::Op;
 
 /// Floats of a value: in blocks on a grid, plain otherwise.
@@ -76,6 +76,29 @@ pub fn bytes(native: &Native, spatial: &[usize]) -> Result<u64, Error> {
         }
     }
     Ok(peak as u64 + native.weight_bytes())
+}
+
+/// Seconds that a run is expected to take.
+pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Error> {
+    let program = &native.program;
+    let shapes = program.shapes(spatial)?;
+    let nodes = &program.graph().nodes;
+    let bytes = |n: usize| 4.0 * floats(&shapes[n]) as f64;
+    let mut all = 0.0;
+    for (n, node) in nodes.iter().enumerate().skip(1) {
+        let from = || dims_of(&shapes[node.from[0]]);
+        let passes = || node.from.iter().map(|f| bytes(*f)).sum::<f64>() + bytes(n);
+        all += match (native.convs.get(&n), native.transposed.get(&n)) {
+            (Some(conv), _) => conv.expected_secs(from(), rates),
+            // A norm that waits is applied before.
+            (_, Some(conv)) => {
+                conv.expected_secs(from(), rates) + 2.0 * bytes(node.from[0]) * rates.byte_secs
+            }
+            _ if takes_no_memory(&node.op) && !matches!(node.op, Op::Add) => 0.0,
+            _ => passes() * rates.byte_secs,
+        };
+    }
+    Ok(all)
 }
 
 /// Multiplications and additions of convolutions and products.

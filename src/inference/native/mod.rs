@@ -20,7 +20,7 @@ use self::value::{Grid, Store, Value, dims_of};
 use super::tensor::{Array, Program};
 use super::{Error, reference};
 use crate::kernels::{
-    Conv, ConvShape, Epilogue, Instructions, Method, Transposed, TransposedShape, View,
+    Conv, ConvShape, Epilogue, Instructions, Method, Rates, Transposed, TransposedShape, View,
 };
 use crate::model::graph::Op;
 use crate::task::{Cancelled, Task};
@@ -110,6 +110,14 @@ impl Native {
     /// As [`Program::shapes`].
     pub fn flops(&self, spatial: &[usize]) -> Result<f64, Error> {
         memory::flops(&self.program, spatial)
+    }
+
+    /// Seconds that a run on a grid is expected to take on a machine.
+    ///
+    /// # Errors
+    /// As [`Program::shapes`].
+    pub fn expected_secs(&self, spatial: &[usize], rates: &Rates) -> Result<f64, Error> {
+        memory::secs(self, spatial, rates)
     }
 
     /// Peak memory of a run on a grid: activations, scratch and packed weights.
