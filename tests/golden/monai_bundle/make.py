@@ -61,6 +61,16 @@ def fill(net):
     return net.eval()
 
 
+def run(net, x):
+    """In 64 bits: the truth for both; what PyTorch loses in 32 is printed."""
+    with torch.no_grad():
+        single = net(x)
+        out = net.double()(x.double()).float()
+    net.float()
+    print(f"PyTorch in 32 bits: {float((single - out).abs().max() / out.abs().max()):.1e}", end=" ")
+    return out
+
+
 def older_merging(self, x):
     """PatchMerging of three axes as it was before MONAI 1.5: two corners twice, two never."""
     corners = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1)]
@@ -122,14 +132,12 @@ def networks():
             nets.swin_unetr.PatchMerging.forward = older_merging
         net = fill(getattr(nets, target)(**arguments))
         inputs = arguments["in_channels"]
-        with torch.no_grad():
-            out = net(formula("input", (1, inputs, *size)))
+        out = run(net, formula("input", (1, inputs, *size)))
         nets.swin_unetr.PatchMerging.forward = original
         listed.append(keep(name, target, arguments, size, inputs, net, out, samples))
     import torchxrayvision as xrv
     net = fill(xrv.models.DenseNet())
-    with torch.no_grad():
-        out = net(formula("input", (1, 1, 224, 224)))
+    out = run(net, formula("input", (1, 1, 224, 224)))
     listed.append(keep("torchxrayvision", "torchxrayvision", {}, [224, 224], 1, net, out, samples))
     with open("networks.json", "w") as file:
         json.dump(listed, file, indent=0)
