@@ -81,7 +81,7 @@ BUNDLES = {
          "init_filters": 4, "blocks_down": [1, 1, 1], "blocks_up": [1, 1], "norm": ["GROUP", {"num_groups": 2}]},
         [d("LoadImaged", keys=["image"]), d("EnsureChannelFirstd"), d("Orientationd", axcodes="LPS"),
          d("NormalizeIntensityd", nonzero=True, channel_wise=True),
-         d("SpatialPadd", spatial_size=[40, 32, 20], method="symmetric"), d("ToTensord")],
+         d("SpatialPadd", spatial_size=[40, 32, 20], method="symmetric"), d("EnsureTyped")],
         {"_target_": "SlidingWindowInferer", "roi_size": [32, 24, 16], "sw_batch_size": 1, "overlap": 0.25},
         [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
          {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}, invert(nearest_interp=True), SAVE])),
