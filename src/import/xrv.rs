@@ -64,6 +64,37 @@ pub fn dense_net(inputs: usize, outputs: usize) -> DenseNet {
     }
 }
 
+/// The sizes that a state dict's names and shapes tell.
+fn sized(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<DenseNet, String> {
+    let axes = |name: &str, count: usize| {
+        let found = shape(name).ok_or(format!("the tensor {name} is missing"))?;
+        if found.len() == count && found.iter().all(|n| (1..=1 << 16).contains(n)) {
+            Ok(found)
+        } else {
+            Err(format!("the tensor {name} has shape {found:?}"))
+        }
+    };
+    let layer = |block: usize, layer: usize, conv: usize| {
+        format!("features.denseblock{block}.denselayer{layer}.conv{conv}.weight")
+    };
+    let first = axes("features.conv0.weight", 4)?;
+    let growth = axes(&layer(1, 1, 2), 4)?;
+    let last = axes("classifier.weight", 2)?;
+    let mut blocks = Vec::new();
+    while blocks.len() < 8 && shape(&layer(blocks.len() + 1, 1, 1)).is_some() {
+        let block = blocks.len() + 1;
+        let layers = (1..=256).take_while(|n| shape(&layer(block, *n, 1)).is_some());
+        blocks.push(layers.count());
+    }
+    Ok(DenseNet {
+        first: first[0],
+        growth: growth[0],
+        bottleneck: (growth[1] / growth[0]).max(1),
+        blocks,
+        ..dense_net(first[1], last[0])
+    })
+}
+
 /// Whether a file may be one of these: by its ending.
 pub fn is_checkpoint(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
@@ -95,22 +126,22 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         let found = weights.iter().find(|(name, _)| plain(name) == wanted);
         found.map(|(_, tensor)| tensor.shape().to_vec())
     };
-    let (Some(first), Some(last)) = (shape("features.conv0.weight"), shape("classifier.weight"))
-    else {
+    let there = |name: &str| shape(name).is_some();
+    if !there("features.conv0.weight") || !there("classifier.weight") {
         return Err(refuse(
             "no network that is known by its tensors alone (TorchXRayVision's DenseNet has features.conv0.weight and classifier.weight)"
                 .to_owned(),
         ));
-    };
-    let (&[64, 1, 7, 7], &[outputs, _]) = (first.as_slice(), last.as_slice()) else {
-        return Err(refuse(format!(
-            "features.conv0.weight is {first:?} and classifier.weight {last:?}, expected [64, 1, 7, 7] and two axes"
-        )));
-    };
-    if !(1..=4096).contains(&outputs) {
-        return Err(refuse(format!("{outputs} outputs")));
     }
-    let mut built = dense_net(1, outputs).build(Names::Torch);
+    let net = sized(&shape).map_err(refuse)?;
+    let outputs = net.outputs;
+    if net.inputs != 1 || outputs > 4096 {
+        return Err(refuse(format!(
+            "{} channels and {outputs} outputs, expected one channel",
+            net.inputs
+        )));
+    }
+    let mut built = net.build(Names::Torch);
     built.spare.push("op_threshs".to_owned());
     let thresholds = match weights.iter().find(|(name, _)| plain(name) == "op_threshs") {
         None => None,

@@ -14,6 +14,7 @@ mod network;
 mod normalize;
 mod plan;
 mod predict;
+mod predict_monai;
 pub mod procedure;
 pub mod reference;
 mod run;

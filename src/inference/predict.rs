@@ -361,7 +361,7 @@ fn kji<T: Copy>([i, j, k]: [T; 3]) -> [T; 3] {
     [k, j, i]
 }
 
-fn error(error: ProcedureError) -> Error {
+pub(super) fn error(error: ProcedureError) -> Error {
     match error {
         ProcedureError::Cancelled(cancelled) => cancelled.into(),
         ProcedureError::Network(source) => match source.downcast::<Error>() {
@@ -373,7 +373,7 @@ fn error(error: ProcedureError) -> Error {
 }
 
 /// A refusal with what the rest of the run needs.
-fn with_rest(refused: ProcedureError, around: u64, available_bytes: u64) -> Error {
+pub(super) fn with_rest(refused: ProcedureError, around: u64, available_bytes: u64) -> Error {
     match refused {
         ProcedureError::Memory { needed_bytes, .. } => Error::Memory {
             needed_bytes: needed_bytes + around,

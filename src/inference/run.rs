@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::conform::{Conformed, conform, target};
 use super::envelope::envelope_issues;
+use super::native::Native;
 use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::predict::Stages;
-use super::{Error, candle_executor, channels, largest_component};
+use super::{Error, candle_executor, channels, largest_component, predict_monai};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
@@ -77,6 +78,8 @@ enum Body {
     },
     /// Graphs, moved over the scan by procedures; each with its folds.
     Stages(Arc<Stages>),
+    /// A graph, moved over the scan by MONAI's rules.
+    Monai(Native),
 }
 
 /// A finished run.
@@ -100,6 +103,16 @@ impl Model {
         if package.manifest().procedure.is_some() {
             let package = Arc::new(package);
             let body = Body::Stages(Arc::new(Stages::new(Arc::clone(&package))?));
+            return Ok(Self { package, body });
+        }
+        if package.manifest().output.kind == OutputKind::Classification {
+            return Err(Error::Input(
+                "it classifies whole images and gives no segmentation".to_owned(),
+            ));
+        }
+        if package.manifest().monai.is_some() {
+            let body = Body::Monai(predict_monai::member(&package)?);
+            let package = Arc::new(package);
             return Ok(Self { package, body });
         }
         let network = Network::new(&package)?;
@@ -147,6 +160,9 @@ impl Model {
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
             Body::Stages(stages) => return stages.plan(&grid, available_bytes),
+            Body::Monai(member) => {
+                return predict_monai::plan(member, manifest, &grid, available_bytes);
+            }
         };
         let (scan, voxels) = (volume.geometry.voxel_count(), grid.voxel_count());
         let whole = kji(grid.dims());
@@ -171,7 +187,7 @@ impl Model {
     const fn layers(&self) -> Option<&Network> {
         match &self.body {
             Body::Layers { network, .. } => Some(network),
-            Body::Stages(_) => None,
+            Body::Stages(_) | Body::Monai(_) => None,
         }
     }
 
@@ -250,6 +266,14 @@ impl Model {
                     task,
                 )?
             }
+            Body::Monai(member) => predict_monai::run(
+                member,
+                manifest,
+                &mut conformed,
+                settings.available_bytes,
+                &mut |phase| clock.lap(phase),
+                task,
+            )?,
         };
         task.begin("Cleaning up", 0);
         if manifest.output.largest_component {

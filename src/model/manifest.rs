@@ -503,6 +503,15 @@ impl Manifest {
 
     /// A graph with MONAI's rules, or one that classifies.
     fn check_other(&self, graph: &Graph) -> Result<(), String> {
+        if let Some(monai) = &self.monai
+            && monai.input_channels != self.images()
+        {
+            return Err(format!(
+                "{} channels are named, the network takes {}",
+                self.input.channels.len(),
+                monai.input_channels
+            ));
+        }
         let (channels, size) = match (&self.monai, &self.classification) {
             (_, Some(classifier)) => (graph.input().map_or(0, |(c, _)| c), &classifier.size),
             (Some(monai), None) => (monai.input_channels, &monai.example),

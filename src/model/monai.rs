@@ -13,6 +13,10 @@ pub struct MonaiProcedure {
     pub input_channels: usize,
     /// A size that the network takes, along its own axes: two for one that takes slices.
     pub example: Vec<usize>,
+    /// A network of slices goes through volumes slice by slice (`SliceInferer`); else it takes single
+    /// images.
+    #[serde(default)]
+    pub slices: bool,
     /// `SlidingWindowInferer`; for `SimpleInferer` a region of zeros.
     pub windows: MonaiWindows,
     /// What the output means, and how it comes back.

@@ -17,6 +17,7 @@ mod envelope;
 mod export;
 mod graph;
 mod models;
+mod monai_bundle;
 mod monai_networks;
 mod nifti;
 mod nnunet;

@@ -24,6 +24,8 @@ struct Case {
     step: usize,
     kept: usize,
     largest: f64,
+    /// How far PyTorch itself is from its 64-bit result.
+    lost: f64,
     /// `name 1,2,3`.
     tensors: Vec<String>,
 }
@@ -36,7 +38,7 @@ pub fn formula(name: &str, shape: &[usize]) -> Array {
     }
     let count: usize = shape.iter().product();
     let fan_in = (count / shape[0]) as f64;
-    let scale = (4.0 / fan_in).sqrt() as f32;
+    let scale = (2.0 / fan_in).sqrt() as f32;
     let at = |index: usize| {
         let mut x = (index as u32).wrapping_mul(2_654_435_761) ^ h;
         x ^= x >> 16;
@@ -146,10 +148,14 @@ fn check(run: &mut dyn FnMut(Program, &Array) -> Array) {
             .zip(&samples)
             .map(|(a, b)| f64::from((a - b).abs()))
             .fold(0.0, f64::max);
-        // f32 sums in another order than PyTorch's, through up to 120 layers.
+        // f32 sums through up to 120 layers, against 64 bits; one small Swin loses PyTorch nearly as much.
         let relative = most / case.largest;
-        println!("{}: {relative:.1e}", case.name);
-        assert!(relative <= 1e-5, "{}: {relative:e}", case.name);
+        println!("{}: {relative:.1e} (PyTorch {:.1e})", case.name, case.lost);
+        assert!(
+            relative <= f64::max(1e-5, case.lost),
+            "{}: {relative:e}",
+            case.name
+        );
     }
 }
 

@@ -88,6 +88,7 @@ fn sliding_windows_are_those_of_monai() {
             transforms: Vec::new(),
             input_channels: 1,
             example: vec![16; 3],
+            slices: false,
             windows: MonaiWindows {
                 roi_size: roi,
                 overlap: triple(&case["overlap"]),
@@ -225,6 +226,7 @@ fn predictions_come_back_through_monais_transforms() {
             transforms,
             input_channels: 1,
             example: vec![16; 3],
+            slices: false,
             windows: MonaiWindows {
                 roi_size: [10, 12, 8],
                 overlap: [0.25; 3],

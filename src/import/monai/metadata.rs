@@ -80,14 +80,12 @@ impl Metadata {
 
     /// Name of an output channel.
     pub fn channel(&self, number: usize) -> Option<String> {
-        let name = self.output()["channel_def"][number.to_string()].as_str()?;
-        let clean: String = name
-            .chars()
-            .map(|c| if c.is_control() || c == '_' { ' ' } else { c })
-            .take(64)
-            .collect();
-        let clean = clean.trim().to_owned();
-        (!clean.is_empty()).then_some(clean)
+        named(self.output(), number)
+    }
+
+    /// Name of an input channel.
+    pub fn input_channel(&self, number: usize) -> Option<String> {
+        named(self.input(), number)
     }
 
     /// DICOM's word for the input's modality; empty when it cannot be told.
@@ -108,6 +106,18 @@ impl Metadata {
             _ => "",
         }
     }
+}
+
+/// A channel's name, without control characters.
+fn named(format: &Value, number: usize) -> Option<String> {
+    let name = format["channel_def"][number.to_string()].as_str()?;
+    let clean: String = name
+        .chars()
+        .map(|c| if c.is_control() || c == '_' { ' ' } else { c })
+        .take(64)
+        .collect();
+    let clean = clean.trim().to_owned();
+    (!clean.is_empty()).then_some(clean)
 }
 
 #[cfg(test)]

@@ -271,10 +271,19 @@ impl Bundle {
             transforms: self.preparation.transforms.clone(),
             input_channels: self.network.inputs,
             example,
+            slices,
             windows,
             output,
         });
         Ok(())
+    }
+
+    /// Names of the images, where there are several.
+    fn channels(&self, metadata: &Metadata) -> Vec<String> {
+        let count = self.network.inputs;
+        let name = |n: usize| metadata.input_channel(n);
+        let names = (0..count).map(|n| name(n).unwrap_or_else(|| format!("Image {}", n + 1)));
+        names.filter(|_| count > 1).collect()
     }
 
     fn labels(&self, output: &MonaiOutput, metadata: &Metadata) -> Vec<Label> {
@@ -360,7 +369,7 @@ impl Bundle {
             envelope: self.envelope(metadata),
             input: Input {
                 conform: Conform::Stored { orientation: None },
-                channels: Vec::new(),
+                channels: self.channels(metadata),
                 normalization: Normalization::None,
                 crop: None,
             },

@@ -362,8 +362,6 @@ impl Reader<'_> {
         ]);
         self.floats()?;
         let node = c.needed("pixdim")?;
-        let mut pixdim = [1.0; 3];
-        // One number stands for the first axis alone.
         let given = if node.is_list() {
             node.items()?
                 .iter()
@@ -375,7 +373,8 @@ impl Reader<'_> {
         if !(1..=3).contains(&given.len()) || given.iter().any(|mm| *mm > 1000.0) {
             return Err(format!("{} is {given:?}", node.key()));
         }
-        pixdim[..given.len()].copy_from_slice(&given);
+        // The last number stands for the axes that are not given.
+        let pixdim = [0, 1, 2].map(|axis| given[axis.min(given.len() - 1)]);
         Ok(MonaiTransform::Spacing {
             pixdim,
             linear: self.linear("bilinear")?,

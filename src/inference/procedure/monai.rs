@@ -125,7 +125,7 @@ fn start(
             .sum::<f64>()
             .sqrt()
     };
-    let mut spacing = [0, 1, 2].map(norm);
+    let spacing = [0, 1, 2].map(norm);
     if spacing.iter().any(|mm| !(*mm > 0.0 && mm.is_finite())) {
         return Err(Error::Mismatch(format!("voxels of {spacing:?} mm")));
     }
@@ -142,6 +142,7 @@ fn start(
         sizes: [dims; 2],
         spaced: false,
     };
+    let mut columns = [0, 1, 2].map(|c: usize| affine.map(|row| row[c]));
     let mut oriented = false;
     for transform in transforms {
         task.check()?;
@@ -157,13 +158,16 @@ fn start(
                 oriented = true;
                 let (from, turned) = orientation(affine, axcodes)?;
                 state.turn(from, turned);
-                spacing = from.map(|axis| spacing[axis]);
+                columns = [0, 1, 2].map(|axis: usize| {
+                    let sign = if turned[axis] { -1.0 } else { 1.0 };
+                    columns[from[axis]].map(|v| sign * v)
+                });
             }
             MonaiTransform::Spacing { pixdim, linear } => {
                 if state.spaced {
                     return Err(Error::Unsupported("a second change of spacing".into()));
                 }
-                state.space(spacing, pixdim, linear, task)?;
+                state.space(&columns, pixdim, linear, task)?;
             }
             MonaiTransform::CropForeground {
                 margin,
@@ -270,6 +274,46 @@ fn next_multiple(size: usize, of: usize) -> usize {
         .unwrap_or(usize::MAX / 2)
 }
 
+/// Whether one corner of a grid is the first in all directions of the new one (`compute_shape_offset`): there
+/// MONAI puts the new grid's first voxel. Rounded matrices of oblique scans are a little sheared and have none.
+///
+/// `columns`: of the matrix to mm; `step`: voxels of the grid per new voxel.
+fn has_corner(columns: &[[f64; 3]; 3], step: &[(f64, f64); 3], dims: [usize; 3]) -> bool {
+    /// `numpy.allclose` to 0.
+    const NONE: f64 = 1e-8;
+    // Cholesky: columns = rotation · zs, zs upper triangular; the new grid is rotation · diagonal.
+    let dot = |a: usize, b: usize| (0..3).map(|n| columns[a][n] * columns[b][n]).sum::<f64>();
+    let mut zs = [[0.0_f64; 3]; 3];
+    for row in 0..3 {
+        for column in row..3 {
+            let done: f64 = (0..row).map(|n| zs[n][row] * zs[n][column]).sum();
+            let left = dot(row, column) - done;
+            zs[row][column] = if column == row {
+                left.max(f64::MIN_POSITIVE).sqrt()
+            } else {
+                left / zs[row][row]
+            };
+        }
+    }
+    let corners = (0..8).map(|corner: usize| {
+        [0, 1, 2].map(|row: usize| {
+            let sum: f64 = (0..3)
+                .map(|axis| {
+                    let far = corner >> axis & 1 == 1;
+                    zs[row][axis] * if far { (dims[axis] - 1) as f64 } else { 0.0 }
+                })
+                .sum();
+            sum / (zs[row][row] * step[row].0)
+        })
+    });
+    let corners: Vec<[f64; 3]> = corners.collect();
+    corners.iter().any(|first| {
+        corners
+            .iter()
+            .all(|other| (0..3).all(|axis| other[axis] - first[axis] >= -NONE))
+    })
+}
+
 /// `CropForeground.compute_bounding_box`.
 fn foreground(
     image: Option<&Image>,
@@ -346,12 +390,13 @@ impl MonaiPrepared {
 
     fn space(
         &mut self,
-        spacing: [f64; 3],
+        columns: &[[f64; 3]; 3],
         pixdim: [f64; 3],
         linear: bool,
         task: &Task,
     ) -> Result<(), Error> {
         let old = self.image.dims;
+        let spacing = columns.map(|c| c.iter().map(|v| v * v).sum::<f64>().sqrt());
         let (mut step, mut dims) = ([(1.0, 0.0); 3], old);
         for axis in 0..3 {
             if pixdim[axis] > 0.0 && (pixdim[axis] - spacing[axis]).abs() > SAME_MM {
@@ -366,7 +411,16 @@ impl MonaiPrepared {
             }
             dims[axis] = size as usize;
         }
-        let close = step.iter().all(|(step, _)| (step - 1.0).abs() <= SAME_MM);
+        if !has_corner(columns, &step, old) {
+            // The middles of both grids lie on each other.
+            for axis in 0..3 {
+                let (n, m) = (old[axis] as f64, dims[axis] as f64);
+                step[axis].1 = (n - step[axis].0 * m) / 2.0;
+            }
+        }
+        let close = step
+            .iter()
+            .all(|(step, first)| (step - 1.0).abs() <= SAME_MM && first.abs() <= SAME_MM);
         if close && dims == old {
             step = [(1.0, 0.0); 3];
         }

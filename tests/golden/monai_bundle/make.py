@@ -18,6 +18,7 @@ warnings.filterwarnings("ignore")
 from monai.networks import nets  # noqa: E402
 
 KEPT = 1500
+LOST = [0.0]
 
 
 def uniform(name, count):
@@ -49,7 +50,7 @@ def formula(name, shape):
     elif name.endswith(("position_embeddings", "position_bias_table")):
         u = f(0.5) * u
     else:
-        u = u * f(np.sqrt(4.0 / (np.prod(shape) / shape[0])))
+        u = u * f(np.sqrt(2.0 / (np.prod(shape) / shape[0])))
     return torch.from_numpy(u.reshape(shape).copy())
 
 
@@ -59,6 +60,17 @@ def fill(net):
         if tensor.dtype == torch.float32 and not name.startswith(("skip_layers", "act_mod")):
             tensor.copy_(formula(name, tuple(tensor.shape)))
     return net.eval()
+
+
+def run(net, x):
+    """In 64 bits: the truth for both; what PyTorch loses in 32 is printed."""
+    with torch.no_grad():
+        single = net(x)
+        out = net.double()(x.double()).float()
+    net.float()
+    LOST[0] = float((single - out).abs().max() / out.abs().max())
+    print(f"PyTorch in 32 bits: {LOST[0]:.1e}", end=" ")
+    return out
 
 
 def older_merging(self, x):
@@ -102,7 +114,7 @@ CASES = [
                                               depths=[2, 1, 1, 1], normalize=False, window_size=[4, 5, 7],
                                               patch_norm=True), [32, 64, 32]),
     ("swin_unetr_2d_v2", "SwinUNETR", dict(spatial_dims=2, in_channels=1, out_channels=2, feature_size=12,
-                                           use_v2=True, downsample="mergingv2", qkv_bias=False), [64, 96]),
+                                           use_v2=True, downsample="mergingv2", qkv_bias=False), [96, 64]),
     ("unetr_3d", "UNETR", dict(in_channels=1, out_channels=2, img_size=[32, 48, 16], feature_size=4, hidden_size=24,
                                mlp_dim=40, num_heads=4), [32, 48, 16]),
     ("unetr_2d", "UNETR", dict(spatial_dims=2, in_channels=3, out_channels=2, img_size=[64, 32], feature_size=4,
@@ -122,14 +134,12 @@ def networks():
             nets.swin_unetr.PatchMerging.forward = older_merging
         net = fill(getattr(nets, target)(**arguments))
         inputs = arguments["in_channels"]
-        with torch.no_grad():
-            out = net(formula("input", (1, inputs, *size)))
+        out = run(net, formula("input", (1, inputs, *size)))
         nets.swin_unetr.PatchMerging.forward = original
         listed.append(keep(name, target, arguments, size, inputs, net, out, samples))
     import torchxrayvision as xrv
     net = fill(xrv.models.DenseNet())
-    with torch.no_grad():
-        out = net(formula("input", (1, 1, 224, 224)))
+    out = run(net, formula("input", (1, 1, 224, 224)))
     listed.append(keep("torchxrayvision", "torchxrayvision", {}, [224, 224], 1, net, out, samples))
     with open("networks.json", "w") as file:
         json.dump(listed, file, indent=0)
@@ -143,8 +153,29 @@ def keep(name, target, arguments, size, inputs, net, out, samples):
     tensors = {n: list(t.shape) for n, t in net.state_dict().items() if "skip_layers" not in n}
     print(name, tuple(out.shape), float(np.abs(flat).max()), float(flat.std()))
     return dict(name=name, config=dict(_target_=target, **arguments), size=size, inputs=inputs,
-                shape=list(out.shape), step=step, kept=int(samples[-1].size), largest=float(np.abs(flat).max()),
+                shape=list(out.shape), step=step, kept=int(samples[-1].size), largest=float(np.abs(flat).max()), lost=LOST[0],
                 tensors=[f"{n} {','.join(map(str, s))}" for n, s in tensors.items()])
+
+
+def xray():
+    """A small DenseNet of TorchXRayVision: its state dict, the whole module, and what it says."""
+    import torchxrayvision as xrv
+    torch.manual_seed(11)
+    thresholds = torch.linspace(0.05, 0.9, 18)
+    thresholds[3] = float("nan")
+    net = xrv.models.DenseNet(growth_rate=4, block_config=(2, 1), num_init_features=6, bn_size=2, op_threshs=thresholds)
+    for name, tensor in net.state_dict().items():
+        if name.endswith(("running_mean", "bias")):
+            tensor.uniform_(-0.2, 0.2)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+    net.eval()
+    torch.save(net.state_dict(), "xray.pth")
+    torch.save(net, "xray_module.pt")
+    net.op_threshs = None
+    out = run(net, formula("input", (1, 1, 64, 64)))
+    with open("xray.values", "w") as file:
+        json.dump(out[0].tolist(), file)
 
 
 if __name__ == "__main__":
@@ -155,3 +186,4 @@ if __name__ == "__main__":
     if "networks" not in sys.argv:
         import bundles
         bundles.make()
+        xray()
