@@ -26,10 +26,34 @@ pub fn unary(x: &Tensor, function: Function) -> Result<Tensor> {
     }
 }
 
+/// Values as they are broadcast to a shape.
+fn spread(x: &Tensor, shape: &[usize]) -> Result<Vec<f32>> {
+    x.broadcast_as(shape)?.flatten_all()?.to_vec1()
+}
+
 /// a to the power of b. Negative values have whole powers too, so not by logarithms.
 pub fn power(a: &Tensor, b: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    let flat = |t: &Tensor| t.broadcast_as(shape)?.flatten_all()?.to_vec1::<f32>();
-    let (a, b) = (flat(a)?, flat(b)?);
-    let values: Vec<f32> = a.iter().zip(b).map(|(a, b)| a.powf(b)).collect();
-    Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
+    let (base, exponent) = (spread(a, shape)?, spread(b, shape)?);
+    let pairs = base.iter().zip(exponent);
+    let values: Vec<f32> = pairs.map(|(a, b)| a.powf(b)).collect();
+    Tensor::from_vec(values, shape, a.device())
+}
+
+/// 1 where a > b, 0 elsewhere.
+pub fn greater(a: &Tensor, b: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let (left, right) = (spread(a, shape)?, spread(b, shape)?);
+    let pairs = left.iter().zip(right);
+    let values: Vec<f32> = pairs.map(|(a, b)| f32::from(u8::from(*a > b))).collect();
+    Tensor::from_vec(values, shape, a.device())
+}
+
+/// The second value where the first is not 0, the third elsewhere.
+pub fn select(from: &[Tensor], shape: &[usize]) -> Result<Tensor> {
+    let [chosen, a, b] = [0, 1, 2].map(|n| spread(&from[n], shape));
+    let (chosen, a, b) = (chosen?, a?, b?);
+    let pairs = chosen.iter().zip(a.iter().zip(b));
+    let values: Vec<f32> = pairs
+        .map(|(chosen, (a, b))| if *chosen == 0.0 { b } else { *a })
+        .collect();
+    Tensor::from_vec(values, shape, from[0].device())
 }

@@ -243,6 +243,8 @@ fn step(
         Op::Minimum => from[0].broadcast_minimum(&from[1]),
         Op::Maximum => from[0].broadcast_maximum(&from[1]),
         Op::Pow => elementwise::power(&from[0], &from[1], shape),
+        Op::Greater => elementwise::greater(&from[0], &from[1], shape),
+        Op::Select => elementwise::select(from, shape),
         Op::Unary { function } => elementwise::unary(&from[0], *function),
         Op::Concat { axis } => Tensor::cat(from, *axis),
         Op::Slice { axis, start, end } => {

@@ -193,6 +193,10 @@ pub enum Op {
     Minimum,
     /// The larger of both, with broadcasting.
     Maximum,
+    /// 1 where a > b, 0 elsewhere, with broadcasting.
+    Greater,
+    /// b where a is not 0, c elsewhere, with broadcasting.
+    Select,
     /// A function of each value on its own.
     Unary {
         /// Which.

@@ -266,9 +266,14 @@ impl Op {
             | Self::Div
             | Self::Pow
             | Self::Minimum
-            | Self::Maximum => {
+            | Self::Maximum
+            | Self::Greater => {
                 takes(2)?;
                 broadcast(from[0], from[1])
+            }
+            Self::Select => {
+                takes(3)?;
+                broadcast(from[0], &broadcast(from[1], from[2])?)
             }
             Self::Concat { axis } => {
                 let first = *from.first().ok_or("nothing to join")?;
