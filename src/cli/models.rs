@@ -41,6 +41,12 @@ enum What {
         /// nnU-Nets that take scans as stored, when you know it.
         #[arg(long, value_name = "LPS|RAS|…", value_parser = letters)]
         orientation: Option<String>,
+        /// What an ONNX file does not say; `MODEL.toml` or `MODEL.json` beside it without.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
+        /// Print settings for an ONNX file to fill in, and import nothing.
+        #[arg(long, conflicts_with_all = ["settings", "orientation", "json"])]
+        template: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -127,10 +133,20 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         }
         What::Import {
             path,
+            template: true,
+            ..
+        } => say(import::onnx::template(path)?.trim_end())?,
+        What::Import {
+            path,
             orientation,
+            settings,
             json,
+            ..
         } => {
-            let packages = import::read_stored_as(path, orientation.as_deref())?;
+            let packages = match settings {
+                Some(settings) => vec![import::onnx::package(path, Some(settings))?],
+                None => import::read_stored_as(path, orientation.as_deref())?,
+            };
             let event =
                 AuditEvent::new(EventId::Import, now_utc()).about(ParticipantObject::file(path));
             let event = packages.iter().fold(event, |event, p| {

@@ -7,6 +7,7 @@
 mod brainchop;
 pub mod monai;
 pub mod nnunet;
+pub mod onnx;
 pub mod pytorch;
 mod snomed;
 pub mod weights;
@@ -48,6 +49,9 @@ pub enum Error {
     /// A MONAI bundle.
     #[error(transparent)]
     Monai(#[from] monai::Error),
+    /// An ONNX file.
+    #[error(transparent)]
+    Onnx(#[from] onnx::Error),
     /// The package.
     #[error(transparent)]
     Package(#[from] model::Error),
@@ -81,6 +85,9 @@ pub fn read_stored_as(
     }
     if xrv::is_checkpoint(path) {
         return Ok(vec![xrv::package(path)?]);
+    }
+    if onnx::is_model(path) {
+        return Ok(vec![onnx::package(path, None)?]);
     }
     if path.is_file() || path.join("manifest.json").is_file() {
         return Ok(vec![VerifiedPackage::verify(PackageFiles::read(path)?)?]);

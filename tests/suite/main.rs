@@ -23,6 +23,8 @@ mod nifti;
 mod nnunet;
 mod nnunet_agreement;
 mod nnunet_program;
+mod onnx;
+mod onnx_package;
 mod procedure;
 mod procedure_monai;
 mod program;

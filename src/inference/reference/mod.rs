@@ -5,6 +5,7 @@
 //! tap by tap; nothing here is shared with the project's own kernels.
 
 mod attention;
+mod elementwise;
 mod resample;
 mod windows;
 
@@ -14,7 +15,7 @@ use candle_core::{D, DType, Device, Result as CandleResult, Tensor};
 
 use super::Error;
 use super::tensor::{Array, Program};
-use crate::model::graph::{Affine, Op, PadMode, slice_bounds};
+use crate::model::graph::{Affine, Op, PadMode, Reduction, slice_bounds};
 use crate::task::Task;
 
 /// Results of a graph for an input `[1, channels, …]`.
@@ -239,6 +240,12 @@ fn step(
         Op::Sub => from[0].broadcast_sub(&from[1]),
         Op::Mul => from[0].broadcast_mul(&from[1]),
         Op::Div => from[0].broadcast_div(&from[1]),
+        Op::Minimum => from[0].broadcast_minimum(&from[1]),
+        Op::Maximum => from[0].broadcast_maximum(&from[1]),
+        Op::Pow => elementwise::power(&from[0], &from[1], shape),
+        Op::Greater => elementwise::greater(&from[0], &from[1], shape),
+        Op::Select => elementwise::select(from, shape),
+        Op::Unary { function } => elementwise::unary(&from[0], *function),
         Op::Concat { axis } => Tensor::cat(from, *axis),
         Op::Slice { axis, start, end } => {
             let (start, end) = slice_bounds(from[0].dims()[*axis], *start, *end);
@@ -253,6 +260,17 @@ fn step(
         Op::Mean { axes, keep } => {
             let mean = from[0].mean_keepdim(axes.as_slice())?;
             if *keep { Ok(mean) } else { mean.reshape(shape) }
+        }
+        Op::Reduce { kind, axes, .. } => {
+            let mut x = from[0].clone();
+            for axis in axes {
+                x = match kind {
+                    Reduction::Sum => x.sum_keepdim(*axis)?,
+                    Reduction::Max => x.max_keepdim(*axis)?,
+                    Reduction::Min => x.min_keepdim(*axis)?,
+                };
+            }
+            x.reshape(shape)
         }
         Op::MatMul => from[0]
             .contiguous()?

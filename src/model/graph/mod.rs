@@ -187,6 +187,21 @@ pub enum Op {
     Mul,
     /// a / b, with broadcasting.
     Div,
+    /// a to the power of b, with broadcasting.
+    Pow,
+    /// The smaller of both, with broadcasting.
+    Minimum,
+    /// The larger of both, with broadcasting.
+    Maximum,
+    /// 1 where a > b, 0 elsewhere, with broadcasting.
+    Greater,
+    /// b where a is not 0, c elsewhere, with broadcasting.
+    Select,
+    /// A function of each value on its own.
+    Unary {
+        /// Which.
+        function: Function,
+    },
     /// One after another along an axis.
     Concat {
         /// Axis, batch is 0.
@@ -225,6 +240,15 @@ pub enum Op {
         /// Keep them.
         keep: bool,
     },
+    /// Sum or extreme over axes, which stay with length 1 when `keep`.
+    Reduce {
+        /// What of the values.
+        kind: Reduction,
+        /// Axes, batch is 0.
+        axes: Vec<usize>,
+        /// Keep them.
+        keep: bool,
+    },
     /// Product of the last two axes, the others alike or broadcast.
     MatMul,
     /// x · Wᵀ + b over the last axis; weights `[out, in]`.
@@ -258,6 +282,54 @@ pub enum Op {
         /// Voxels that the grid is turned by.
         shift: Vec<usize>,
     },
+}
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Function {
+    /// |x|.
+    Abs,
+    /// −x.
+    Neg,
+    /// 1 / x.
+    Reciprocal,
+    /// √x.
+    Sqrt,
+    /// eˣ.
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// The error function.
+    Erf,
+    /// ln(1 + eˣ).
+    Softplus,
+    /// `alpha` · x + `beta`, between 0 and 1.
+    HardSigmoid {
+        /// Usually 1/6 or 0.2.
+        alpha: f32,
+        /// Usually 0.5.
+        beta: f32,
+    },
+    /// Not below `low` and not above `high`.
+    Clip {
+        /// No limit without one.
+        low: Option<f32>,
+        /// No limit without one.
+        high: Option<f32>,
+    },
+}
+
+/// What is taken of several values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduction {
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
 }
 
 /// A window that moves over the spatial axes.

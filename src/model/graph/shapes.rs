@@ -77,7 +77,11 @@ impl Op {
         value["op"].as_str().unwrap_or("unknown").to_owned()
     }
 
-    fn shape(&self, from: &[&[usize]], weights: &WeightShapes<'_>) -> Result<Shape, String> {
+    /// The shape of the operation's value for values and tensors of these shapes.
+    ///
+    /// # Errors
+    /// In words, when they do not fit.
+    pub fn shape(&self, from: &[&[usize]], weights: &WeightShapes<'_>) -> Result<Shape, String> {
         let takes = |count: usize| {
             if from.len() == count {
                 Ok(())
@@ -208,7 +212,8 @@ impl Op {
             | Self::GeluTanh
             | Self::Silu
             | Self::Sigmoid
-            | Self::Tanh => {
+            | Self::Tanh
+            | Self::Unary { .. } => {
                 takes(1)?;
                 Ok(from[0].to_vec())
             }
@@ -255,9 +260,20 @@ impl Op {
                 same_axes(old.len(), &[new.len()])?;
                 Ok([&from[0][..2], &new].concat())
             }
-            Self::Add | Self::Sub | Self::Mul | Self::Div => {
+            Self::Add
+            | Self::Sub
+            | Self::Mul
+            | Self::Div
+            | Self::Pow
+            | Self::Minimum
+            | Self::Maximum
+            | Self::Greater => {
                 takes(2)?;
                 broadcast(from[0], from[1])
+            }
+            Self::Select => {
+                takes(3)?;
+                broadcast(from[0], &broadcast(from[1], from[2])?)
             }
             Self::Concat { axis } => {
                 let first = *from.first().ok_or("nothing to join")?;
@@ -311,7 +327,7 @@ impl Op {
                 }
                 Ok(order.iter().map(|axis| from[0][*axis]).collect())
             }
-            Self::Mean { axes, keep } => {
+            Self::Mean { axes, keep } | Self::Reduce { axes, keep, .. } => {
                 takes(1)?;
                 if axes.is_empty() || axes.iter().any(|a| *a >= from[0].len()) {
                     return Err(format!("axes {axes:?} of {:?}", from[0]));
