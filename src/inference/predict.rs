@@ -28,13 +28,13 @@ pub struct Stages {
 }
 
 /// Passes over a window's logits: out of blocks, weighted, added up.
-const WINDOW: f64 = 6.0;
+pub(super) const WINDOW: f64 = 6.0;
 /// Passes over the image before it is resampled: conforming, cropping, normalizing.
-const PREPARE: f64 = 20.0;
+pub(super) const PREPARE: f64 = 20.0;
 /// Passes that resampling by splines is worth, for each voxel before and after.
-const RESAMPLE: f64 = 40.0;
+pub(super) const RESAMPLE: f64 = 40.0;
 /// Passes over the scan for each class: resampling logits, finding the largest.
-const EMIT: f64 = 6.0;
+pub(super) const EMIT: f64 = 6.0;
 /// Passes over the packed weights.
 const PACK: f64 = 10.0;
 

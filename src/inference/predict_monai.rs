@@ -8,13 +8,14 @@ use super::components::largest_component;
 use super::conform::Conformed;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
-use super::predict::{error, with_rest};
+use super::predict::{EMIT, PREPARE, RESAMPLE, WINDOW, error, with_rest};
 use super::procedure::{
     Accumulator, Image, MonaiPrepared, NetworkError, PatchNetwork, StreamPlan, outline_monai,
     plan_monai, predict_monai, prepare_monai,
 };
 use super::tensor::{Array, Program};
 use crate::geometry::VolumeGeometry;
+use crate::kernels::Rates;
 use crate::model::graph::Graph;
 use crate::model::monai::{KeepLargest, MonaiProcedure};
 use crate::model::{Manifest, VerifiedPackage};
@@ -108,9 +109,29 @@ fn planned(
     let plan = RunPlan {
         needed_bytes: preparing.max(around + stream.bytes),
         flops: member.flops(&patch)? * stream.network_runs as f64,
+        seconds: expected_secs(member, procedure, &patch, dims, &stream)?,
         dims: [k, j, i],
     };
     Ok((plan, stream))
+}
+
+/// Everything that a run does, on this machine; what is not the network in passes over memory.
+fn expected_secs(
+    member: &Native,
+    procedure: &MonaiProcedure,
+    patch: &[usize],
+    dims: [usize; 3],
+    plan: &StreamPlan,
+) -> Result<f64, Error> {
+    let rates = Rates::of_this_machine();
+    let runs = plan.network_runs as f64;
+    let voxels = dims.iter().product::<usize>() as f64;
+    let (channels, heads) = (procedure.input_channels as f64, procedure.heads() as f64);
+    let window = patch.iter().product::<usize>() as f64 * (WINDOW * heads + channels);
+    let steps = procedure.transforms.len() as f64;
+    let prepared = (PREPARE + RESAMPLE + steps) * channels * voxels;
+    let floats = runs * window + prepared + EMIT * heads * voxels;
+    Ok(runs * member.expected_secs(patch, &rates)? + 4.0 * floats * rates.byte_secs)
 }
 
 /// A window's size along the network's own axes.

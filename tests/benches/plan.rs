@@ -179,6 +179,8 @@ fn middle() -> VerifiedPackage {
             largest_component: false,
         },
         procedure: Some(Procedure {
+        monai: None,
+        classification: None,
             preprocessing: Preprocessing {
                 transpose_forward: [0, 1, 2],
                 transpose_backward: [0, 1, 2],

@@ -148,6 +148,7 @@ pub(super) fn manifest(
             transforms,
             input_channels: shape[1],
             example: shape[2..].to_vec(),
+            slices: shape.len() == 4,
             windows: windows(settings, shape)?,
             output,
         });
