@@ -59,6 +59,8 @@ pub struct ModelSummary {
     pub channels: Vec<String>,
     /// Comes with the program.
     pub bundled: bool,
+    /// Who vouches for it: "bundled", "signed by …", "unsigned".
+    pub origin: String,
 }
 
 /// One study of a batch, for the table.

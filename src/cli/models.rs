@@ -8,7 +8,7 @@ use super::Ending;
 use super::print::{say, say_json};
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::import;
-use crate::model::{self, Manifest, Registry};
+use crate::model::{self, Registry};
 use crate::runtime::{Home, now_utc};
 
 #[derive(clap::Args, Debug)]
@@ -47,9 +47,57 @@ enum What {
         /// Print settings for an ONNX file to fill in, and import nothing.
         #[arg(long, conflicts_with_all = ["settings", "orientation", "json"])]
         template: bool,
+        /// Take a version older than one that was installed before.
+        #[arg(long)]
+        allow_older: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Use a version wherever only the id is given, though there are higher ones.
+    Pin {
+        /// `ID@VERSION`.
+        id: String,
+    },
+    /// Use the highest version again.
+    Unpin {
+        /// `ID`.
+        id: String,
+    },
+    /// Go back to the version before the one in use.
+    Rollback {
+        /// `ID`.
+        id: String,
+    },
+    /// Make a key to sign packages with; prints its public half.
+    Keygen {
+        /// File for the key (PKCS#8); it must not exist.
+        file: PathBuf,
+    },
+    /// Sign a package folder: writes signature.json into it.
+    Sign {
+        /// Folder with manifest.json.
+        folder: PathBuf,
+        /// File with the key.
+        #[arg(long)]
+        key: PathBuf,
+        /// What the publisher calls itself.
+        #[arg(long)]
+        publisher: String,
+    },
+    /// List the publishers that this machine knows, or trust another one.
+    Trust {
+        /// Public key, 64 hex digits; none to list.
+        #[arg(requires = "name")]
+        public_key: Option<String>,
+        /// What you call the publisher.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Trust a publisher no longer.
+    Distrust {
+        /// Name or public key.
+        publisher: String,
     },
     /// Check the hashes of all models.
     Verify {
@@ -89,19 +137,17 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         What::List { json } => {
             let entries = registry.list();
             if *json {
-                let list: Vec<Value> = entries
-                    .iter()
-                    .map(|e| entry_json(&e.manifest, e.bundled))
-                    .collect();
+                let list: Vec<Value> = entries.iter().map(entry_json).collect();
                 say_json(&json!({ "models": list }))?;
             } else {
                 for e in &entries {
-                    let origin = if e.bundled { "bundled" } else { "imported" };
+                    let pinned = if e.pinned { ", pinned" } else { "" };
                     say(&format!(
-                        "{:<28} {:<8} {} ({origin}, {})",
+                        "{:<28} {:<8} {} ({}{pinned}, {})",
                         e.manifest.key(),
                         e.manifest.modality,
                         e.manifest.name,
+                        e.origin.words(),
                         e.manifest.license
                     ))?;
                 }
@@ -140,6 +186,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             path,
             orientation,
             settings,
+            allow_older,
             json,
             ..
         } => {
@@ -158,8 +205,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             Log::open(home.root())?.append(&event)?;
             let mut list = Vec::new();
             for package in &packages {
-                registry.install(package)?;
-                list.push(entry_json(package.manifest(), false));
+                registry.install(package, *allow_older)?;
+                list.push(entry_json(&registry.find(&package.manifest().key())?));
                 eprintln!(
                     "imported {}  {}",
                     package.manifest().key(),
@@ -195,6 +242,36 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 _ => Ending::Partly,
             });
         }
+        What::Pin { id } => say(&format!("in use: {}", registry.pin(id)?))?,
+        What::Unpin { id } => say(&format!("in use: {}", registry.unpin(id)?))?,
+        What::Rollback { id } => say(&format!("in use: {}", registry.roll_back(id)?))?,
+        What::Keygen { file } => say(&model::new_key(file)?)?,
+        What::Sign {
+            folder,
+            key,
+            publisher,
+        } => {
+            let files = model::PackageFiles::read(folder)?;
+            let signature = model::sign(&files, publisher, key)?;
+            let bytes = serde_json::to_vec_pretty(&signature)?;
+            crate::whole_file::write(&folder.join(model::SIGNATURE_FILE), |w| w.write_all(&bytes))?;
+            // What was just written must be what a receiver accepts.
+            model::VerifiedPackage::verify(model::PackageFiles::read(folder)?)?;
+            eprintln!("signed with {}", signature.public_key);
+        }
+        What::Trust { public_key, name } => match (public_key, name) {
+            (Some(key), Some(name)) => registry.publishers().trust(name, key)?,
+            _ => {
+                for publisher in registry.publishers().list() {
+                    say(&format!("{}  {}", publisher.public_key, publisher.name))?;
+                }
+            }
+        },
+        What::Distrust { publisher } => {
+            if !registry.publishers().forget(publisher)? {
+                anyhow::bail!("no publisher {publisher:?} is known");
+            }
+        }
         What::Remove { id, json } => {
             let key = registry.remove(id)?;
             eprintln!("removed {key}");
@@ -206,7 +283,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn entry_json(manifest: &Manifest, bundled: bool) -> Value {
+fn entry_json(entry: &model::Entry) -> Value {
+    let manifest = &entry.manifest;
     json!({
         "id": manifest.id,
         "version": manifest.version,
@@ -215,7 +293,10 @@ fn entry_json(manifest: &Manifest, bundled: bool) -> Value {
         "modality": manifest.modality,
         "license": manifest.license,
         "segments": manifest.labels.len(),
-        "bundled": bundled,
+        "bundled": entry.bundled,
+        "origin": entry.origin.words(),
+        "public_key": entry.origin.public_key(),
+        "pinned": entry.pinned,
         "sha256": manifest.weights_sha256,
     })
 }

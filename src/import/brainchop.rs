@@ -328,6 +328,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
             manifest,
             weights: saved.clone(),
             card: None,
+            signature: None,
             path: folder.to_owned(),
         };
         packages.push(VerifiedPackage::verify(files)?);

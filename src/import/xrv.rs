@@ -237,6 +237,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         manifest,
         weights: saved,
         card: None,
+        signature: None,
         path: path.to_owned(),
     })?)
 }

@@ -19,6 +19,7 @@ fn package(name: &str, manifest: &[u8], weights: &[u8], card: &[u8]) -> PackageF
         manifest: manifest.to_vec(),
         weights: weights.to_vec(),
         card: Some(card.to_vec()),
+        signature: None,
         path: PathBuf::from(format!("bundled model {name}")),
     }
 }

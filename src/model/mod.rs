@@ -12,6 +12,7 @@ pub mod monai;
 mod package;
 pub mod procedure;
 mod registry;
+mod signature;
 
 pub use envelope::{Envelope, Values};
 pub use manifest::{
@@ -21,3 +22,6 @@ pub use manifest::{
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};
+pub use signature::{
+    Origin, Publisher, Publishers, SIGNATURE_FILE, Signature, SignatureError, new_key, sign,
+};

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Layer, Manifest, ManifestError};
+use super::signature::{self, SIGNATURE_FILE, Signature, SignatureError};
 
 /// Weights larger than this are not a model of this kind.
 const LARGEST_WEIGHTS: u64 = 4 << 30;
@@ -71,6 +72,46 @@ pub enum Error {
     /// Bundled models stay.
     #[error("{0} comes with the program and cannot be removed")]
     Bundled(String),
+    /// A signature that is not the package's.
+    #[error("{path}")]
+    Signature {
+        /// What is wrong.
+        #[source]
+        source: SignatureError,
+        /// The package.
+        path: PathBuf,
+    },
+    /// A model changes hands.
+    #[error(
+        "{id} was installed {before}, this package is {now}: remove the installed one first if that is meant: {path}"
+    )]
+    OtherPublisher {
+        /// Id of the model.
+        id: String,
+        /// What was installed, in words.
+        before: String,
+        /// What comes, in words.
+        now: String,
+        /// The package.
+        path: PathBuf,
+    },
+    /// A signed model goes back behind a version that was here.
+    #[error(
+        "version {version} of {id} is older than {highest}, which was installed here: allow an older version if that is meant: {path}"
+    )]
+    Older {
+        /// Id of the model.
+        id: String,
+        /// What comes.
+        version: String,
+        /// The highest that was installed.
+        highest: String,
+        /// The package.
+        path: PathBuf,
+    },
+    /// Nothing to go back to.
+    #[error("there is no version of {0} before the one in use")]
+    NothingBefore(String),
 }
 
 fn list(keys: &[String]) -> String {
@@ -90,6 +131,8 @@ pub struct PackageFiles {
     pub weights: Vec<u8>,
     /// `MODEL_CARD.md`.
     pub card: Option<Vec<u8>>,
+    /// `signature.json`.
+    pub signature: Option<Vec<u8>>,
     /// Where they are, for messages.
     pub path: PathBuf,
 }
@@ -100,6 +143,7 @@ pub struct PackageFiles {
 pub struct VerifiedPackage {
     manifest: Manifest,
     files: PackageFiles,
+    signature: Option<Signature>,
 }
 
 impl PackageFiles {
@@ -121,6 +165,7 @@ impl PackageFiles {
                 manifest: file("manifest.json", LARGEST_TEXT)?,
                 weights: file("weights.safetensors", LARGEST_WEIGHTS)?,
                 card: file("MODEL_CARD.md", LARGEST_TEXT).ok(),
+                signature: optional(path.join(SIGNATURE_FILE))?,
                 path: path.to_owned(),
             });
         }
@@ -150,9 +195,22 @@ impl PackageFiles {
             manifest: member("manifest.json", LARGEST_TEXT)?,
             weights: member("weights.safetensors", LARGEST_WEIGHTS)?,
             card: member("MODEL_CARD.md", LARGEST_TEXT).ok(),
+            signature: match member(SIGNATURE_FILE, LARGEST_TEXT) {
+                Err(Error::NotAPackage { reason, .. }) if reason.ends_with("is missing") => None,
+                other => Some(other?),
+            },
             path: path.to_owned(),
         })
     }
+}
+
+/// A file that may be absent. One that cannot be read is an error: an unreadable signature must not
+/// make a package an unsigned one.
+fn optional(path: PathBuf) -> Result<Option<Vec<u8>>, Error> {
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    read_limited(&path, LARGEST_TEXT).map(Some)
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
@@ -198,6 +256,10 @@ impl VerifiedPackage {
             source,
             path: path.clone(),
         })?;
+        let signature = signature::verify(&files).map_err(|source| Error::Signature {
+            source,
+            path: path.clone(),
+        })?;
         let found = sha256_hex(&files.weights);
         if !found.eq_ignore_ascii_case(&manifest.weights_sha256) {
             let expected = manifest.weights_sha256.clone();
@@ -209,12 +271,21 @@ impl VerifiedPackage {
         }
         check_weights(&manifest, &files.weights)
             .map_err(|reason| Error::Weights { reason, path })?;
-        Ok(Self { manifest, files })
+        Ok(Self {
+            manifest,
+            files,
+            signature,
+        })
     }
 
     /// The manifest.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Who has signed it: the signature fits, whether the key is known is another matter.
+    pub const fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
     }
 
     /// Bytes of the weights.

@@ -1,10 +1,12 @@
 //! The models that can be run: bundled ones, and those installed in the home folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::builtin;
 use super::manifest::Manifest;
 use super::package::{Error, PackageFiles, VerifiedPackage};
+use super::signature::{self, Origin, Publishers, SIGNATURE_FILE};
 use crate::whole_file;
 
 /// Models of a home folder: `models/<id>/<version>/`.
@@ -20,6 +22,24 @@ pub struct Entry {
     pub manifest: Manifest,
     /// Comes with the program.
     pub bundled: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The version that is meant where only the id is given, though there are higher ones.
+    pub pinned: bool,
+}
+
+/// What is remembered of a model beside its packages.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Memory {
+    /// The version in use where only the id is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pinned: Option<String>,
+    /// The highest version that was ever installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    highest: Option<String>,
+    /// Who has signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
 }
 
 impl Registry {
@@ -30,22 +50,42 @@ impl Registry {
 
     /// All models, bundled first, then by key. Damaged ones are left out; `verify` names them.
     pub fn list(&self) -> Vec<Entry> {
+        let memory = self.memory();
+        let pinned = |m: &Manifest| {
+            let known = memory.get(&m.id);
+            known.is_some_and(|known| known.pinned.as_ref() == Some(&m.version))
+        };
         let mut entries: Vec<Entry> = builtin::packages()
             .iter()
             .filter_map(|files| Manifest::parse(&files.manifest).ok())
             .map(|manifest| Entry {
+                pinned: pinned(&manifest),
                 manifest,
                 bundled: true,
+                origin: Origin::Bundled,
             })
             .collect();
+        let publishers = self.publishers();
         let mut installed: Vec<Entry> = self
             .folders()
             .iter()
-            .filter_map(|folder| std::fs::read(folder.join("manifest.json")).ok())
-            .filter_map(|bytes| Manifest::parse(&bytes).ok())
-            .map(|manifest| Entry {
-                manifest,
-                bundled: false,
+            .filter_map(|folder| {
+                // Without its weights: their hash is in the manifest, and checked when it is loaded.
+                let files = PackageFiles {
+                    manifest: std::fs::read(folder.join("manifest.json")).ok()?,
+                    weights: Vec::new(),
+                    card: std::fs::read(folder.join("MODEL_CARD.md")).ok(),
+                    signature: std::fs::read(folder.join(SIGNATURE_FILE)).ok(),
+                    path: folder.clone(),
+                };
+                let manifest = Manifest::parse(&files.manifest).ok()?;
+                let origin = publishers.origin(signature::verify(&files).ok()?);
+                Some(Entry {
+                    pinned: pinned(&manifest),
+                    manifest,
+                    bundled: false,
+                    origin,
+                })
             })
             .collect();
         installed.sort_by_key(|e| e.manifest.key());
@@ -53,7 +93,76 @@ impl Registry {
         entries
     }
 
-    /// Finds `ID` (its highest version) or `ID@VERSION` and verifies it.
+    /// The publishers that this machine knows.
+    pub fn publishers(&self) -> Publishers {
+        Publishers::new(self.folder.join("publishers.json"))
+    }
+
+    fn memory(&self) -> BTreeMap<String, Memory> {
+        let read = std::fs::read(self.folder.join("versions.json")).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    fn remember(&self, change: impl FnOnce(&mut BTreeMap<String, Memory>)) -> Result<(), Error> {
+        let path = self.folder.join("versions.json");
+        let io = |source| Error::Io {
+            source,
+            path: path.clone(),
+        };
+        let mut memory = self.memory();
+        change(&mut memory);
+        std::fs::create_dir_all(&self.folder).map_err(io)?;
+        let bytes = serde_json::to_vec_pretty(&memory).expect("strings");
+        whole_file::write(&path, |w| -> std::io::Result<()> { w.write_all(&bytes) }).map_err(io)
+    }
+
+    /// Makes a version the one that is meant where only the id is given.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchModel`], [`Error::Io`].
+    pub fn pin(&self, wanted: &str) -> Result<String, Error> {
+        let manifest = self.find(wanted)?.manifest;
+        let key = manifest.key();
+        self.remember(|all| all.entry(manifest.id).or_default().pinned = Some(manifest.version))?;
+        Ok(key)
+    }
+
+    /// The highest version is meant again where only the id is given.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchModel`], [`Error::Io`].
+    pub fn unpin(&self, id: &str) -> Result<String, Error> {
+        let id = self.find(id)?.manifest.id;
+        self.remember(|all| {
+            if let Some(known) = all.get_mut(&id) {
+                known.pinned = None;
+            }
+        })?;
+        Ok(self.find(&id)?.manifest.key())
+    }
+
+    /// Pins the version before the one in use.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchModel`], [`Error::NothingBefore`], [`Error::Io`].
+    pub fn roll_back(&self, id: &str) -> Result<String, Error> {
+        let used = self.find(id)?.manifest;
+        let now = numbers(&used.version);
+        let mut before: Vec<Manifest> = self
+            .list()
+            .into_iter()
+            .map(|e| e.manifest)
+            .filter(|m| m.id == used.id && numbers(&m.version) < now)
+            .collect();
+        before.sort_by_key(|m| numbers(&m.version));
+        match before.pop() {
+            Some(manifest) => self.pin(&manifest.key()),
+            None => Err(Error::NothingBefore(used.id)),
+        }
+    }
+
+    /// Finds `ID` (its pinned version, else its highest) or `ID@VERSION` and verifies it.
     ///
     /// # Errors
     /// [`Error`].
@@ -68,7 +177,11 @@ impl Registry {
         } else {
             PackageFiles::read(&self.place(&entry.manifest))?
         };
-        VerifiedPackage::verify(files)
+        let package = VerifiedPackage::verify(files)?;
+        if !entry.bundled {
+            self.check_publisher(&package)?;
+        }
+        Ok(package)
     }
 
     /// Finds a model in the list.
@@ -80,26 +193,24 @@ impl Registry {
             Some((id, version)) => (id, Some(version)),
             None => (wanted, None),
         };
-        let numbers = |text: &str| -> Vec<u64> {
-            text.split(['.', '-'])
-                .map(|part| part.parse().unwrap_or(0))
-                .collect()
-        };
         self.list()
             .into_iter()
             .filter(|e| e.manifest.id == id && version.is_none_or(|v| e.manifest.version == v))
-            .max_by_key(|e| numbers(&e.manifest.version))
+            .max_by_key(|e| (version.is_none() && e.pinned, numbers(&e.manifest.version)))
             .ok_or_else(|| self.no_such(wanted))
     }
 
-    /// Installs a verified package; an older copy of the same version is replaced.
+    /// Installs a verified package; an older copy of the same version is replaced. A model stays
+    /// with the publisher that has signed it, and a signed one does not go back behind a version
+    /// that was here, unless that is allowed.
     ///
     /// The folder is written whole beside its place and renamed into it: a kill at any moment
     /// leaves the old package or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn install(&self, package: &VerifiedPackage) -> Result<PathBuf, Error> {
+    /// [`Error::OtherPublisher`], [`Error::Older`], [`Error::Io`].
+    pub fn install(&self, package: &VerifiedPackage, allow_older: bool) -> Result<PathBuf, Error> {
+        self.check_history(package, allow_older)?;
         let folder = self.place(package.manifest());
         let io = |source| Error::Io {
             source,
@@ -126,9 +237,67 @@ impl Registry {
         if let Some(card) = &files.card {
             write("MODEL_CARD.md", card)?;
         }
+        if let Some(signature) = &files.signature {
+            write(SIGNATURE_FILE, signature)?;
+        }
         write("manifest.json", &files.manifest)?;
         swap_in(&coming, &folder).map_err(io)?;
+        let Manifest { id, version, .. } = package.manifest();
+        self.remember(|all| {
+            let known = all.entry(id.clone()).or_default();
+            known.public_key = package.signature().map(|s| s.public_key.clone());
+            let highest = known.highest.as_deref().map(numbers);
+            if highest.is_none_or(|highest| highest < numbers(version)) {
+                known.highest = Some(version.clone());
+            }
+        })?;
         Ok(folder)
+    }
+
+    /// A model that was signed once stays with the key that has signed it.
+    fn check_publisher(&self, package: &VerifiedPackage) -> Result<(), Error> {
+        let id = &package.manifest().id;
+        let memory = self.memory();
+        let Some(key) = memory.get(id).and_then(|m| m.public_key.as_ref()) else {
+            return Ok(());
+        };
+        let now = package.signature();
+        if now.is_some_and(|s| s.public_key.eq_ignore_ascii_case(key)) {
+            return Ok(());
+        }
+        let mut known = self.publishers().list().into_iter();
+        let before = known.find(|p| p.public_key.eq_ignore_ascii_case(key));
+        Err(Error::OtherPublisher {
+            id: id.clone(),
+            before: match before {
+                Some(publisher) => Origin::Known(publisher).words(),
+                None => format!("signed by the key {key}"),
+            },
+            now: self.publishers().origin(now.cloned()).words(),
+            path: package.files().path.clone(),
+        })
+    }
+
+    fn check_history(&self, package: &VerifiedPackage, allow_older: bool) -> Result<(), Error> {
+        self.check_publisher(package)?;
+        let Manifest { id, version, .. } = package.manifest();
+        let memory = self.memory();
+        let highest = memory.get(id).and_then(|m| m.highest.as_ref());
+        match highest {
+            Some(highest)
+                if package.signature().is_some()
+                    && numbers(version) < numbers(highest)
+                    && !allow_older =>
+            {
+                Err(Error::Older {
+                    id: id.clone(),
+                    version: version.clone(),
+                    highest: highest.clone(),
+                    path: package.files().path.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Key and outcome of every model's check, bundled and installed, damaged ones too.
@@ -166,8 +335,20 @@ impl Registry {
             source,
             path: folder.clone(),
         })?;
-        // The id's folder goes with its last version.
-        let _ = folder.parent().map(std::fs::remove_dir);
+        // The id's folder goes with its last version, and what was remembered of it too.
+        let last = folder
+            .parent()
+            .is_some_and(|p| std::fs::remove_dir(p).is_ok());
+        let Manifest { id, version, .. } = &entry.manifest;
+        self.remember(|all| {
+            if last {
+                all.remove(id);
+            } else if let Some(known) = all.get_mut(id)
+                && known.pinned.as_ref() == Some(version)
+            {
+                known.pinned = None;
+            }
+        })?;
         Ok(key)
     }
 
@@ -199,6 +380,14 @@ impl Registry {
             installed,
         }
     }
+}
+
+/// Parts of a version, for comparing.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
 }
 
 /// Moves a finished folder into its place; what was there goes.

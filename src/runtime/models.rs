@@ -135,7 +135,8 @@ impl LastModel {
 }
 
 /// What the window lists of a model.
-pub fn summary_of(manifest: &Manifest, bundled: bool) -> ModelSummary {
+pub fn summary_of(entry: &model::Entry) -> ModelSummary {
+    let manifest = &entry.manifest;
     ModelSummary {
         key: manifest.key(),
         name: manifest.name.clone(),
@@ -146,18 +147,14 @@ pub fn summary_of(manifest: &Manifest, bundled: bool) -> ModelSummary {
         modality: manifest.modality.clone(),
         segments: manifest.labels.len(),
         channels: manifest.input.channels.clone(),
-        bundled,
+        bundled: entry.bundled,
+        origin: entry.origin.words(),
     }
 }
 
 pub(super) fn list(home: &Home) -> Event {
     let entries = Registry::new(home.models()).list();
-    Event::Models(
-        entries
-            .iter()
-            .map(|e| summary_of(&e.manifest, e.bundled))
-            .collect(),
-    )
+    Event::Models(entries.iter().map(summary_of).collect())
 }
 
 /// Imports a model folder or file; returns what to tell.
@@ -169,7 +166,7 @@ pub(super) fn import(home: &Home, path: &Path) -> Result<Notice, Stop> {
     let registry = Registry::new(home.models());
     let mut names = Vec::new();
     for package in &packages {
-        registry.install(package).map_err(|e| refused(&e))?;
+        registry.install(package, false).map_err(|e| refused(&e))?;
         names.push(package.manifest().name.clone());
     }
     Ok(Notice::info("Model imported", &names.join(", ")))

@@ -60,14 +60,13 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     card(ui, theme::RAISED, |ui| {
         ui.spacing_mut().item_spacing.y = 4.0;
         ui.add(egui::Label::new(RichText::new(&selected.intended_use).small()).wrap());
-        let origin = if selected.bundled {
-            "bundled"
-        } else {
-            "imported"
-        };
         let facts = format!(
-            "{}  ·  version {}  ·  {} segments  ·  {origin}  ·  {}",
-            selected.modality, selected.version, selected.segments, selected.license
+            "{}  ·  version {}  ·  {} segments  ·  {}  ·  {}",
+            selected.modality,
+            selected.version,
+            selected.segments,
+            selected.origin,
+            selected.license
         );
         ui.add(egui::Label::new(RichText::new(facts).small().color(theme::TEXT_WEAK)).wrap());
         for (channel, title) in &app.channels {

@@ -178,9 +178,9 @@ fn middle() -> VerifiedPackage {
             kind: OutputKind::Segmentation,
             largest_component: false,
         },
-        procedure: Some(Procedure {
         monai: None,
         classification: None,
+        procedure: Some(Procedure {
             preprocessing: Preprocessing {
                 transpose_forward: [0, 1, 2],
                 transpose_backward: [0, 1, 2],
@@ -221,6 +221,7 @@ fn middle() -> VerifiedPackage {
         manifest: serde_json::to_vec(&manifest).expect("a manifest"),
         weights: saved,
         card: None,
+        signature: None,
         path: PathBuf::new(),
     };
     VerifiedPackage::verify(files).expect("a package")

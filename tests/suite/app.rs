@@ -280,6 +280,7 @@ fn summary() -> negatoscope::app::ModelSummary {
         segments: 1,
         channels: Vec::new(),
         bundled: true,
+        origin: "bundled".to_owned(),
     }
 }
 

@@ -340,6 +340,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
         manifest: serde_json::to_vec(&manifest).unwrap(),
         weights,
         card: None,
+        signature: None,
         path: PathBuf::from("small"),
     }
 }
@@ -463,7 +464,7 @@ fn an_installed_model_is_checked_at_every_load() {
     for version in ["1.0.0", "1.10.0", "1.9.0"] {
         let files = package(|m, _| m.version = version.to_owned());
         registry
-            .install(&VerifiedPackage::verify(files).unwrap())
+            .install(&VerifiedPackage::verify(files).unwrap(), false)
             .unwrap();
     }
     let newest = registry.load("small").unwrap();

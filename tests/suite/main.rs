@@ -31,5 +31,6 @@ mod program;
 mod pytorch;
 mod render;
 mod seg_export;
+mod signatures;
 mod snapshots;
 mod window;

@@ -233,11 +233,12 @@ fn a_package_is_installed_whole_or_not_at_all() {
             manifest: serde_json::to_vec(&manifest).unwrap(),
             weights: files.weights.clone(),
             card: files.card.clone(),
+            signature: None,
             path: PathBuf::from("copy"),
         })
         .unwrap()
     };
-    let place = registry.install(&with_name("first")).unwrap();
+    let place = registry.install(&with_name("first"), false).unwrap();
     let parent = place.parent().unwrap();
     // What a kill in the middle of a later install leaves behind is no model.
     let torn = parent.join(".1.0.0.part");
@@ -251,7 +252,7 @@ fn a_package_is_installed_whole_or_not_at_all() {
             .all(|(_, outcome)| outcome.is_ok())
     );
     // The next install takes it away and replaces the package.
-    registry.install(&with_name("second")).unwrap();
+    registry.install(&with_name("second"), false).unwrap();
     assert_eq!(registry.find("copy").unwrap().manifest.name, "second");
     assert_eq!(std::fs::read_dir(parent).unwrap().count(), 1);
 }

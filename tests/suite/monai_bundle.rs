@@ -401,7 +401,7 @@ fn an_imported_bundle_is_installed_and_loads_again() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::new(home.path().join("models"));
     let package = import_one(&golden("bundles/slices"));
-    registry.install(&package).unwrap();
+    registry.install(&package, false).unwrap();
     let again = registry.load("monai-slices").unwrap();
     assert_eq!(again.manifest(), package.manifest());
 }

@@ -59,6 +59,7 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, crate::import::Error> {
         manifest,
         weights: saved,
         card: None,
+        signature: None,
         path: folder.to_owned(),
     })?)
 }

@@ -133,6 +133,7 @@ pub fn package(folder: &Path, orientation: Option<&str>) -> Result<VerifiedPacka
         manifest,
         weights: saved,
         card: None,
+        signature: None,
         path: folder.to_owned(),
     })?)
 }

@@ -137,6 +137,7 @@ pub fn package(path: &Path, settings: Option<&Path>) -> Result<VerifiedPackage, 
         manifest,
         weights: saved,
         card: None,
+        signature: None,
         path: path.to_owned(),
     })?)
 }
