@@ -37,7 +37,7 @@ impl App {
         }
         let (candidates, sources) = self.beside(&open.key);
         let numbered: Vec<Option<usize>> = (0..model.channels.len())
-            .map(|channel| self.numbered(&open.key, &sources, channel))
+            .map(|channel| numbered(&open.key, &sources, channel))
             .collect();
         let matched: Vec<usize> = match numbered.iter().copied().collect() {
             Some(by_number) => by_number,
@@ -119,21 +119,16 @@ impl App {
         }
         (candidates, sources)
     }
+}
 
-    /// The file of the open one's case that nnU-Net's naming gives to a channel.
-    fn numbered(
-        &self,
-        key: &SeriesKey,
-        sources: &[ChannelSource],
-        channel: usize,
-    ) -> Option<usize> {
-        let SeriesKey::File(path) = key else {
-            return None;
-        };
-        let name = path.file_name()?.to_str()?;
-        let (case, _) = channel_of_file(name)?;
-        sources
-            .iter()
-            .position(|s| channel_of_file(&s.title) == Some((case, channel)))
-    }
+/// The file of the open one's case that nnU-Net's naming gives to a channel.
+fn numbered(key: &SeriesKey, sources: &[ChannelSource], channel: usize) -> Option<usize> {
+    let SeriesKey::File(path) = key else {
+        return None;
+    };
+    let name = path.file_name()?.to_str()?;
+    let (case, _) = channel_of_file(name)?;
+    sources
+        .iter()
+        .position(|s| channel_of_file(&s.title) == Some((case, channel)))
 }

@@ -5,7 +5,7 @@ use crate::kernels::Rates;
 
 /// Passes over the conformed grid for conforming, sorting, the component filter and the way back,
 /// counted in memory's time.
-const AROUND: usize = 60;
+const AROUND: usize = 110;
 
 /// Memory and work of a run.
 #[derive(Clone, Debug, PartialEq)]

@@ -30,13 +30,13 @@ pub struct Stages {
 /// Passes over a window's logits: out of blocks, weighted, added up.
 pub(super) const WINDOW: f64 = 6.0;
 /// Passes over the image before it is resampled: conforming, cropping, normalizing.
-pub(super) const PREPARE: f64 = 20.0;
+pub(super) const PREPARE: f64 = 40.0;
 /// Passes that resampling by splines is worth, for each voxel before and after.
-pub(super) const RESAMPLE: f64 = 40.0;
+pub(super) const RESAMPLE: f64 = 80.0;
 /// Passes over the scan for each class: resampling logits, finding the largest.
 pub(super) const EMIT: f64 = 6.0;
-/// Passes over the packed weights.
-const PACK: f64 = 10.0;
+/// Passes over the packed weights that transforming and packing them is worth.
+const PACK: f64 = 100.0;
 
 /// Networks by stage and fold.
 type Packed = Arc<Vec<Vec<Native>>>;
@@ -166,9 +166,12 @@ impl Stages {
                 (true, Some(_)) => "Being refined".to_owned(),
                 (false, _) => format!("First pass ({})", stage.name.replace('_', " ")),
             };
-            let name = |phase: &str| match last {
-                true => phase.to_owned(),
-                false => format!("{} {phase}", stage.name),
+            let name = |phase: &str| {
+                if last {
+                    phase.to_owned()
+                } else {
+                    format!("{} {phase}", stage.name)
+                }
             };
             let values = images()?;
             let prepared = stage.prepare(grid, values, before.as_ref(), task)?;

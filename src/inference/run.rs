@@ -215,7 +215,7 @@ impl Model {
         let (volume, further) = volumes.split_first().expect("as many as channels");
         let volume = *volume;
         let (mut red, amber) = envelope_issues(manifest, volume);
-        red.extend(further.iter().flat_map(|v| unusable(v)));
+        red.extend(further.iter().filter_map(|v| unusable(v)));
         if !red.is_empty() {
             return Err(Error::Input(red.join("; ")));
         }
@@ -249,13 +249,13 @@ impl Model {
             Body::Stages(stages) => {
                 // Every stage takes the images as they are, and what it makes of them goes with it.
                 let mut first = Some(std::mem::take(&mut conformed.values));
-                let mut images = || match first.take() {
-                    Some(values) => Ok(values),
-                    None => {
-                        let mut again = conform(volume, &manifest.input.conform, task)?;
-                        channels::add(&mut again, &volume.geometry, further, task)?;
-                        Ok(again.values)
+                let mut images = || {
+                    if let Some(values) = first.take() {
+                        return Ok(values);
                     }
+                    let mut again = conform(volume, &manifest.input.conform, task)?;
+                    channels::add(&mut again, &volume.geometry, further, task)?;
+                    Ok(again.values)
                 };
                 stages.run(
                     &conformed.geometry,

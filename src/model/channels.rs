@@ -145,13 +145,11 @@ pub fn match_channels(
 
 fn suits(channel: &str, candidate: &Candidate) -> bool {
     let of = |text: &str| Kind::of(text, &candidate.modality, candidate.contrast);
-    match Kind::of(channel, "", false) {
-        Some(wanted) => of(&candidate.words).or_else(|| of(&candidate.protocol)) == Some(wanted),
-        None => {
-            let (wanted, has) = (words(channel), words(&candidate.words));
-            !wanted.is_empty() && wanted.iter().all(|word| has.contains(word))
-        }
+    if let Some(wanted) = Kind::of(channel, "", false) {
+        return of(&candidate.words).or_else(|| of(&candidate.protocol)) == Some(wanted);
     }
+    let (wanted, has) = (words(channel), words(&candidate.words));
+    !wanted.is_empty() && wanted.iter().all(|word| has.contains(word))
 }
 
 /// What channels are usually made of.

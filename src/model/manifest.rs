@@ -479,7 +479,7 @@ impl Manifest {
         };
         let images = procedure.preprocessing.channels.len();
         let named = self.input.channels.len();
-        if images == 0 || (images > 1 || named > 0) && named != images {
+        if images == 0 || (named != images && (images > 1 || named > 0)) {
             return Err(format!(
                 "{named} channels are named, the procedure takes {images} images"
             ));

@@ -1,6 +1,7 @@
 //! What a run was planned to take against what it took: memory and time, each case in a process of
 //! its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -13,8 +14,8 @@ use negatoscope::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
 };
 use negatoscope::model::{
-    Conform, Input, Label, MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind,
-    PackageFiles, VerifiedPackage, sha256_hex,
+    Conform, Envelope, Input, Label, MANIFEST_SHAPE, Manifest, Network, Normalization, Output,
+    OutputKind, PackageFiles, VerifiedPackage, sha256_hex,
 };
 use negatoscope::nifti;
 use negatoscope::study::CodedConcept;
@@ -163,7 +164,7 @@ fn middle() -> VerifiedPackage {
         limits: Vec::new(),
         training_data: String::new(),
         modality: "MR".to_owned(),
-        envelope: Default::default(),
+        envelope: Envelope::default(),
         input: Input {
             conform: Conform::Stored { orientation: None },
             normalization: Normalization::None,
@@ -207,6 +208,8 @@ fn middle() -> VerifiedPackage {
             labels: LabelRule::Argmax { classes: 3 },
         }),
         earlier: Vec::new(),
+        monai: None,
+        classification: None,
         labels: vec![Label {
             label: 1,
             name: "One".to_owned(),
@@ -215,7 +218,7 @@ fn middle() -> VerifiedPackage {
             property: CodedConcept::new("12738006", "SCT", "Brain"),
         }],
         weights_sha256: sha256_hex(&saved),
-        origin: Default::default(),
+        origin: BTreeMap::default(),
     };
     let files = PackageFiles {
         manifest: serde_json::to_vec(&manifest).expect("a manifest"),

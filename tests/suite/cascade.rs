@@ -135,6 +135,9 @@ fn stage(folder: &Path, volume: &Volume, before: Option<&Labels>) -> Labels {
     predict_streamed(&prepared, &procedure, &plan, &mut network, &task).unwrap()
 }
 
+/// A stage in words, and its labels.
+type Seen = (String, Vec<u8>);
+
 #[test]
 fn a_cascade_runs_its_stages_and_shows_the_first_one_at_once() {
     let place = tempfile::tempdir().unwrap();
@@ -158,7 +161,7 @@ fn a_cascade_runs_its_stages_and_shows_the_first_one_at_once() {
     assert_ne!(first.data, second.data);
     assert!(first.data.iter().any(|l| *l != first.data[0]));
 
-    let seen: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let keep = Arc::clone(&seen);
     let settings = Settings {
         executor: Executor::Native,

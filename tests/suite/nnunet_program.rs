@@ -44,7 +44,7 @@ fn compare(found: &Path, truth: &Path) -> (f64, Vec<f64>) {
     let same = pairs().filter(|(a, b)| a == b).count();
     let dice = (1..=truth.labels.iter().copied().max().unwrap_or(0))
         .filter_map(|label| {
-            let of = |l: &[u8]| l.iter().filter(|l| **l == label).count();
+            let of = |l: &[u8]| l.iter().map(|l| usize::from(*l == label)).sum::<usize>();
             let (a, b) = (of(&found.labels), of(&truth.labels));
             // One voxel of a label this small weighs more than the limit allows.
             let both = pairs().filter(|(a, b)| a == b && **a == label).count();

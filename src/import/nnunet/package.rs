@@ -142,7 +142,7 @@ pub fn package(folder: &Path, orientation: Option<&str>) -> Result<VerifiedPacka
 fn stages_before(folder: &Path, trained: &Trained) -> Result<Vec<(Trained, PathBuf)>, Error> {
     let mut stages: Vec<(Trained, PathBuf)> = Vec::new();
     let mut wanted = trained.configuration.previous_stage.clone();
-    while let Some(name) = wanted {
+    while let Some(name) = wanted.take() {
         let beside = beside(folder, trained, &name);
         let refuse = |what: String| Error::NotUnderstood {
             what,
@@ -169,7 +169,7 @@ fn stages_before(folder: &Path, trained: &Trained) -> Result<Vec<(Trained, PathB
                 stage.configuration.name, trained.configuration.name
             )));
         }
-        wanted = stage.configuration.previous_stage.clone();
+        wanted.clone_from(&stage.configuration.previous_stage);
         stages.insert(0, (stage, beside));
     }
     Ok(stages)

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::Device;
+use rayon::prelude::*;
 
 use self::fuse::{Fused, fuse};
 use self::pool::Pool;
@@ -69,13 +70,18 @@ impl Native {
     fn made(mut program: Program, instructions: Instructions, pack: bool) -> Self {
         let fused = fuse(program.graph());
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
-        for (n, node) in program.graph().nodes.iter().enumerate() {
-            if let Some(conv) = packed(&program, &node.op, &fused[n], pack) {
-                convs.insert(n, conv);
-            }
-            if let Some(conv) = packed_transposed(&program, &node.op, pack) {
-                transposed.insert(n, conv);
-            }
+        let nodes = &program.graph().nodes;
+        let made: Vec<_> = (0..nodes.len())
+            .into_par_iter()
+            .map(|n| {
+                let op = &nodes[n].op;
+                let conv = packed(&program, op, &fused[n], pack);
+                (conv, packed_transposed(&program, op, pack))
+            })
+            .collect();
+        for (n, (conv, up)) in made.into_iter().enumerate() {
+            convs.extend(conv.map(|conv| (n, conv)));
+            transposed.extend(up.map(|up| (n, up)));
         }
         // What kernels have packed is not needed twice.
         let (mut packed, mut other) = (HashSet::new(), HashSet::new());
