@@ -179,8 +179,6 @@ fn middle() -> VerifiedPackage {
             kind: OutputKind::Segmentation,
             largest_component: false,
         },
-        monai: None,
-        classification: None,
         procedure: Some(Procedure {
             preprocessing: Preprocessing {
                 transpose_forward: [0, 1, 2],

@@ -129,3 +129,16 @@ fn a_study_without_a_channel_is_listed_with_the_reason() {
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("no image for the channel MRI"), "{err}");
 }
+
+#[test]
+fn clinical_position_an_image_of_another_frame_of_reference_is_told() {
+    let mut place = Place::new();
+    let ct = place.series(1, "CT", "head", 1.0);
+    place.frame = Uid::from_u128(4711);
+    place.series(2, "MR", "MRI brain", 1.0);
+    let (code, _, err) = place.analyze("out", &[]);
+    assert_eq!(code, Some(0), "{err}");
+    let text = place.result("out", &ct).to_string();
+    assert!(text.contains("channel-frame-of-reference"), "{text}");
+    assert!(!text.contains("channel-resampled"), "{text}");
+}
