@@ -150,10 +150,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
     };
     let thresholds = thresholds.filter(|t| !t.is_empty());
     if let Some(values) = &thresholds
-        && (values.len() != outputs
-            || values
-                .iter()
-                .any(|t| !t.is_nan() && !(*t > 0.0 && *t < 1.0)))
+        && (values.len() != outputs || values.iter().any(|t| *t <= 0.0 || *t >= 1.0))
     {
         return Err(refuse(format!(
             "op_threshs are not {outputs} numbers between 0 and 1"

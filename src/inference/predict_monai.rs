@@ -211,9 +211,9 @@ fn turn<T: Copy>(values: &[T], [a, b, c]: [usize; 3]) -> Vec<T> {
 /// `KeepLargestConnectedComponent` on labels `[k][j][i]`.
 fn keep_largest(labels: &mut [u8], dims: [usize; 3], keep: &KeepLargest) {
     let mut there = [false; 256];
-    labels
-        .iter()
-        .for_each(|label| there[usize::from(*label)] = true);
+    for label in labels.iter() {
+        there[usize::from(*label)] = true;
+    }
     let applied: Vec<u8> = (1..=255)
         .filter(|label| there[usize::from(*label)])
         .filter(|label| keep.labels.is_empty() || keep.labels.contains(label))

@@ -458,7 +458,7 @@ impl Manifest {
         let together = [count > 0, self.network.graph.is_some(), stored];
         if together.iter().any(|there| *there != together[0])
             || (together[0] && !(plain && self.network.layers.is_empty()))
-            || (!together[0] && !(self.network.folds.is_empty() && self.images() == 1))
+            || (!together[0] && (!self.network.folds.is_empty() || self.images() != 1))
         {
             return Err(
                 "a graph, a procedure and a scan as stored belong together, without layers, \

@@ -287,7 +287,7 @@ impl Bundle {
         names.filter(|_| count > 1).collect()
     }
 
-    fn labels(&self, output: &MonaiOutput, metadata: &Metadata) -> Vec<Label> {
+    fn labels(output: &MonaiOutput, metadata: &Metadata) -> Vec<Label> {
         let label = |n: usize, channel: usize| {
             let name = metadata.channel(channel);
             let name = name.unwrap_or_else(|| format!("Label {n}"));
@@ -327,7 +327,7 @@ impl Bundle {
         let labels = self
             .procedure
             .as_ref()
-            .map_or_else(Vec::new, |p| self.labels(&p.output, metadata));
+            .map_or_else(Vec::new, |p| Self::labels(&p.output, metadata));
         let mut origin = BTreeMap::from([
             ("format".to_owned(), "MONAI bundle".to_owned()),
             ("network".to_owned(), self.network.class.clone()),

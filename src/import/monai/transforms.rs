@@ -27,7 +27,7 @@ pub struct Preparation {
 ///
 /// # Errors
 /// Anything else, by its key.
-pub fn components<'a>(node: Node<'a>) -> Result<Vec<Component<'a>>, String> {
+pub fn components(node: Node<'_>) -> Result<Vec<Component<'_>>, String> {
     let list = if node.is_list() {
         node
     } else {
@@ -192,7 +192,6 @@ impl Reader<'_> {
                 c.only("channel_dim", &[json!("no_channel")])?;
                 None
             }
-            "AddChannel" => None,
             "EnsureType" | "ToTensor" | "CastToType" | "ToDevice" => {
                 c.ignore(&[
                     "data_type",
@@ -204,7 +203,7 @@ impl Reader<'_> {
                 self.floats()?;
                 None
             }
-            "Identity" => None,
+            "AddChannel" | "Identity" => None,
             "DataStats" => {
                 let ignored = [
                     "prefix",

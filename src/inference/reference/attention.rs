@@ -76,7 +76,9 @@ pub fn windows(op: &Op, table: &[f32], dims: &[usize], values: &[f32]) -> Vec<f3
                         }
                     }
                     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    scores.iter_mut().for_each(|s| *s = (*s - most).exp());
+                    for score in &mut scores {
+                        *score = (*score - most).exp();
+                    }
                     let sum: f32 = scores.iter().sum();
                     let out = &mut result[token * width + head * each..][..each];
                     for (other, score) in scores.iter().enumerate() {

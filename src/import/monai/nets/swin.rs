@@ -79,7 +79,9 @@ impl Swin {
                 value = self.block(b, value, &name, width, heads, &grid, n % 2 == 1);
             }
             value = self.merge(b, value, &format!("{layers}.0.downsample"), width, &grid);
-            grid.iter_mut().for_each(|n| *n = n.div_ceil(2));
+            for n in &mut grid {
+                *n = n.div_ceil(2);
+            }
             value = first(b, value);
             results.push(self.normalized(b, value));
         }
@@ -192,7 +194,7 @@ impl Swin {
         let half: Vec<i64> = grid.iter().map(|n| n.div_ceil(2) as i64).collect();
         // [1, d, 2, h, 2, w, 2, c] → [1, d, h, w, 2·2·2, c]
         let mut shape = vec![1];
-        half.iter().for_each(|n| shape.extend([*n, 2]));
+        shape.extend(half.iter().flat_map(|n| [*n, 2]));
         shape.push(width as i64);
         value = b.push(Op::Reshape { shape }, &[value]);
         let mut order = vec![0];
