@@ -4,6 +4,7 @@
 //! Python (numbers, texts, lists, `True`, `@reference`) and read as one, or it stays an expression:
 //! harmless where nobody asks for it, refused with its key where a fact is needed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
@@ -20,11 +21,11 @@ pub struct Config {
     root: Value,
 }
 
-/// A value of a configuration, with references followed.
+/// A value of a configuration, with references followed; never a copy of large parts of it.
 #[derive(Clone, Debug)]
 pub struct Node<'a> {
     config: &'a Config,
-    value: Value,
+    value: Cow<'a, Value>,
     key: String,
 }
 
@@ -43,32 +44,35 @@ impl Config {
     }
 
     fn find(&self, id: &str, key: &str, depth: usize) -> Result<Option<Node<'_>>, String> {
-        let mut value = self.root.clone();
+        let mut value = Cow::Borrowed(&self.root);
         let id = id.replace("::", "#");
         for part in id.split('#') {
-            value = self.settled(&value, key, depth)?;
+            value = self.settled(value, key, depth)?;
             let next = match &value {
-                Value::Object(map) => map.get(part),
-                Value::Array(items) => part.parse().ok().and_then(|n: usize| items.get(n)),
-                _ => None,
+                Cow::Borrowed(parent) => child(parent, part).map(Cow::Borrowed),
+                Cow::Owned(parent) => child(parent, part).cloned().map(Cow::Owned),
             };
             match next {
-                Some(next) => value = next.clone(),
+                Some(next) => value = next,
                 None => return Ok(None),
             }
         }
-        let value = self.settled(&value, key, depth)?;
         Ok(Some(Node {
             config: self,
-            value,
+            value: self.settled(value, key, depth)?,
             key: key.to_owned(),
         }))
     }
 
     /// Follows references and macros and reads literals; other expressions stay as they are.
-    fn settled(&self, value: &Value, key: &str, depth: usize) -> Result<Value, String> {
-        let Value::String(text) = value else {
-            return Ok(value.clone());
+    fn settled<'a>(
+        &'a self,
+        value: Cow<'a, Value>,
+        key: &str,
+        depth: usize,
+    ) -> Result<Cow<'a, Value>, String> {
+        let Value::String(text) = value.as_ref() else {
+            return Ok(value);
         };
         if depth > DEEPEST {
             return Err(format!("{key}: references go in circles"));
@@ -89,12 +93,21 @@ impl Config {
             ));
         }
         match text.strip_prefix('$').and_then(literal::parse) {
-            Some(literal @ Value::String(_)) if is_reference(&literal) => {
-                self.settled(&literal, key, depth + 1)
+            Some(literal) if is_reference(&literal) => {
+                self.settled(Cow::Owned(literal), key, depth + 1)
             }
-            Some(literal) => Ok(literal),
-            None => Ok(value.clone()),
+            Some(literal) => Ok(Cow::Owned(literal)),
+            None => Ok(value),
         }
+    }
+}
+
+/// An entry of a dictionary or list.
+fn child<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(map) => map.get(name),
+        Value::Array(items) => name.parse().ok().and_then(|n: usize| items.get(n)),
+        _ => None,
     }
 }
 
@@ -123,16 +136,12 @@ impl<'a> Node<'a> {
     /// # Errors
     /// When this is no dictionary.
     pub fn get(&self, name: &str) -> Result<Option<Node<'a>>, String> {
-        let Value::Object(map) = &self.value else {
+        if !self.is_map() {
             return Err(self.unlike("a dictionary"));
-        };
-        match map.get(name) {
-            None => Ok(None),
-            Some(value) => {
-                let node = self.child(value, name)?;
-                Ok((!node.value.is_null()).then_some(node))
-            }
         }
+        let found = self.entry(name).map(|value| self.inside(value, name));
+        let node = found.transpose()?;
+        Ok(node.filter(|node| !node.value.is_null()))
     }
 
     /// The entries of a list.
@@ -140,47 +149,52 @@ impl<'a> Node<'a> {
     /// # Errors
     /// When this is none.
     pub fn items(&self) -> Result<Vec<Node<'a>>, String> {
-        let Value::Array(items) = &self.value else {
+        let Value::Array(items) = self.value.as_ref() else {
             return Err(self.unlike("a list"));
         };
-        items
-            .iter()
-            .enumerate()
-            .map(|(n, value)| self.child(value, &n.to_string()))
+        (0..items.len())
+            .map(|n| n.to_string())
+            .filter_map(|n| Some(self.inside(self.entry(&n)?, &n)))
             .collect()
     }
 
     /// Names of a dictionary's entries.
     pub fn names(&self) -> Vec<String> {
-        match &self.value {
+        match self.value.as_ref() {
             Value::Object(map) => map.keys().cloned().collect(),
             _ => Vec::new(),
         }
     }
 
-    fn child(&self, value: &Value, name: &str) -> Result<Node<'a>, String> {
+    fn entry(&self, name: &str) -> Option<Cow<'a, Value>> {
+        match &self.value {
+            Cow::Borrowed(value) => child(value, name).map(Cow::Borrowed),
+            Cow::Owned(value) => child(value, name).cloned().map(Cow::Owned),
+        }
+    }
+
+    fn inside(&self, value: Cow<'a, Value>, name: &str) -> Result<Node<'a>, String> {
         let key = format!("{}::{name}", self.key);
-        let value = self.config.settled(value, &key, 0)?;
         Ok(Node {
             config: self.config,
-            value,
+            value: self.config.settled(value, &key, 0)?,
             key,
         })
     }
 
     /// Whether this is a list.
-    pub const fn is_list(&self) -> bool {
-        matches!(self.value, Value::Array(_))
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
     }
 
     /// Whether this is a dictionary.
-    pub const fn is_map(&self) -> bool {
-        matches!(self.value, Value::Object(_))
+    pub fn is_map(&self) -> bool {
+        self.value.is_object()
     }
 
     /// Whether this is null.
-    pub const fn is_null(&self) -> bool {
-        matches!(self.value, Value::Null)
+    pub fn is_null(&self) -> bool {
+        self.value.is_null()
     }
 
     /// The text of an expression that is not read.
@@ -193,7 +207,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// When this is no text, or an expression.
     pub fn text(&self) -> Result<String, String> {
-        match &self.value {
+        match self.value.as_ref() {
             Value::String(text) if self.expression().is_none() => Ok(text.clone()),
             _ => Err(self.unlike("a text")),
         }
@@ -202,7 +216,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// When this is no truth value (0 and 1 count).
     pub fn truth(&self) -> Result<bool, String> {
-        match &self.value {
+        match self.value.as_ref() {
             Value::Bool(value) => Ok(*value),
             Value::Number(n) if n.as_f64() == Some(0.0) => Ok(false),
             Value::Number(n) if n.as_f64() == Some(1.0) => Ok(true),
@@ -242,7 +256,7 @@ impl<'a> Node<'a> {
                 shown(text)
             );
         }
-        let found = match &self.value {
+        let found = match self.value.as_ref() {
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a dictionary".to_owned(),
             other => shown(&other.to_string()),
@@ -316,7 +330,7 @@ impl<'a> Component<'a> {
     /// # Errors
     /// When an argument is null, where a missing one would mean something else.
     pub fn refuse_null(&self, name: &str) -> Result<(), String> {
-        match &self.node.value {
+        match self.node.value.as_ref() {
             Value::Object(map) if map.get(name).is_some_and(Value::is_null) => {
                 Err(format!("{}::{name} is null", self.key()))
             }
@@ -340,7 +354,7 @@ impl<'a> Component<'a> {
         };
         let same = |value: &Value| match (value.as_f64(), node.value.as_f64()) {
             (Some(a), Some(b)) => a == b,
-            _ => *value == node.value,
+            _ => value == node.value.as_ref(),
         };
         if allowed.iter().any(same) {
             return Ok(());
@@ -506,7 +520,7 @@ mod tests {
             64
         );
         let literal = config.get("literal").unwrap().unwrap();
-        assert_eq!(literal.value, json!([96, 96, [1, -2.5], true, null, "a"]));
+        assert_eq!(*literal.value, json!([96, 96, [1, -2.5], true, null, "a"]));
         assert!(config.get("nothing").unwrap().is_none());
     }
 
