@@ -1,7 +1,7 @@
 //! Foreign models → packages. Nothing of a model file is ever executed.
 //!
 //! Known: model packages themselves, brainchop's folders (TensorFlow.js layers), nnU-Net v2's
-//! result folders and MONAI bundles. What is not understood in full is refused by name. Absent on purpose: running
+//! result folders, MONAI bundles and ONNX files. What is not understood in full is refused by name. Absent on purpose: running
 //! models.
 
 mod brainchop;
@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// Neither a package nor a known foreign format.
     #[error(
-        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json, a MONAI bundle configs/metadata.json): {0}"
+        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json, a MONAI bundle configs/metadata.json, an ONNX file the ending .onnx): {0}"
     )]
     UnknownFormat(PathBuf),
     /// Something in the file is not understood.

@@ -87,6 +87,7 @@ pub(super) fn fold(growing: &Growing<'_>, call: &Call<'_>) -> Parsed<Option<Vec<
             picked(files, x, &shape, &spread(&x.shape, &shape))?
         }
         ("Tile", [x, repeats]) => tile(files, x, &sizes(&files.ints(repeats)?)?)?,
+        ("ScatterND", [x, at, updates]) => scatter(files, x, at, updates)?,
         ("Where", [condition, a, b]) => select(files, condition, a, b)?,
         ("ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin", [x, ..]) => {
             reduce(files, x, call)?
@@ -442,6 +443,42 @@ fn tile(files: &Files, x: &Known, repeats: &[usize]) -> Parsed<Known> {
     let shape = shape.ok_or("too many repeats")?;
     let places = places(&shape, |axis, i| (i % x.shape[axis]) * steps[axis])?;
     picked(files, x, &shape, &places)
+}
+
+/// A tensor with some of its parts written over.
+fn scatter(files: &Files, x: &Known, at: &Known, updates: &Known) -> Parsed<Known> {
+    let wrong = || format!("{:?} at {:?} of {:?}", updates.shape, at.shape, x.shape);
+    let (depth, rows) = at.shape.split_last().ok_or_else(wrong)?;
+    let inner = x.shape.get(*depth..).ok_or_else(wrong)?;
+    if updates.shape != [rows, inner].concat() || *depth == 0 {
+        return Err(wrong());
+    }
+    files.spend(x.count())?;
+    files.spend(updates.count())?;
+    let steps = strides(&x.shape);
+    let each: usize = inner.iter().product();
+    let starts: Vec<usize> = files
+        .ints(at)?
+        .chunks_exact(*depth)
+        .map(|index| {
+            let parts = index.iter().enumerate();
+            parts
+                .map(|(n, i)| Ok(axis(*i, x.shape[n])? * steps[n]))
+                .sum()
+        })
+        .collect::<Parsed<_>>()?;
+    let (mut values, new) = (files.floats(x)?, files.floats(updates)?);
+    for (start, new) in starts.iter().zip(new.chunks_exact(each.max(1))) {
+        values[*start..start + each].copy_from_slice(new);
+    }
+    if x.is_int() {
+        if values.iter().any(|v| v.abs() > 16_777_216.0) {
+            return Err("numbers of more than 24 bits".to_owned());
+        }
+        let values = values.iter().map(|v| *v as i64).collect();
+        return Ok(Known::ints(&x.shape, values));
+    }
+    Ok(Known::floats(&x.shape, values))
 }
 
 fn select(files: &Files, condition: &Known, a: &Known, b: &Known) -> Parsed<Known> {

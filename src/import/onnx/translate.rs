@@ -278,7 +278,7 @@ fn attributes(op: &str) -> Option<&'static [&'static str]> {
         | "Erf" | "Abs" | "Neg" | "Reciprocal" | "GlobalAveragePool" | "GlobalMaxPool"
         | "MatMul" | "Slice" | "Identity" | "Expand" | "Tile" | "Size" | "Range" | "Where"
         | "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or"
-        | "Not" | "Floor" | "Ceil" | "Sin" | "Cos" => &[],
+        | "Not" | "ScatterND" | "Floor" | "Ceil" | "Sin" | "Cos" => &[],
         _ => return None,
     })
 }
