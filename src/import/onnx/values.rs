@@ -285,15 +285,14 @@ fn split(growing: &mut Growing<'_>, call: &Call<'_>) -> Parsed<Vec<Value>> {
             .map(|k| growing.files.ints(k))
             .transpose()?,
     };
-    let parts = match stated {
-        Some(parts) => sizes(&parts)?,
-        None => {
-            let count = call.int("num_outputs", call.node.outputs.len() as i64)?;
-            let count = usize::try_from(count).ok().filter(|c| (1..=n).contains(c));
-            let each = n.div_ceil(count.ok_or("parts of nothing")?);
-            // The last part may be shorter.
-            (0..n).step_by(each).map(|at| each.min(n - at)).collect()
-        }
+    let parts: Vec<usize> = if let Some(parts) = stated {
+        sizes(&parts)?
+    } else {
+        let count = call.int("num_outputs", call.node.outputs.len() as i64)?;
+        let count = usize::try_from(count).ok().filter(|c| (1..=n).contains(c));
+        let each = n.div_ceil(count.ok_or("parts of nothing")?);
+        // The last part may be shorter.
+        (0..n).step_by(each).map(|at| each.min(n - at)).collect()
     };
     if parts.iter().sum::<usize>() != n || parts.len() < call.outputs() {
         return Err(format!("{n} in parts of {parts:?}"));
