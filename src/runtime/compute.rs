@@ -33,20 +33,19 @@ fn step_back() {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
-    use super::*;
-
+    #[cfg(target_os = "linux")]
     #[test]
     fn models_stand_behind_the_window() {
         let mine = || rustix::process::getpriority_process(None).unwrap();
         let before = mine();
-        let models = behind_the_window(|| {
+        let models = super::behind_the_window(|| {
             let (a, b) = rayon::join(mine, mine);
             assert_eq!(a, b);
             a
         });
-        assert_eq!(models, before.max(BEHIND));
+        assert_eq!(models, before.max(super::BEHIND));
         assert_eq!(mine(), before);
     }
 }

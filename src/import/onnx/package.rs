@@ -67,7 +67,7 @@ pub(super) fn input_shape(facts: &Facts, settings: &Settings) -> Parsed<Vec<usiz
 /// What neither file nor settings say, by the names of the settings.
 pub(super) fn missing(facts: &Facts, settings: &Settings) -> Vec<&'static str> {
     let open = facts.size.iter().any(|dim| matches!(dim, Dim::Named(_)));
-    let license = ["license", "licence"];
+    let license = ["license"];
     let names = settings.labels.is_none() && settings.classes.is_none() && facts.names().is_none();
     let input = &settings.input;
     let all = [
@@ -173,7 +173,7 @@ pub(super) fn manifest(
             .clone()
             .unwrap_or_else(|| "1.0.0".to_owned()),
         name,
-        license: says(&settings.license, &["license", "licence"], "not stated"),
+        license: says(&settings.license, &["license"], "not stated"),
         intended_use: says(&settings.intended_use, &[], "Not stated. Research only."),
         limits,
         training_data: says(

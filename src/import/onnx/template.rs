@@ -38,7 +38,7 @@ size = [{}]
 "#,
         Path::new(&file).with_extension("toml").display(),
         quoted(&Path::new(&file).with_extension("").to_string_lossy()),
-        said(&["license", "licence"]),
+        said(&["license"]),
         said(&["training_data", "dataset"]),
         said(&["modality"]),
         facts.size.len(),
