@@ -6,13 +6,19 @@
 //! the machine alone: not on threads, time or kills.
 //! Absent on purpose: windows, downloads, data of its own.
 
+pub mod build;
 mod chance;
+pub mod loss;
 pub mod network;
+pub mod optimizer;
 mod parameters;
+pub mod tape;
 
 use std::path::PathBuf;
 
+pub use build::Architecture;
 pub use chance::Chance;
+pub use loss::{Loss, LossKind};
 pub use network::{Mode, Network, Tape};
 pub use parameters::{Needed, Parameters, Role, Slot, Start};
 

@@ -7,6 +7,8 @@ mod backward;
 mod forward;
 mod norm;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
