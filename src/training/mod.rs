@@ -6,21 +6,37 @@
 //! the machine alone: not on threads, time or kills.
 //! Absent on purpose: windows, downloads, data of its own.
 
+mod augment;
+mod batches;
 pub mod build;
 mod chance;
+mod checkpoint;
+pub mod data;
+pub mod leaks;
 pub mod loss;
+pub mod metrics;
 pub mod network;
+mod npz;
 pub mod optimizer;
 mod parameters;
+mod picture;
+mod recipe;
+mod run;
 pub mod tape;
+mod validate;
 
 use std::path::PathBuf;
 
+pub use augment::Augmentation;
 pub use build::Architecture;
 pub use chance::Chance;
+pub use checkpoint::{EpochFigures, State};
 pub use loss::{Loss, LossKind};
 pub use network::{Mode, Network, Tape};
 pub use parameters::{Needed, Parameters, Role, Slot, Start};
+pub use picture::{Picture, Values};
+pub use recipe::{DataRules, Layout, ModelWords, Recipe, StartRules, TrainingRules};
+pub use run::{CHECKPOINT, Told, Trained, train};
 
 /// Why training or an evaluation cannot go on.
 #[derive(Debug, thiserror::Error)]
