@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Error;
 use super::chance::Chance;
 use super::npz;
-use super::picture::{Picture, Values, is_image_name, resize_plane};
+use super::picture::{Picture, Values, resize_plane};
 use super::recipe::{DataRules, Layout};
 
 /// One image with what is known about it.
@@ -68,13 +68,21 @@ fn refused(path: &Path, reason: impl Into<String>) -> Error {
     }
 }
 
+/// Reads an image file; [`Picture::read`], or a door that knows more formats.
+pub type Reader<'a> = dyn Fn(&Path) -> Result<Picture, Error> + Sync + 'a;
+
 /// Reads all samples of a data set.
 ///
 /// `part` is a MedMNIST file's `train` and `val`, or `test`; folders give all they have.
 ///
 /// # Errors
 /// [`Error::Data`]: nothing there, files that are missing or of sizes that do not fit.
-pub fn load(rules: &DataRules, path: &Path, parts: &[&str]) -> Result<Vec<Sample>, Error> {
+pub fn load(
+    rules: &DataRules,
+    path: &Path,
+    parts: &[&str],
+    reader: &Reader<'_>,
+) -> Result<Vec<Sample>, Error> {
     let listed = match rules.layout {
         Layout::Medmnist => return medmnist(rules, path, parts),
         Layout::Labels => labels(rules, path)?,
@@ -95,7 +103,10 @@ pub fn load(rules: &DataRules, path: &Path, parts: &[&str]) -> Result<Vec<Sample
         return Err(refused(&first.path, reason));
     }
     let samples: Result<Vec<Sample>, Error> =
-        listed.par_iter().map(|one| read(rules, one)).collect();
+        listed
+        .par_iter()
+        .map(|one| read(rules, one, reader))
+        .collect();
     let samples = samples?;
     if rules.layout == Layout::Masks {
         check_grids(rules, path, &samples)?;
@@ -115,8 +126,8 @@ pub fn at_size(image: &Picture, size: &[usize]) -> Picture {
     }
 }
 
-fn read(rules: &DataRules, one: &Listed) -> Result<Sample, Error> {
-    let image = Picture::read(&one.path)?;
+fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, Error> {
+    let image = reader(&one.path)?;
     let (image, target) = match &one.target {
         ListedTarget::Class(class) => {
             if image.dims[0] != 1 || rules.size.len() != 2 {
@@ -301,7 +312,7 @@ fn images_below(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = walkdir::WalkDir::new(folder)
         .into_iter()
         .filter_map(Result::ok)
-        .filter(|e| e.file_type().is_file() && is_image_name(e.path()))
+        .filter(|e| e.file_type().is_file() && Picture::is_image_name(e.path()))
         .map(walkdir::DirEntry::into_path)
         .collect();
     found.sort();
@@ -376,6 +387,22 @@ fn masks(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
         });
     }
     Ok(listed)
+}
+
+/// Name, image and mask of each case.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn pairs(rules: &DataRules, folder: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, Error> {
+    let listed = masks(rules, folder)?;
+    if listed.is_empty() {
+        return Err(refused(folder, "no images that can be used"));
+    }
+    let pairs = listed.into_iter().filter_map(|l| match l.target {
+        ListedTarget::Mask(mask) => Some((l.name, l.path, mask)),
+        ListedTarget::Class(_) => None,
+    });
+    Ok(pairs.collect())
 }
 
 fn medmnist(rules: &DataRules, path: &Path, parts: &[&str]) -> Result<Vec<Sample>, Error> {

@@ -12,6 +12,7 @@ pub mod build;
 mod chance;
 mod checkpoint;
 pub mod data;
+pub mod evaluate;
 pub mod leaks;
 pub mod loss;
 pub mod metrics;
@@ -21,9 +22,10 @@ pub mod optimizer;
 mod parameters;
 mod picture;
 mod recipe;
+pub mod result;
 mod run;
 pub mod tape;
-mod validate;
+pub mod validate;
 
 use std::path::PathBuf;
 
@@ -31,6 +33,7 @@ pub use augment::Augmentation;
 pub use build::Architecture;
 pub use chance::Chance;
 pub use checkpoint::{EpochFigures, State};
+pub use evaluate::Evaluation;
 pub use loss::{Loss, LossKind};
 pub use network::{Mode, Network, Tape};
 pub use parameters::{Needed, Parameters, Role, Slot, Start};

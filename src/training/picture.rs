@@ -55,7 +55,16 @@ impl Picture {
         }
     }
 
-    /// Reads a file by its name's ending.
+    /// Whether a file's name is that of an image that can be read.
+    pub fn is_image_name(path: &Path) -> bool {
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        nifti::is_nifti_name(path)
+            || ["png", "jpg", "jpeg"]
+                .iter()
+                .any(|known| ending.eq_ignore_ascii_case(known))
+    }
+
+    /// Reads a file by its content.
     ///
     /// # Errors
     /// [`Error::Data`], [`Error::Io`].
@@ -111,14 +120,6 @@ impl Picture {
     }
 }
 
-/// Whether a file's name is that of an image that can be read.
-pub fn is_image_name(path: &Path) -> bool {
-    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    nifti::is_nifti_name(path)
-        || ["png", "jpg", "jpeg"]
-            .iter()
-            .any(|known| ending.eq_ignore_ascii_case(known))
-}
 
 fn data(path: &Path, reason: &str) -> Error {
     Error::Data {

@@ -78,6 +78,23 @@ pub fn validate(
     Ok(found)
 }
 
+/// The results of a run's best tensors on samples.
+///
+/// # Errors
+/// As [`validate`].
+pub fn results(
+    recipe: &Recipe,
+    trained: &super::Trained,
+    samples: &[Sample],
+    task: &Task,
+) -> Result<Vec<Vec<f32>>, Error> {
+    let graph = std::sync::Arc::clone(&trained.graph);
+    let network = Network::new(graph, &trained.parameters, &recipe.data.size, 0.0)?;
+    let values = &trained.parameters.values;
+    let found = validate(recipe, &network, &recipe.loss, values, samples, task)?;
+    Ok(found.results)
+}
+
 /// AUC of the second of two classes, or the mean over classes against the rest.
 fn mean_auc(results: &[Vec<f32>], samples: &[Sample], classes: usize) -> f64 {
     let of = |class: usize| {
