@@ -85,7 +85,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     } else {
         say(&format!("{}  {} cases", found.model, found.n))?;
         for (name, value, interval) in found.rows() {
-            let interval = interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
+            let interval =
+                interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
             say(&format!("{name:<24} {value:.4}{interval}"))?;
         }
     }

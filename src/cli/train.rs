@@ -80,7 +80,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             figures.epoch,
             figures.training_loss,
             figures.validation_loss,
-            if recipe.network.classifies() { "AUC" } else { "Dice" },
+            if recipe.network.classifies() {
+                "AUC"
+            } else {
+                "Dice"
+            },
             figures.score,
             figures.learning_rate,
             if best { "  best" } else { "" }
@@ -142,7 +146,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         say_json(&report)?;
     } else {
         for (name, value, interval) in measured.rows() {
-            let interval = interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
+            let interval =
+                interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
             say(&format!("{name:<24} {value:.4}{interval}"))?;
         }
     }

@@ -44,8 +44,7 @@ impl InputGradient {
     pub fn new(shape: ConvShape, dims: [usize; 3], weights: &[f32]) -> Self {
         assert!(shape.is_valid() && shape.groups == 1, "one group");
         let out = shape.output_dims(dims).expect("the kernel fits");
-        let reach: [usize; 3] =
-            std::array::from_fn(|a| (shape.kernel[a] - 1) * shape.dilation[a]);
+        let reach: [usize; 3] = std::array::from_fn(|a| (shape.kernel[a] - 1) * shape.dilation[a]);
         let narrow = (0..3).all(|a| shape.padding[a].iter().all(|p| *p <= reach[a]));
         if shape.stride == [1; 3] && narrow {
             let taps = shape.taps();
@@ -149,16 +148,16 @@ pub fn weight_gradient(
     }
     assert_eq!(Some(out), shape.output_dims(dims), "the grid of the output");
     let taps = shape.taps();
-    let (from, to) = (
-        shape.input.div_ceil(lanes),
-        shape.output.div_ceil(BLOCK),
-    );
+    let (from, to) = (shape.input.div_ceil(lanes), shape.output.div_ceil(BLOCK));
     // One tap without padding: the grid does not matter.
     let flat = taps == 1 && shape.stride == [1; 3] && shape.padding == [[0; 2]; 3];
     let (dims, out) = if flat {
         let count = dims.iter().product::<usize>();
         // Lines of this length stay in the first cache.
-        let line = (1..=512).rev().find(|n| count.is_multiple_of(*n)).unwrap_or(1);
+        let line = (1..=512)
+            .rev()
+            .find(|n| count.is_multiple_of(*n))
+            .unwrap_or(1);
         ([1, count / line, line], [1, count / line, line])
     } else {
         (dims, out)
@@ -238,8 +237,8 @@ impl Job for Piece<'_> {
             let (image, z, y) = (line / per_image, line % per_image / oy, line % oy);
             let input = &self.inputs[image].as_slice()[self.block.0 * voxels * self.lanes..]
                 [..voxels * self.lanes];
-            let gradient =
-                &self.gradients[image].as_slice()[self.block.1 * points * BLOCK..][..points * BLOCK];
+            let gradient = &self.gradients[image].as_slice()[self.block.1 * points * BLOCK..]
+                [..points * BLOCK];
             let row = &gradient[(z * oy + y) * ox * BLOCK..][..ox * BLOCK];
             for tz in 0..kz {
                 let Some(pz) = at(self.shape, 0, z, tz, self.dims[0]) else {
@@ -421,7 +420,11 @@ mod tests {
             let bias = bias_gradient(&outs, instructions);
             for (o, got) in bias.iter().enumerate() {
                 let sum = |g: &Vec<f32>| -> f64 {
-                    g[o * count..(o + 1) * count].iter().copied().map(f64::from).sum()
+                    g[o * count..(o + 1) * count]
+                        .iter()
+                        .copied()
+                        .map(f64::from)
+                        .sum()
                 };
                 assert!((f64::from(*got) - gradients.iter().map(sum).sum::<f64>()).abs() < 1e-4);
             }
@@ -460,8 +463,18 @@ mod tests {
         let same = ConvShape::same(16, 24, [3; 3]);
         check(same, [4, 5, 6], 3, false);
         check(same.strided([2; 3]), [4, 6, 5], 4, false);
-        check(ConvShape::same(1, 8, [1, 7, 7]).strided([1, 2, 2]), [1, 12, 13], 5, true);
+        check(
+            ConvShape::same(1, 8, [1, 7, 7]).strided([1, 2, 2]),
+            [1, 12, 13],
+            5,
+            true,
+        );
         check(ConvShape::same(9, 8, [1; 3]), [3, 5, 7], 6, false);
-        check(ConvShape::same(8, 8, [3; 3]).dilated([2; 3]), [5, 6, 7], 7, false);
+        check(
+            ConvShape::same(8, 8, [3; 3]).dilated([2; 3]),
+            [5, 6, 7],
+            7,
+            false,
+        );
     }
 }

@@ -7,7 +7,10 @@
     clippy::inline_always,
     reason = "what is not inlined is not compiled for the caller's instruction set"
 )]
-#![expect(unsafe_code, reason = "jobs are compiled for the caller's instruction set")]
+#![expect(
+    unsafe_code,
+    reason = "jobs are compiled for the caller's instruction set"
+)]
 
 use rayon::prelude::*;
 
@@ -175,10 +178,7 @@ impl Sums<'_> {
     #[inline(always)]
     fn sum(&self, slope: impl Fn(f32) -> f32) -> [[f64; 2]; BLOCK] {
         let mut total = [[0.0; 2]; BLOCK];
-        let runs = self
-            .x
-            .chunks(RUN * BLOCK)
-            .zip(self.g.chunks(RUN * BLOCK));
+        let runs = self.x.chunks(RUN * BLOCK).zip(self.g.chunks(RUN * BLOCK));
         for (x, g) in runs {
             let (mut ones, mut products) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
             let points = x.as_chunks::<BLOCK>().0.iter();
@@ -381,9 +381,7 @@ mod tests {
                 let steps = 2000;
                 let h = x / f64::from(steps);
                 let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
-                let sum: f64 = (0..steps)
-                    .map(|n| density((f64::from(n) + 0.5) * h))
-                    .sum();
+                let sum: f64 = (0..steps).map(|n| density((f64::from(n) + 0.5) * h)).sum();
                 x * (0.5 + sum * h)
             }
             Activation::LeakyRelu(slope) => {
@@ -407,7 +405,10 @@ mod tests {
                 let h = 1e-5;
                 let want = (exact(activation, x + h) - exact(activation, x - h)) / (2.0 * h);
                 let got = f64::from(activation.slope(x as f32));
-                assert!((got - want).abs() < 2e-6, "{activation:?} at {x}: {got} {want}");
+                assert!(
+                    (got - want).abs() < 2e-6,
+                    "{activation:?} at {x}: {got} {want}"
+                );
             }
         }
     }
@@ -422,7 +423,8 @@ mod tests {
         };
         let (x, g) = (values(1), values(2));
         let per_channel = |a: f32, b: f32| (0..channels).map(|c| a + b * c as f32).collect();
-        let (scale, offset): (Vec<f32>, Vec<f32>) = (per_channel(0.5, 0.1), per_channel(-0.3, 0.05));
+        let (scale, offset): (Vec<f32>, Vec<f32>) =
+            (per_channel(0.5, 0.1), per_channel(-0.3, 0.05));
         let terms = GradientTerms {
             gradient: per_channel(1.0, 0.2),
             value: per_channel(-0.1, 0.03),
@@ -443,7 +445,14 @@ mod tests {
                 normalize_into(bx.view(), &norm, y.view_mut(), instructions);
                 let sums = gradient_sums(bx.view(), bg.view(), &norm, instructions);
                 let mut to = Blocked::zeros(dims, channels);
-                input_gradient(bx.view(), bg.view(), &norm, &terms, to.view_mut(), instructions);
+                input_gradient(
+                    bx.view(),
+                    bg.view(),
+                    &norm,
+                    &terms,
+                    to.view_mut(),
+                    instructions,
+                );
                 let (y, got) = (y.to_channels(), to.to_channels());
                 for c in 0..channels {
                     let mut want = [0.0; 2];

@@ -9,12 +9,7 @@ use super::pool::{PoolKind, PoolShape, padded, window};
 ///
 /// # Panics
 /// When shapes do not fit.
-pub fn pool_gradient(
-    shape: &PoolShape,
-    input: View<'_>,
-    gradient: View<'_>,
-    mut to: ViewMut<'_>,
-) {
+pub fn pool_gradient(shape: &PoolShape, input: View<'_>, gradient: View<'_>, mut to: ViewMut<'_>) {
     let (dims, out) = (input.dims(), gradient.dims());
     assert_eq!(Some(out), shape.output_dims(dims), "the grid of the output");
     assert_eq!(
@@ -51,10 +46,7 @@ fn one(
     let points = || {
         zs.clone().flat_map(|z| {
             let (ys, xs) = (ys.clone(), xs.clone());
-            ys.flat_map(move |y| {
-                xs.clone()
-                    .map(move |x| (z * dims[1] + y) * dims[2] + x)
-            })
+            ys.flat_map(move |y| xs.clone().map(move |x| (z * dims[1] + y) * dims[2] + x))
         })
     };
     match shape.kind {
@@ -142,7 +134,11 @@ mod tests {
                     .zip(&g)
                     .map(|((a, b), g)| (a - b) * 2.0 * g)
                     .sum();
-                assert!((got[n] - want).abs() < 0.02, "{kind:?} {n}: {} {want}", got[n]);
+                assert!(
+                    (got[n] - want).abs() < 0.02,
+                    "{kind:?} {n}: {} {want}",
+                    got[n]
+                );
             }
         }
     }

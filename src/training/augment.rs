@@ -132,7 +132,11 @@ impl Augmentation {
                 let size = (chance.between(0.0, self.cutout) * n as f64) as usize;
                 let first = chance.below(n - size.min(n - 1));
                 // A plane is cut along its own axes only.
-                if n == 1 { (0, 1) } else { (first, first + size) }
+                if n == 1 {
+                    (0, 1)
+                } else {
+                    (first, first + size)
+                }
             });
             let points: usize = dims.iter().product();
             for channel in image.chunks_exact_mut(points) {
@@ -193,7 +197,11 @@ impl Field {
                 .map(|_| {
                     std::array::from_fn(|axis| {
                         let moved = chance.normal() * rules.elastic;
-                        if axis > 0 || is_volume { moved as f32 } else { 0.0 }
+                        if axis > 0 || is_volume {
+                            moved as f32
+                        } else {
+                            0.0
+                        }
                     })
                 })
                 .collect();
@@ -279,7 +287,11 @@ fn sample_linear(from: &[f32], dims: [usize; 3], places: &[[f32; 3]]) -> Vec<f32
                 a + (b - a) * part[1]
             };
             let a = plane(low[0]);
-            if flat { a } else { a + (plane(high[0]) - a) * part[0] }
+            if flat {
+                a
+            } else {
+                a + (plane(high[0]) - a) * part[0]
+            }
         })
         .collect()
 }
@@ -386,7 +398,10 @@ mod tests {
             let image: Vec<f32> = (0..35).map(|n| n as f32).collect();
             let mut moved = image.clone();
             only.apply(&mut Chance::at(&[seed]), dims, &mut moved, None);
-            let mirrored: Vec<f32> = image.chunks(7).flat_map(|r| r.iter().rev().copied()).collect();
+            let mirrored: Vec<f32> = image
+                .chunks(7)
+                .flat_map(|r| r.iter().rev().copied())
+                .collect();
             assert!(moved == image || moved == mirrored);
             seen[usize::from(moved == mirrored)] = true;
         }
@@ -406,7 +421,12 @@ mod tests {
         };
         let run = |place: &[u64]| {
             let (mut image, mut mask) = disk([1, 32, 32]);
-            all.apply(&mut Chance::at(place), [1, 32, 32], &mut image, Some(&mut mask));
+            all.apply(
+                &mut Chance::at(place),
+                [1, 32, 32],
+                &mut image,
+                Some(&mut mask),
+            );
             assert!(image.iter().all(|v| v.is_finite()));
             (image, mask)
         };

@@ -101,12 +101,7 @@ pub fn three(size: &[usize]) -> [usize; 3] {
 
 /// Where a piece begins: at random, or so that something labeled is in it. A piece that is larger
 /// than the image has it in its middle.
-fn corner(
-    chance: &mut Chance,
-    dims: [usize; 3],
-    size: [usize; 3],
-    mask: &[u8],
-) -> [i64; 3] {
+fn corner(chance: &mut Chance, dims: [usize; 3], size: [usize; 3], mask: &[u8]) -> [i64; 3] {
     let on_labels = chance.happens(ON_LABELS);
     let pick = chance.bits();
     let labeled = mask.iter().filter(|m| **m != 0).count();
@@ -114,7 +109,11 @@ fn corner(
         let wanted = (u128::from(pick) * labeled as u128 >> 64) as usize;
         let mut places = mask.iter().enumerate().filter(|(_, m)| **m != 0);
         let at = places.nth(wanted).map_or(0, |(n, _)| n);
-        [at / (dims[1] * dims[2]), at / dims[2] % dims[1], at % dims[2]]
+        [
+            at / (dims[1] * dims[2]),
+            at / dims[2] % dims[1],
+            at % dims[2],
+        ]
     });
     std::array::from_fn(|axis| {
         let (n, m) = (dims[axis] as i64, size[axis] as i64);

@@ -84,7 +84,10 @@ mod tests {
         let mean = values.iter().sum::<f64>() / 20_000.0;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
         // Four standard errors.
-        assert!(mean.abs() < 0.029 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+        assert!(
+            mean.abs() < 0.029 && (variance - 1.0).abs() < 0.04,
+            "{mean} {variance}"
+        );
     }
 
     #[test]

@@ -227,7 +227,10 @@ mod tests {
         state.write(&path, "run").unwrap();
         assert_eq!(State::read(&path, "run").unwrap(), state);
         let other = State::read(&path, "other").unwrap_err();
-        assert!(other.to_string().contains("its recipe or its data"), "{other}");
+        assert!(
+            other.to_string().contains("its recipe or its data"),
+            "{other}"
+        );
     }
 
     #[test]

@@ -102,8 +102,7 @@ pub fn load(
         );
         return Err(refused(&first.path, reason));
     }
-    let samples: Result<Vec<Sample>, Error> =
-        listed
+    let samples: Result<Vec<Sample>, Error> = listed
         .par_iter()
         .map(|one| read(rules, one, reader))
         .collect();
@@ -258,8 +257,8 @@ fn patient_of(rules: &DataRules, name: &str) -> String {
 
 fn labels(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
     let path = folder.join("labels.csv");
-    let mut reader =
-        csv::Reader::from_path(&path).map_err(|e| refused(&path, format!("cannot be read ({e})")))?;
+    let mut reader = csv::Reader::from_path(&path)
+        .map_err(|e| refused(&path, format!("cannot be read ({e})")))?;
     let headers = reader
         .headers()
         .map_err(|e| refused(&path, format!("cannot be read ({e})")))?
@@ -283,7 +282,10 @@ fn labels(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
             let classes = &rules.classes;
             refused(
                 &path,
-                format!("row {} has the label {text:?}, known are {classes:?}", n + 2),
+                format!(
+                    "row {} has the label {text:?}, known are {classes:?}",
+                    n + 2
+                ),
             )
         })?;
         let inside = Path::new(&name)
@@ -333,7 +335,10 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
         let class = parent.as_deref().and_then(|p| class_of(rules, p));
         let class = class.ok_or_else(|| {
             let classes = &rules.classes;
-            refused(&path, format!("it lies in no folder of a class ({classes:?})"))
+            refused(
+                &path,
+                format!("it lies in no folder of a class ({classes:?})"),
+            )
         })?;
         let split = name.split('/').find(|part| ["train", "val"].contains(part));
         listed.push(Listed {
@@ -355,7 +360,9 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
 fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned()
+    name.rsplit_once('.')
+        .map_or(name, |(stem, _)| stem)
+        .to_owned()
 }
 
 fn masks(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
@@ -486,15 +493,17 @@ pub fn split(
     } else {
         drawn(rules, &samples, seed)
     };
-    let (validation, training): (Vec<Sample>, Vec<Sample>) = samples
-        .into_iter()
-        .partition(|s| is_validation[&s.patient]);
+    let (validation, training): (Vec<Sample>, Vec<Sample>) =
+        samples.into_iter().partition(|s| is_validation[&s.patient]);
     for (name, side) in [("training", &training), ("validation", &validation)] {
         if side.is_empty() {
             return Err(refused(path, format!("no images for {name}")));
         }
         if rules.layout != Layout::Masks && side.iter().all(|s| s.class() == side[0].class()) {
-            return Err(refused(path, format!("only one class among the images for {name}")));
+            return Err(refused(
+                path,
+                format!("only one class among the images for {name}"),
+            ));
         }
     }
     Ok(Split {
@@ -579,7 +588,10 @@ mod tests {
         };
         assert!(with(&samples, ["train", "train", "val", "val"]).is_ok());
         let both = with(&samples, ["train", "val", "train", "val"]).unwrap_err();
-        assert!(both.to_string().contains("patients are in training and validation"));
+        assert!(
+            both.to_string()
+                .contains("patients are in training and validation")
+        );
         samples[1].target = Target::Class(0);
         let lonely = with(&samples, ["train", "train", "val", "val"]).unwrap_err();
         assert!(lonely.to_string().contains("only one class"), "{lonely}");

@@ -147,8 +147,15 @@ impl Evaluation {
                     ("AUC".to_owned(), f.auc.unwrap_or(f64::NAN), f.auc_ci95),
                     ("accuracy".to_owned(), f.accuracy, f.accuracy_ci95),
                 ];
-                let optional = [("sensitivity", f.sensitivity), ("specificity", f.specificity)];
-                rows.extend(optional.into_iter().filter_map(|(n, v)| Some((n.to_owned(), v?, None))));
+                let optional = [
+                    ("sensitivity", f.sensitivity),
+                    ("specificity", f.specificity),
+                ];
+                rows.extend(
+                    optional
+                        .into_iter()
+                        .filter_map(|(n, v)| Some((n.to_owned(), v?, None))),
+                );
                 rows.push(("threshold".to_owned(), f.threshold, None));
                 rows.push(("calibration error".to_owned(), f.ece, None));
                 rows
@@ -254,7 +261,15 @@ pub fn evaluate(
         let figures = classes(package, classification, &samples, finding, task)?;
         (samples.len(), Figures::Classes(figures))
     } else {
-        let figures = masks(package, rules, &data::pairs(rules, path)?, reader, settings, load, task)?;
+        let figures = masks(
+            package,
+            rules,
+            &data::pairs(rules, path)?,
+            reader,
+            settings,
+            load,
+            task,
+        )?;
         (figures.cases.len(), Figures::Masks(figures))
     };
     Ok(Evaluation {
@@ -535,7 +550,9 @@ fn masks(
             });
         }
         let volume = volume_of(&image)?;
-        let found = model.run(&volume, settings, &Task::new()).map_err(refused)?;
+        let found = model
+            .run(&volume, settings, &Task::new())
+            .map_err(refused)?;
         let found = found.segmentation.map.labels;
         let mut case = MaskCase {
             file: name.clone(),

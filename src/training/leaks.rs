@@ -43,9 +43,10 @@ pub fn find(training: &[Sample], validation: &[Sample]) -> Leaks {
         .par_iter()
         .enumerate()
         .flat_map_iter(|(v, b)| {
-            small.iter().enumerate().filter_map(move |(t, a)| {
-                (product(a, b) >= NEARLY).then_some((t, v))
-            })
+            small
+                .iter()
+                .enumerate()
+                .filter_map(move |(t, a)| (product(a, b) >= NEARLY).then_some((t, v)))
         })
         .filter(|pair| !leaks.exact.contains(pair))
         .collect();
@@ -154,6 +155,11 @@ mod tests {
         };
         take_out(&mut split);
         assert_eq!((split.training.len(), split.doubts.len()), (18, 1));
-        assert!(split.training.iter().all(|s| !["3", "4"].contains(&s.name.as_str())));
+        assert!(
+            split
+                .training
+                .iter()
+                .all(|s| !["3", "4"].contains(&s.name.as_str()))
+        );
     }
 }

@@ -115,7 +115,11 @@ pub fn calibration_error(cases: &[(f64, bool)]) -> f64 {
         bin.2 += f64::from(u8::from(*right));
     }
     let error = |(n, confidence, right): &(f64, f64, f64)| {
-        if *n > 0.0 { (confidence - right).abs() } else { 0.0 }
+        if *n > 0.0 {
+            (confidence - right).abs()
+        } else {
+            0.0
+        }
     };
     bins.iter().map(error).sum::<f64>() / cases.len().max(1) as f64
 }
@@ -145,7 +149,10 @@ pub fn best_temperature(cases: &[(Vec<f32>, u8)]) -> f64 {
 
 /// Probabilities from a network's results.
 pub fn softmax(results: &[f32], temperature: f64) -> Vec<f64> {
-    let scaled: Vec<f64> = results.iter().map(|r| f64::from(*r) / temperature).collect();
+    let scaled: Vec<f64> = results
+        .iter()
+        .map(|r| f64::from(*r) / temperature)
+        .collect();
     let most = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = scaled.iter().map(|s| (s - most).exp()).collect();
     let sum: f64 = powers.iter().sum();

@@ -79,7 +79,9 @@ pub enum Error {
     #[error("the network cannot be trained: {0}")]
     Network(String),
     /// The loss is no number any more.
-    #[error("the loss became {loss} in step {step} (epoch {epoch}): a lower learning rate or gradient clipping may help; the last good state is kept")]
+    #[error(
+        "the loss became {loss} in step {step} (epoch {epoch}): a lower learning rate or gradient clipping may help; the last good state is kept"
+    )]
     Diverged {
         /// What it became.
         loss: f64,

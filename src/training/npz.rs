@@ -32,11 +32,15 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Whole>, Error> {
         source,
         path: path.to_owned(),
     })?;
-    let mut zip = zip::ZipArchive::new(file).map_err(|e| refused(format!("no NumPy archive ({e})")))?;
+    let mut zip =
+        zip::ZipArchive::new(file).map_err(|e| refused(format!("no NumPy archive ({e})")))?;
     let mut arrays = BTreeMap::new();
     for n in 0..zip.len() {
         let member = zip.by_index(n).map_err(|e| refused(e.to_string()))?;
-        let name = member.name().map_err(|e| refused(e.to_string()))?.into_owned();
+        let name = member
+            .name()
+            .map_err(|e| refused(e.to_string()))?
+            .into_owned();
         let mut bytes = Vec::new();
         member
             .take(LARGEST + 1)
@@ -61,7 +65,9 @@ fn npy(bytes: &[u8]) -> Result<Whole, String> {
     let (length, start) = if number(6)? == 1 {
         (number(8)? + (number(9)? << 8), 10)
     } else {
-        let length = (0..4).try_fold(0, |sum, n| Ok::<_, String>(sum + (number(8 + n)? << (8 * n))));
+        let length = (0..4).try_fold(0, |sum, n| {
+            Ok::<_, String>(sum + (number(8 + n)? << (8 * n)))
+        });
         (length?, 12)
     };
     let end = start + length;
@@ -91,8 +97,12 @@ fn npy(bytes: &[u8]) -> Result<Whole, String> {
         "|u1" | "|b1" => data.iter().map(|b| i64::from(*b)).collect(),
         "|i1" => data.iter().map(|b| i64::from(b.cast_signed())).collect(),
         "<i8" | "<u8" => words(data).map(i64::from_le_bytes).collect(),
-        "<i4" => words(data).map(|w| i64::from(i32::from_le_bytes(w))).collect(),
-        "<i2" => words(data).map(|w| i64::from(i16::from_le_bytes(w))).collect(),
+        "<i4" => words(data)
+            .map(|w| i64::from(i32::from_le_bytes(w)))
+            .collect(),
+        "<i2" => words(data)
+            .map(|w| i64::from(i16::from_le_bytes(w)))
+            .collect(),
         other => return Err(format!("values of type {other:?}")),
     };
     if count != Some(values.len()) {
@@ -110,7 +120,8 @@ mod tests {
     use super::*;
 
     fn array(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((header.len() as u16).to_le_bytes());
         bytes.extend(header.as_bytes());
@@ -121,7 +132,10 @@ mod tests {
     #[test]
     fn arrays_have_their_numbers() {
         let got = npy(&array("|u1", "(2, 3)", &[1, 2, 3, 4, 5, 255])).unwrap();
-        assert_eq!((got.shape, got.values), (vec![2, 3], vec![1, 2, 3, 4, 5, 255]));
+        assert_eq!(
+            (got.shape, got.values),
+            (vec![2, 3], vec![1, 2, 3, 4, 5, 255])
+        );
         let got = npy(&array("<i2", "(2,)", &[255, 255, 1, 0])).unwrap();
         assert_eq!(got.values, [-1, 1]);
     }

@@ -99,7 +99,10 @@ impl Memory {
 
 /// Length of the gradient over all trained tensors.
 pub fn length(parameters: &Parameters, gradients: &[f32]) -> f64 {
-    let trained = parameters.slots.iter().filter(|s| s.role.is_trained() && !s.frozen);
+    let trained = parameters
+        .slots
+        .iter()
+        .filter(|s| s.role.is_trained() && !s.frozen);
     let squares = trained.map(|slot| {
         let pieces: Vec<f64> = gradients[slot.range.clone()]
             .par_chunks(PIECE)
@@ -230,7 +233,10 @@ mod tests {
                 }
             }
             for i in 0..6 {
-                assert!((f64::from(p.values[i]) - want[i]).abs() < 1e-5, "{method:?}");
+                assert!(
+                    (f64::from(p.values[i]) - want[i]).abs() < 1e-5,
+                    "{method:?}"
+                );
             }
             assert_eq!(p.values[6..], [1.0; 3]);
         }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::chance::Chance;
 use super::Error;
+use super::chance::Chance;
 
 /// How a tensor is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -141,7 +141,10 @@ impl Parameters {
 
     /// Number of trained values.
     pub fn trained(&self) -> usize {
-        let trained = self.slots.iter().filter(|s| s.role.is_trained() && !s.frozen);
+        let trained = self
+            .slots
+            .iter()
+            .filter(|s| s.role.is_trained() && !s.frozen);
         trained.map(|s| s.range.len()).sum()
     }
 }

@@ -120,7 +120,6 @@ impl Picture {
     }
 }
 
-
 fn data(path: &Path, reason: &str) -> Error {
     Error::Data {
         reason: reason.to_owned(),

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use super::augment::Augmentation;
 use super::build::Architecture;
 use super::loss::Loss;
 use super::optimizer::Method;
-use super::Error;
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -233,13 +233,16 @@ impl Recipe {
         if masks == self.network.classifies() {
             return Err("masks need a network for segmentation, labels one for classes".to_owned());
         }
-        if !(2..=3).contains(&data.size.len()) || data.size.iter().any(|n| !(4..=4096).contains(n)) {
+        if !(2..=3).contains(&data.size.len()) || data.size.iter().any(|n| !(4..=4096).contains(n))
+        {
             return Err(format!("a size of {:?}, expected 2 or 3 axes", data.size));
         }
         let multiple = self.network.multiple();
         if data.size.iter().any(|n| !n.is_multiple_of(multiple)) {
             let size = &data.size;
-            return Err(format!("a size of {size:?}, expected multiples of {multiple}"));
+            return Err(format!(
+                "a size of {size:?}, expected multiples of {multiple}"
+            ));
         }
         if !(2..=254).contains(&self.results()) {
             return Err(format!("{} classes", data.classes.len()));

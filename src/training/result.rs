@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use super::Error;
 use super::data::{Sample, Split, typical_spacing};
 use super::evaluate::{Evaluation, Figures};
 use super::metrics;
 use super::recipe::{ModelWords, Recipe};
 use super::run::Trained;
-use super::Error;
 use crate::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
 };
@@ -264,14 +264,21 @@ pub fn card(
         text.push('\n');
     };
     line(&format!("# {} {}\n", manifest.name, manifest.version));
-    line(&format!("{}. {}\n", crate::RESEARCH_USE, manifest.intended_use));
+    line(&format!(
+        "{}. {}\n",
+        crate::RESEARCH_USE,
+        manifest.intended_use
+    ));
     line("## What it must not be used for\n");
     line("Any decision about a patient without a reader who looks at the images.");
     for limit in &manifest.limits {
         line(&format!("- {limit}"));
     }
     line("\n## Data\n");
-    line(&format!("{}. License of the model: {}.\n", manifest.training_data, manifest.license));
+    line(&format!(
+        "{}. License of the model: {}.\n",
+        manifest.training_data, manifest.license
+    ));
     let patients = |samples: &[Sample]| {
         let all: std::collections::BTreeSet<&str> =
             samples.iter().map(|s| s.patient.as_str()).collect();
@@ -309,7 +316,9 @@ pub fn card(
         line(&format!("| {name} | {value:.4} | {interval} |"));
     }
     if let Figures::Classes(figures) = &measured.figures {
-        line("\n### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|");
+        line(
+            "\n### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",
+        );
         for bin in &figures.calibration {
             let [low, high] = bin.range;
             let (n, mean, positive) = (bin.cases, bin.mean, bin.positive);

@@ -130,7 +130,10 @@ pub fn train(
                 while epoch < rules.epochs {
                     while step < per_epoch {
                         // Nobody listens any more: the run has ended.
-                        if send.send(batch(recipe, &split.training, epoch, step)).is_err() {
+                        if send
+                            .send(batch(recipe, &split.training, epoch, step))
+                            .is_err()
+                        {
                             return;
                         }
                         step += 1;

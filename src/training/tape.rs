@@ -9,9 +9,9 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result as CandleResult, Shape, Tensor, Var,
 };
 
+use super::Error;
 use super::loss::Loss;
 use super::network::{Mode, Network, Tape};
-use super::Error;
 
 /// What a step gives.
 #[derive(Debug)]
@@ -125,7 +125,9 @@ impl CustomOp2 for NetworkOperation {
         let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
         let (storage, layout) = parameters.storage_and_layout();
         let candle_core::Storage::Cpu(storage) = &*storage else {
-            return Err(candle_core::Error::Msg("parameters are elsewhere".to_owned()));
+            return Err(candle_core::Error::Msg(
+                "parameters are elsewhere".to_owned(),
+            ));
         };
         let mut kept = self.kept.lock().expect("nobody panics with it");
         let tape = kept.tape.take();

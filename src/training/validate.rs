@@ -174,5 +174,7 @@ fn starts(n: usize, size: usize) -> Vec<i64> {
     }
     let count = (n - size).div_ceil(size.div_ceil(2)) + 1;
     let step = (n - size) as f64 / (count - 1) as f64;
-    (0..count).map(|i| (i as f64 * step).round() as i64).collect()
+    (0..count)
+        .map(|i| (i as f64 * step).round() as i64)
+        .collect()
 }

@@ -117,7 +117,15 @@ fn the_first_steps_of_a_residual_network_are_pytorchs() {
         ..Residual::default()
     });
     let adam = Method::default();
-    check(&network, &[20, 18], 6, &loss, &adam, (1e-2, 0.05), "residual_2d");
+    check(
+        &network,
+        &[20, 18],
+        6,
+        &loss,
+        &adam,
+        (1e-2, 0.05),
+        "residual_2d",
+    );
 }
 
 #[test]
@@ -131,5 +139,13 @@ fn the_first_steps_of_a_unet_are_pytorchs() {
         ..Unet::default()
     });
     let sgd = Method::Sgd { momentum: 0.9 };
-    check(&network, &[16, 12, 8], 2, &loss, &sgd, (5e-3, 0.0), "unet_3d");
+    check(
+        &network,
+        &[16, 12, 8],
+        2,
+        &loss,
+        &sgd,
+        (5e-3, 0.0),
+        "unet_3d",
+    );
 }

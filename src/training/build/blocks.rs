@@ -178,12 +178,7 @@ impl Builder {
             Role::Weight,
             start,
         );
-        let bias = self.need(
-            &format!("{name}.bias"),
-            vec![classes],
-            Role::Offset,
-            start,
-        );
+        let bias = self.need(&format!("{name}.bias"), vec![classes], Role::Offset, start);
         let bias = Some(bias);
         let last = self.graph.push(Op::Linear { weight, bias }, &[row]);
         self.graph.outputs = vec![last];

@@ -37,11 +37,7 @@ impl Dense {
         x = b.graph.push(Op::MaxPool(pool(3, 1)), &[x]);
         for (block, layers) in LAYERS.into_iter().enumerate() {
             for layer in 0..layers {
-                let name = format!(
-                    "features.denseblock{}.denselayer{}",
-                    block + 1,
-                    layer + 1
-                );
+                let name = format!("features.denseblock{}.denselayer{}", block + 1, layer + 1);
                 let norm = b.normalize(&format!("{name}.norm1"), x, width);
                 let a = b.activate(norm);
                 let inner = 4 * GROWTH;

@@ -78,8 +78,15 @@ impl Residual {
                     x
                 } else {
                     let skip = format!("{name}.skip");
-                    let conv =
-                        b.conv(&format!("{skip}.conv"), x, [width, next], 1, stride, 1, false);
+                    let conv = b.conv(
+                        &format!("{skip}.conv"),
+                        x,
+                        [width, next],
+                        1,
+                        stride,
+                        1,
+                        false,
+                    );
                     b.normalize(&format!("{skip}.norm"), conv, next)
                 };
                 let sum = b.graph.push(Op::Add, &[second, skip]);

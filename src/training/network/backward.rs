@@ -116,7 +116,10 @@ impl Network {
                     add_to(&mut gradients[weight.clone()], &found);
                 }
                 if let Some(bias) = bias.as_ref().filter(|_| trained[1]) {
-                    add_to(&mut gradients[bias.clone()], &bias_gradient(&outs, instructions));
+                    add_to(
+                        &mut gradients[bias.clone()],
+                        &bias_gradient(&outs, instructions),
+                    );
                 }
                 if wanted {
                     let weights = slice(parameters, weight);
@@ -151,7 +154,10 @@ impl Network {
                     add_to(&mut gradients[weight.clone()], &found);
                 }
                 if let Some(bias) = bias.as_ref().filter(|_| trained[1]) {
-                    add_to(&mut gradients[bias.clone()], &bias_gradient(&outs, instructions));
+                    add_to(
+                        &mut gradients[bias.clone()],
+                        &bias_gradient(&outs, instructions),
+                    );
                 }
                 if wanted {
                     let back = Conv::new(conv, slice(parameters, weight), &[], Method::Auto);

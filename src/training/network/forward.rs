@@ -6,8 +6,8 @@ use super::norm::{self, Applied};
 use super::plan::Work;
 use super::{Network, Packed, Planned, each_image, optional, part, slice};
 use crate::kernels::{
-    BLOCK, Conv, Epilogue, Method, Moments, Prologue, Transposed, View, ViewMut,
-    global_mean, normalize_into, pool,
+    BLOCK, Conv, Epilogue, Method, Moments, Prologue, Transposed, View, ViewMut, global_mean,
+    normalize_into, pool,
 };
 use crate::training::Chance;
 
@@ -185,10 +185,7 @@ impl Network {
                 return moments.into_iter().collect();
             }
             (Work::Activate(activation), _) => {
-                let (ones, zeros) = (
-                    vec![1.0; planned.channels],
-                    vec![0.0; planned.channels],
-                );
+                let (ones, zeros) = (vec![1.0; planned.channels], vec![0.0; planned.channels]);
                 let norm = Prologue {
                     scale: &ones,
                     offset: &zeros,
@@ -302,8 +299,12 @@ pub(super) fn copy_channels(
     }
     for c in 0..channels {
         let (a, b) = (from_first + c, to_first + c);
-        let from = source[a / BLOCK * block + a % BLOCK..].iter().step_by(BLOCK);
-        let to = data[b / BLOCK * block + b % BLOCK..].iter_mut().step_by(BLOCK);
+        let from = source[a / BLOCK * block + a % BLOCK..]
+            .iter()
+            .step_by(BLOCK);
+        let to = data[b / BLOCK * block + b % BLOCK..]
+            .iter_mut()
+            .step_by(BLOCK);
         for (to, from) in to.zip(from).take(block / BLOCK) {
             *to = *from;
         }

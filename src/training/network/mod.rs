@@ -73,7 +73,9 @@ impl Planned {
     }
 
     fn views<'a>(&self, data: &'a [f32]) -> Vec<View<'a>> {
-        data.chunks(self.floats()).map(|one| self.view(one)).collect()
+        data.chunks(self.floats())
+            .map(|one| self.view(one))
+            .collect()
     }
 
     fn view_mut<'a>(&self, data: &'a mut [f32]) -> ViewMut<'a> {

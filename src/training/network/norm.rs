@@ -36,7 +36,10 @@ impl Applied {
 
 fn affine(norm: &Norm, parameters: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
     let values = |range: Option<&std::ops::Range<usize>>, other: f64| match range {
-        Some(range) => slice(parameters, range).iter().map(|x| f64::from(*x)).collect(),
+        Some(range) => slice(parameters, range)
+            .iter()
+            .map(|x| f64::from(*x))
+            .collect(),
         None => vec![other; channels],
     };
     (
@@ -97,7 +100,9 @@ pub(super) fn in_training(
 pub(super) fn in_evaluation(norm: &Norm, parameters: &[f32], images: &[Moments]) -> Applied {
     match &norm.groups {
         Groups::Batch { mean, variance } => {
-            let pairs = slice(parameters, mean).iter().zip(slice(parameters, variance));
+            let pairs = slice(parameters, mean)
+                .iter()
+                .zip(slice(parameters, variance));
             let moments = pairs.map(|(m, v)| [f64::from(*m), f64::from(*v)]).collect();
             applied(norm, parameters, &[moments], 1)
         }
@@ -119,12 +124,17 @@ fn applied(norm: &Norm, parameters: &[f32], moments: &[Vec<[f64; 2]>], count: us
             .iter()
             .map(|[mean, variance]| [*mean, 1.0 / (variance + f64::from(norm.epsilon)).sqrt()])
             .collect();
-        let scale = statistics.iter().zip(&gamma).map(|([_, inverse], g)| inverse * g);
+        let scale = statistics
+            .iter()
+            .zip(&gamma)
+            .map(|([_, inverse], g)| inverse * g);
         let scale: Vec<f64> = scale.collect();
         let offset = statistics.iter().zip(&beta).zip(&scale);
         let offset = offset.map(|(([mean, _], b), scale)| (b - mean * scale) as f32);
         applied.offset.push(offset.collect());
-        applied.scale.push(scale.iter().map(|s| *s as f32).collect());
+        applied
+            .scale
+            .push(scale.iter().map(|s| *s as f32).collect());
         applied.statistics.push(statistics);
     }
     applied
@@ -228,7 +238,9 @@ pub(super) fn backward(
                 let slope = inverse * inverse * products / count;
                 terms.gradient.push((inverse * gamma[c]) as f32);
                 terms.value.push(-slope as f32);
-                terms.constant.push((slope * mean - inverse * ones / count) as f32);
+                terms
+                    .constant
+                    .push((slope * mean - inverse * ones / count) as f32);
             }
             terms
         })

@@ -89,7 +89,8 @@ pub(super) fn plan(
         Vec::new()
     };
     for (n, node) in graph.nodes.iter().enumerate() {
-        let refused = |what: &str| Error::Network(format!("operation {n} ({}) {what}", node.op.name()));
+        let refused =
+            |what: &str| Error::Network(format!("operation {n} ({}) {what}", node.op.name()));
         let mut from: Vec<usize> = node.from.iter().map(|f| at[*f]).collect();
         let (dims, channels) =
             grid(&shapes[n]).ok_or_else(|| refused("gives no channels on a grid"))?;

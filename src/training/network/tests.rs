@@ -107,14 +107,15 @@ fn gradients_of_a_network_equal_differences() {
         need("d", &[3, 12, 3, 3], w, he(108)),
         need("db", &[3], o, Start::Fill(0.0)),
     ];
-    let conv = |weight: &str, bias: Option<&str>, stride: usize, around: usize, dilation| Op::Conv {
-        weight: weight.to_owned(),
-        bias: bias.map(str::to_owned),
-        stride: vec![stride; 2],
-        padding: vec![[around; 2]; 2],
-        dilation: vec![dilation; 2],
-        groups: 1,
-    };
+    let conv =
+        |weight: &str, bias: Option<&str>, stride: usize, around: usize, dilation| Op::Conv {
+            weight: weight.to_owned(),
+            bias: bias.map(str::to_owned),
+            stride: vec![stride; 2],
+            padding: vec![[around; 2]; 2],
+            dilation: vec![dilation; 2],
+            groups: 1,
+        };
     let affine = |n: usize| {
         Some(Affine {
             scale: format!("n{n}w"),
@@ -311,5 +312,8 @@ fn what_cannot_be_trained_is_named() {
     graph.outputs = vec![last];
     let refused = Network::new(Arc::new(graph), &Parameters::new(&[], 0), &[4, 4], 0.0);
     let words = refused.unwrap_err().to_string();
-    assert!(words.contains("operation 1 (softmax) is not trained"), "{words}");
+    assert!(
+        words.contains("operation 1 (softmax) is not trained"),
+        "{words}"
+    );
 }
