@@ -23,6 +23,7 @@ pub mod kernels;
 pub mod model;
 pub mod nifti;
 pub mod render;
+pub mod training;
 
 // The application.
 pub mod app;

@@ -6,12 +6,14 @@ mod analyze;
 mod audit;
 mod convert;
 mod demo;
+mod evaluate;
 mod info;
 mod models;
 mod opening;
 mod print;
 mod progress;
 mod render;
+mod train;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -72,6 +74,10 @@ enum Subcommands {
     Convert(convert::Arguments),
     /// Run a model on every suited series and save the results.
     Analyze(analyze::Arguments),
+    /// Train a model by a recipe.
+    Train(train::Arguments),
+    /// Measure a model on labeled data.
+    Evaluate(evaluate::Arguments),
     /// List, show, import, verify and remove models.
     Models(models::Arguments),
     /// Show or verify the audit log.
@@ -116,6 +122,8 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Render(a)) => render::run(&home, &a),
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
+        Some(Subcommands::Train(a)) => train::run(&home, &a),
+        Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
         Some(Subcommands::Audit(a)) => audit::run(&home, &a),
     };

@@ -218,6 +218,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
             preparation: ImagePreparation::CenterSquare {
                 range: [-1024.0, 1024.0],
             },
+            temperature: None,
             activation: ClassActivation::Sigmoid,
             classes: classes.collect(),
         }),

@@ -146,7 +146,7 @@ pub fn pool(shape: &PoolShape, input: View<'_>, mut output: ViewMut<'_>) {
 }
 
 /// Input points of a window along an axis, the padding left out.
-fn window(
+pub(super) fn window(
     shape: &PoolShape,
     dims: [usize; 3],
     axis: usize,
@@ -163,7 +163,7 @@ fn window(
 }
 
 /// Points of a window along an axis with the padding, but not what lies beyond it.
-fn padded(shape: &PoolShape, dims: [usize; 3], axis: usize, at: usize) -> usize {
+pub(super) fn padded(shape: &PoolShape, dims: [usize; 3], axis: usize, at: usize) -> usize {
     let [before, after] = shape.padding[axis];
     let start = at * shape.stride[axis];
     (start + shape.kernel[axis]).min(dims[axis] + before + after) - start

@@ -241,6 +241,9 @@ pub struct Classification {
     pub preparation: ImagePreparation,
     /// From the network's values to scores.
     pub activation: ClassActivation,
+    /// Values are divided by this before the activation, so that scores are probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// One for each value of the network.
     pub classes: Vec<Class>,
 }
@@ -253,6 +256,12 @@ pub enum ImagePreparation {
     /// middle is cut out and resized with smoothing.
     CenterSquare {
         /// E.g. −1024 and 1024.
+        range: [f32; 2],
+    },
+    /// The whole image, whatever its shape, resized with smoothing; possible values (black, white)
+    /// become this range.
+    WholeImage {
+        /// E.g. −1 and 1.
         range: [f32; 2],
     },
     /// MONAI's transforms.
@@ -532,6 +541,13 @@ impl Manifest {
             || self.network.folds.len() > 64
         {
             return Err(format!("an input of {size:?}, windows of {windows:?}"));
+        }
+        if let Some(classifier) = &self.classification
+            && classifier
+                .temperature
+                .is_some_and(|t| !(t > 0.0 && t.is_finite()))
+        {
+            return Err("a temperature that is not above zero".to_owned());
         }
         if let Some(classifier) = &self.classification
             && !(1..=4096).contains(&classifier.classes.len())

@@ -14,6 +14,7 @@ mod jobs;
 mod models;
 mod open;
 mod results;
+mod training;
 
 pub use batch_engine::{BatchError, run_batch};
 pub use carry_out::{Runtime, about_volume};
@@ -24,3 +25,4 @@ pub use open::{
     LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
 };
 pub use results::{ExportError, export_to};
+pub use training::{image_reader, settings_for_runs};

@@ -7,6 +7,7 @@ mod open;
 mod peer;
 mod plan;
 mod render;
+mod training;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +20,9 @@ fn main() {
     }
     if let Some(at) = words.iter().position(|word| word == "plan") {
         return plan::run(words.get(at + 1).map(String::as_str));
+    }
+    if let Some(at) = words.iter().position(|word| word == "training") {
+        return training::run(words.get(at + 1).expect("training NAME"));
     }
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));

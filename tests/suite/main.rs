@@ -33,4 +33,6 @@ mod render;
 mod seg_export;
 mod signatures;
 mod snapshots;
+mod train_golden;
+mod training;
 mod window;

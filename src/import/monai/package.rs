@@ -386,6 +386,7 @@ impl Bundle {
             earlier: Vec::new(),
             classification: self.classifier.map(|(size, activation)| Classification {
                 size,
+                temperature: None,
                 preparation: ImagePreparation::Monai {
                     transforms: self.preparation.transforms,
                 },

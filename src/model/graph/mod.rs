@@ -408,6 +408,12 @@ impl Graph {
         }
     }
 
+    /// How many operations and results take a node's value.
+    pub fn uses(&self, node: usize) -> usize {
+        let taken = self.nodes.iter().flat_map(|n| &n.from).chain(&self.outputs);
+        taken.filter(|n| **n == node).count()
+    }
+
     /// Names of the tensors that the graph uses, each once, in order of use.
     pub fn tensors(&self) -> Vec<&str> {
         let mut names = Vec::new();

@@ -1,0 +1,94 @@
+//! `negatoscope evaluate`: any package on any labeled data.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Ending;
+use super::print::{say, say_json};
+use super::progress::ProgressLine;
+use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use crate::model::{PackageFiles, Registry, VerifiedPackage};
+use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
+use crate::task::Task;
+use crate::training::evaluate;
+use crate::whole_file;
+
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    /// Model `ID` or `ID@VERSION` (see `models list`), or a package's folder or file.
+    #[arg(long, value_name = "ID|PATH")]
+    model: String,
+    /// Folder with labels.csv (columns file, label), with folders of classes, with images and
+    /// masks; or a MedMNIST file.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Column of labels.csv with the truth.
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    label_column: String,
+    /// Class whose presence the labels 0 and 1 tell, for models of many findings.
+    #[arg(long, value_name = "NAME")]
+    finding: Option<String>,
+    /// Part of a MedMNIST file.
+    #[arg(long, value_parser = ["train", "val", "test"])]
+    part: Option<String>,
+    /// Folder for evaluation.json.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let registry = Registry::new(home.models());
+    let path = PathBuf::from(&arguments.model);
+    let package = if path.exists() {
+        VerifiedPackage::verify(PackageFiles::read(&path)?)?
+    } else {
+        registry.load(&arguments.model)?
+    };
+    let manifest = package.manifest();
+    let access = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc())
+        .about(ParticipantObject::file(&arguments.data).with("role", "evaluation data"))
+        .about(ParticipantObject::model(
+            &manifest.key(),
+            &manifest.weights_sha256,
+        ));
+    Log::open(home.root())?.append(&access)?;
+    let rules = evaluate::rules_for(&package, &arguments.data, &arguments.label_column)?;
+    let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
+    let task = Arc::new(Task::new());
+    let line = ProgressLine::start(&task);
+    let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
+    let found = evaluate::evaluate(
+        &package,
+        &rules,
+        &arguments.data,
+        &parts,
+        arguments.finding.as_deref(),
+        &image_reader,
+        &settings_for_runs(),
+        &load,
+        &task,
+    )?;
+    drop(line);
+    let value = serde_json::to_value(&found)?;
+    if let Some(out) = &arguments.out {
+        std::fs::create_dir_all(out)?;
+        let text = serde_json::to_string_pretty(&value)?;
+        whole_file::write(&out.join("evaluation.json"), |w| -> std::io::Result<()> {
+            w.write_all(text.as_bytes())
+        })?;
+    }
+    if arguments.json {
+        say_json(&value)?;
+    } else {
+        say(&format!("{}  {} cases", found.model, found.n))?;
+        for (name, value, interval) in found.rows() {
+            let interval =
+                interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
+            say(&format!("{name:<24} {value:.4}{interval}"))?;
+        }
+    }
+    Ok(Ending::Done)
+}

@@ -1,0 +1,635 @@
+//! Any package on any labeled data: figures with intervals, and every case.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::data::{self, Reader, Sample, at_size};
+use super::metrics;
+use super::picture::{Picture, Values};
+use super::recipe::{DataRules, Layout};
+use super::{Error, batches};
+use crate::geometry::{DVec3, VolumeGeometry};
+use crate::inference::native::{Native, Workspace};
+use crate::inference::{Array, Model, Program, Settings};
+use crate::model::{
+    ClassActivation, Classification, ImagePreparation, OutputKind, VerifiedPackage,
+};
+use crate::task::Task;
+use crate::volume::{
+    Calibration, Layout as VolumeLayout, ModalityLut, Quantity, SourceSeries, Volume, Voxels,
+};
+
+/// Seed of the bootstrap's draws.
+const SEED: u64 = 20;
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// `id@version`.
+    pub model: String,
+    /// SHA-256 of the weights.
+    pub weights_sha256: String,
+    /// Cases.
+    pub n: usize,
+    /// By the kind of model.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// Figures of a kind of model.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Figures {
+    /// Of a classifier.
+    Classes(ClassFigures),
+    /// Of a segmentation.
+    Masks(MaskFigures),
+}
+
+/// Figures of a classifier.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassFigures {
+    /// Area under the ROC curve; of several classes the mean of each against the rest.
+    pub auc: Option<f64>,
+    /// Its interval.
+    pub auc_ci95: Option<[f64; 2]>,
+    /// Part of the cases that is called rightly at the threshold (several classes: the likeliest).
+    pub accuracy: f64,
+    /// Its interval.
+    pub accuracy_ci95: Option<[f64; 2]>,
+    /// Part of the positive cases that is called positive.
+    pub sensitivity: Option<f64>,
+    /// Part of the negative cases that is called negative.
+    pub specificity: Option<f64>,
+    /// The package's.
+    pub threshold: f64,
+    /// Expected calibration error, 15 bins.
+    pub ece: f64,
+    /// Probability against truth, in tenths.
+    pub calibration: Vec<CalibrationBin>,
+    /// Every case.
+    pub cases: Vec<ClassCase>,
+}
+
+/// A tenth of the calibration curve.
+#[derive(Clone, Debug, Serialize)]
+pub struct CalibrationBin {
+    /// Probabilities.
+    pub range: [f64; 2],
+    /// How many.
+    pub cases: usize,
+    /// Their mean probability.
+    pub mean: f64,
+    /// Part of them that is positive.
+    pub positive: f64,
+}
+
+/// A case of a classifier.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassCase {
+    /// Its file.
+    pub file: String,
+    /// The truth.
+    pub label: u8,
+    /// Probability of the finding.
+    pub score: f64,
+    /// What the model calls it.
+    pub called: u8,
+    /// Probabilities of all classes.
+    pub probabilities: Vec<f64>,
+}
+
+/// Figures of a segmentation.
+#[derive(Clone, Debug, Serialize)]
+pub struct MaskFigures {
+    /// Overlap, by label.
+    pub dice: BTreeMap<String, Summary>,
+    /// 95th percentile of surface distances in mm, by label.
+    pub hd95: BTreeMap<String, Summary>,
+    /// Every case.
+    pub cases: Vec<MaskCase>,
+}
+
+/// Mean of a figure over cases.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Over cases where it exists.
+    pub mean: f64,
+    /// Standard deviation over them.
+    pub sd: f64,
+    /// Of the mean.
+    pub ci95: Option<[f64; 2]>,
+    /// Cases where it exists.
+    pub n: usize,
+}
+
+/// A case of a segmentation.
+#[derive(Clone, Debug, Serialize)]
+pub struct MaskCase {
+    /// Its file.
+    pub file: String,
+    /// By label; absent where neither mask has it.
+    pub dice: BTreeMap<String, f64>,
+    /// By label; absent where one mask lacks it.
+    pub hd95: BTreeMap<String, f64>,
+}
+
+impl Evaluation {
+    /// Name, value and interval of each figure, for tables.
+    pub fn rows(&self) -> Vec<(String, f64, Option<[f64; 2]>)> {
+        match &self.figures {
+            Figures::Classes(f) => {
+                let mut rows = vec![
+                    ("AUC".to_owned(), f.auc.unwrap_or(f64::NAN), f.auc_ci95),
+                    ("accuracy".to_owned(), f.accuracy, f.accuracy_ci95),
+                ];
+                let optional = [
+                    ("sensitivity", f.sensitivity),
+                    ("specificity", f.specificity),
+                ];
+                rows.extend(
+                    optional
+                        .into_iter()
+                        .filter_map(|(n, v)| Some((n.to_owned(), v?, None))),
+                );
+                rows.push(("threshold".to_owned(), f.threshold, None));
+                rows.push(("calibration error".to_owned(), f.ece, None));
+                rows
+            }
+            Figures::Masks(f) => {
+                let part = |what: &'static str, of: &BTreeMap<String, Summary>| {
+                    of.iter()
+                        .map(move |(label, s)| (format!("{what} {label}"), s.mean, s.ci95))
+                        .collect::<Vec<_>>()
+                };
+                let mut rows = part("Dice", &f.dice);
+                rows.extend(part("HD95 (mm)", &f.hd95));
+                rows
+            }
+        }
+    }
+}
+
+/// The rules by which data lie in a folder or file that no recipe describes.
+///
+/// # Errors
+/// [`Error::Data`] for a package that can neither classify nor segment.
+pub fn rules_for(
+    package: &VerifiedPackage,
+    path: &Path,
+    label_column: &str,
+) -> Result<DataRules, Error> {
+    let manifest = package.manifest();
+    let refused = |reason: &str| Error::Data {
+        reason: reason.to_owned(),
+        path: path.to_owned(),
+    };
+    let layout = if path.is_file() {
+        Layout::Medmnist
+    } else if path.join("labels.csv").is_file() {
+        Layout::Labels
+    } else if path.join("images").is_dir() {
+        Layout::Masks
+    } else if path.is_dir() {
+        Layout::ClassFolders
+    } else {
+        return Err(refused("no such file or folder"));
+    };
+    let classifies = manifest.output.kind == OutputKind::Classification;
+    if classifies == (layout == Layout::Masks) {
+        return Err(refused(if classifies {
+            "a model of classes needs labels.csv, folders of classes or a MedMNIST file"
+        } else {
+            "a model of masks needs the folders images and masks (or labels)"
+        }));
+    }
+    let (classes, size): (Vec<String>, Vec<usize>) = match &manifest.classification {
+        Some(c) => (
+            c.classes.iter().map(|c| c.name.clone()).collect(),
+            c.size.clone(),
+        ),
+        None => {
+            let most = manifest.labels.iter().map(|l| l.label).max().unwrap_or(1);
+            ((1..=most).map(|n| n.to_string()).collect(), vec![8, 8])
+        }
+    };
+    Ok(DataRules {
+        layout,
+        path: path.to_owned(),
+        classes,
+        label_column: label_column.to_owned(),
+        patient_column: None,
+        patient_until: None,
+        split_column: None,
+        validation: 0.0,
+        size,
+        range: [0.0, 255.0],
+        leaks_are_errors: false,
+    })
+}
+
+/// Measures a package on a data set.
+///
+/// `parts` are those of a MedMNIST file. `finding` names the class whose presence `labels.csv`
+/// tells with 0 and 1, for models of many findings.
+///
+/// # Errors
+/// [`Error`].
+pub fn evaluate(
+    package: &VerifiedPackage,
+    rules: &DataRules,
+    path: &Path,
+    parts: &[&str],
+    finding: Option<&str>,
+    reader: &Reader<'_>,
+    settings: &Settings,
+    load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    task: &Task,
+) -> Result<Evaluation, Error> {
+    let manifest = package.manifest();
+    let (n, figures) = if let Some(classification) = &manifest.classification {
+        let mut rules = rules.clone();
+        if finding.is_some() {
+            rules.classes = vec!["0".to_owned(), "1".to_owned()];
+        }
+        let reader = |path: &Path| Ok(prepared(classification, &reader(path)?));
+        let samples = data::load(&rules, path, parts, &reader)?;
+        let figures = classes(package, classification, &samples, finding, task)?;
+        (samples.len(), Figures::Classes(figures))
+    } else {
+        let figures = masks(
+            package,
+            rules,
+            &data::pairs(rules, path)?,
+            reader,
+            settings,
+            load,
+            task,
+        )?;
+        (figures.cases.len(), Figures::Masks(figures))
+    };
+    Ok(Evaluation {
+        model: manifest.key(),
+        weights_sha256: manifest.weights_sha256.clone(),
+        n,
+        figures,
+    })
+}
+
+/// The classifier's part of an image, before it is resized.
+fn prepared(classification: &Classification, image: &Picture) -> Picture {
+    let [nz, ny, nx] = image.dims;
+    match classification.preparation {
+        ImagePreparation::CenterSquare { .. } => {
+            let edge = ny.min(nx);
+            let corner = [0, ((ny - edge) / 2) as i64, ((nx - edge) / 2) as i64];
+            let values = image.floats();
+            let square = batches::piece(&values, image.dims, corner, [nz, edge, edge], 0.0);
+            Picture {
+                dims: [nz, edge, edge],
+                values: Values::Floats(square),
+                spacing_mm: image.spacing_mm,
+            }
+        }
+        _ => image.clone(),
+    }
+}
+
+/// Measures a classifier on samples that are read already.
+///
+/// # Errors
+/// [`Error`].
+pub fn classes(
+    package: &VerifiedPackage,
+    classification: &Classification,
+    samples: &[Sample],
+    finding: Option<&str>,
+    task: &Task,
+) -> Result<ClassFigures, Error> {
+    let range = match &classification.preparation {
+        ImagePreparation::CenterSquare { range } | ImagePreparation::WholeImage { range } => *range,
+        other => {
+            return Err(Error::Network(format!(
+                "images cannot be prepared by {other:?} yet"
+            )));
+        }
+    };
+    let finding = match finding {
+        None => None,
+        Some(name) => {
+            let mut names = classification.classes.iter().map(|c| c.name.as_str());
+            let at = names.position(|n| n.eq_ignore_ascii_case(name));
+            Some(at.ok_or_else(|| Error::Network(format!("it has no class {name:?}")))?)
+        }
+    };
+    let native = native(package, &classification.size)?;
+    task.begin("Cases", samples.len());
+    let results: Vec<Vec<f64>> = samples
+        .par_iter()
+        .map_init(Workspace::default, |workspace, sample| {
+            task.check()?;
+            let small = at_size(&sample.image, &classification.size);
+            let values = batches::in_range(&small.floats(), range);
+            let shape = [&[1, 1], classification.size.as_slice()].concat();
+            let found = native.run(&Array::new(&shape, values), workspace, &Task::new());
+            let found = found.map_err(|e| Error::Network(e.to_string()))?;
+            task.advance(1);
+            Ok(probabilities(classification, &found[0].values))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(class_figures(classification, samples, &results, finding))
+}
+
+fn native(package: &VerifiedPackage, size: &[usize]) -> Result<Native, Error> {
+    let refused = |reason: String| Error::Network(reason);
+    let network = &package.manifest().network;
+    let graph = network.graph.clone();
+    let graph = graph.ok_or_else(|| refused("it has no graph".to_owned()))?;
+    let mut weights = HashMap::new();
+    for name in graph.tensors() {
+        let found = package.array(name);
+        let (shape, values) = found.ok_or_else(|| refused(format!("no tensor {name:?}")))?;
+        weights.insert(name.to_owned(), Array::new(&shape, values));
+    }
+    let program = Program::new(Arc::new(graph), weights, size);
+    let program = program.map_err(|e| refused(e.to_string()))?;
+    Native::new(program).map_err(|e| refused(e.to_string()))
+}
+
+fn probabilities(classification: &Classification, results: &[f32]) -> Vec<f64> {
+    let temperature = classification.temperature.unwrap_or(1.0);
+    match classification.activation {
+        ClassActivation::Softmax => metrics::softmax(results, temperature),
+        ClassActivation::Sigmoid => {
+            let of = |r: &f32| 1.0 / (1.0 + (-f64::from(*r) / temperature).exp());
+            results.iter().map(of).collect()
+        }
+        ClassActivation::None => results.iter().copied().map(f64::from).collect(),
+    }
+}
+
+fn class_figures(
+    classification: &Classification,
+    samples: &[Sample],
+    results: &[Vec<f64>],
+    finding: Option<usize>,
+) -> ClassFigures {
+    let softmax = classification.activation == ClassActivation::Softmax;
+    let truth: Vec<u8> = samples.iter().filter_map(Sample::class).collect();
+    let several = finding.is_none() && truth.iter().any(|t| *t > 1);
+    // Of classes that exclude each other all but the first are the finding.
+    let score = |p: &[f64]| match finding {
+        Some(class) => p[class],
+        None if softmax => 1.0 - p[0],
+        None => p[p.len() - 1],
+    };
+    let named = finding.unwrap_or(classification.classes.len() - 1);
+    let threshold = classification.classes[named].threshold.unwrap_or(0.5);
+    let pairs: Vec<(f64, bool)> = results
+        .iter()
+        .zip(&truth)
+        .map(|(p, t)| (score(p), *t > 0))
+        .collect();
+    let likeliest = |p: &[f64]| {
+        let most = (0..p.len()).max_by(|a, b| p[*a].total_cmp(&p[*b]).then(b.cmp(a)));
+        most.unwrap_or(0) as u8
+    };
+    let called: Vec<u8> = results
+        .iter()
+        .zip(&pairs)
+        .map(|(p, (score, _))| {
+            if several {
+                likeliest(p)
+            } else {
+                u8::from(*score >= threshold)
+            }
+        })
+        .collect();
+    let auc_of = |some: &[usize]| -> Option<f64> {
+        if !several {
+            return metrics::auc(&some.iter().map(|n| pairs[*n]).collect::<Vec<_>>());
+        }
+        let of = |class: usize| {
+            let one = |n: &usize| (results[*n][class], usize::from(truth[*n]) == class);
+            metrics::auc(&some.iter().map(one).collect::<Vec<_>>())
+        };
+        let all: Option<Vec<f64>> = (0..classification.classes.len()).map(of).collect();
+        all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
+    };
+    let right = |n: &usize| called[*n] == truth[*n];
+    let accuracy_of = |some: &[usize]| {
+        Some(some.iter().filter(|n| right(n)).count() as f64 / some.len().max(1) as f64)
+    };
+    let every: Vec<usize> = (0..truth.len()).collect();
+    let rates = metrics::rates(&pairs, threshold);
+    let known = |rate: f64| (!several && rate.is_finite()).then_some(rate);
+    let confidences: Vec<(f64, bool)> = results
+        .iter()
+        .zip(&pairs)
+        .zip(&truth)
+        .map(|((p, (score, positive)), t)| {
+            if several {
+                let class = likeliest(p);
+                (p[usize::from(class)], class == *t)
+            } else {
+                (score.max(1.0 - score), (*score >= 0.5) == *positive)
+            }
+        })
+        .collect();
+    ClassFigures {
+        auc: auc_of(&every),
+        auc_ci95: metrics::interval(truth.len(), SEED, &auc_of),
+        accuracy: accuracy_of(&every).unwrap_or(f64::NAN),
+        accuracy_ci95: metrics::interval(truth.len(), SEED, &accuracy_of),
+        sensitivity: known(rates.sensitivity),
+        specificity: known(rates.specificity),
+        threshold,
+        ece: metrics::calibration_error(&confidences),
+        calibration: tenths(&pairs),
+        cases: samples
+            .iter()
+            .zip(results)
+            .enumerate()
+            .map(|(n, (sample, p))| ClassCase {
+                file: sample.name.clone(),
+                label: truth[n],
+                score: pairs[n].0,
+                called: called[n],
+                probabilities: p.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn tenths(pairs: &[(f64, bool)]) -> Vec<CalibrationBin> {
+    (0..10)
+        .filter_map(|n| {
+            let range = [f64::from(n) / 10.0, f64::from(n + 1) / 10.0];
+            let inside = |s: f64| ((s * 10.0) as i32).clamp(0, 9) == n;
+            let some: Vec<&(f64, bool)> = pairs.iter().filter(|p| inside(p.0)).collect();
+            let count = some.len() as f64;
+            (!some.is_empty()).then(|| CalibrationBin {
+                range,
+                cases: some.len(),
+                mean: some.iter().map(|p| p.0).sum::<f64>() / count,
+                positive: some.iter().filter(|p| p.1).count() as f64 / count,
+            })
+        })
+        .collect()
+}
+
+/// The parts of a MedMNIST file that are measured: what is asked for, else its test part, else its
+/// validation part.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn parts_of<'a>(
+    rules: &DataRules,
+    path: &Path,
+    asked: Option<&'a str>,
+) -> Result<Vec<&'a str>, Error> {
+    if rules.layout != Layout::Medmnist {
+        return Ok(Vec::new());
+    }
+    if let Some(part) = asked {
+        return Ok(vec![part]);
+    }
+    let has_test = super::npz::read(path)?.contains_key("test_images");
+    Ok(vec![if has_test { "test" } else { "val" }])
+}
+
+/// Measures a segmentation on the cases of some samples, from their files.
+///
+/// # Errors
+/// [`Error`].
+pub fn masks_of(
+    package: &VerifiedPackage,
+    rules: &DataRules,
+    path: &Path,
+    samples: &[Sample],
+    reader: &Reader<'_>,
+    settings: &Settings,
+    task: &Task,
+) -> Result<MaskFigures, Error> {
+    let mut cases = data::pairs(rules, path)?;
+    cases.retain(|(name, ..)| samples.iter().any(|s| s.name == *name));
+    let none = |id: &str| Err(format!("no model {id:?}"));
+    masks(package, rules, &cases, reader, settings, &none, task)
+}
+
+/// Measures a segmentation through the whole way that a run takes.
+fn masks(
+    package: &VerifiedPackage,
+    rules: &DataRules,
+    listed: &[(String, PathBuf, PathBuf)],
+    reader: &Reader<'_>,
+    settings: &Settings,
+    load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    task: &Task,
+) -> Result<MaskFigures, Error> {
+    let labels = package.manifest().labels.clone();
+    let refused = |e: crate::inference::Error| match e {
+        crate::inference::Error::Cancelled(c) => Error::Cancelled(c),
+        other => Error::Network(other.to_string()),
+    };
+    let model = Model::new(package.clone(), load).map_err(refused)?;
+    task.begin("Cases", listed.len());
+    let mut cases = Vec::new();
+    for (name, image, mask) in listed {
+        task.check()?;
+        let image = reader(image)?;
+        let (dims, truth) = Picture::read_mask(mask, rules.classes.len())?;
+        if dims != image.dims {
+            return Err(Error::Data {
+                reason: format!("a mask of {dims:?} for an image of {:?}", image.dims),
+                path: mask.clone(),
+            });
+        }
+        let volume = volume_of(&image)?;
+        let found = model
+            .run(&volume, settings, &Task::new())
+            .map_err(refused)?;
+        let found = found.segmentation.map.labels;
+        let mut case = MaskCase {
+            file: name.clone(),
+            dice: BTreeMap::new(),
+            hd95: BTreeMap::new(),
+        };
+        for label in &labels {
+            if let Some(dice) = metrics::dice(&found, &truth, label.label) {
+                case.dice.insert(label.name.clone(), dice);
+            }
+            let far = metrics::hausdorff95(&found, &truth, label.label, dims, image.spacing_mm);
+            if let Some(far) = far {
+                case.hd95.insert(label.name.clone(), far);
+            }
+        }
+        cases.push(case);
+        task.advance(1);
+    }
+    let summary = |of: &dyn Fn(&MaskCase) -> &BTreeMap<String, f64>| {
+        let one = |label: &crate::model::Label| {
+            let values = cases.iter().filter_map(|c| of(c).get(&label.name).copied());
+            Some((label.name.clone(), summarize(&values.collect::<Vec<_>>())?))
+        };
+        labels.iter().filter_map(one).collect::<BTreeMap<_, _>>()
+    };
+    Ok(MaskFigures {
+        dice: summary(&|c| &c.dice),
+        hd95: summary(&|c| &c.hd95),
+        cases,
+    })
+}
+
+fn summarize(values: &[f64]) -> Option<Summary> {
+    let n = values.len();
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n as f64;
+    if n == 0 {
+        return None;
+    }
+    let middle = mean(&mut values.iter().copied());
+    let squares: f64 = values.iter().map(|v| (v - middle).powi(2)).sum();
+    let figure = |some: &[usize]| Some(mean(&mut some.iter().map(|i| values[*i])));
+    Some(Summary {
+        mean: middle,
+        sd: (squares / (n as f64 - 1.0).max(1.0)).sqrt(),
+        ci95: metrics::interval(n, SEED, &figure),
+        n,
+    })
+}
+
+/// An image as a volume; its frame is its own.
+fn volume_of(image: &Picture) -> Result<Volume, Error> {
+    let [k, j, i] = image.dims;
+    let [z, y, x] = image.spacing_mm;
+    let geometry = VolumeGeometry::from_axes(
+        [i, j, k],
+        DVec3::ZERO,
+        [DVec3::X, DVec3::Y, DVec3::Z],
+        [x, y, z],
+    );
+    let geometry = geometry.map_err(|e| Error::Network(e.to_string()))?;
+    let voxels = match &image.values {
+        Values::Bytes(bytes) => Voxels::U8(bytes.clone()),
+        Values::Floats(floats) => Voxels::F32(floats.clone()),
+    };
+    Ok(Volume {
+        geometry,
+        voxels,
+        modality_lut: ModalityLut::IDENTITY,
+        quantity: Quantity::Arbitrary,
+        modality: String::new(),
+        layout: VolumeLayout::Volumetric,
+        calibration: Calibration::Patient,
+        inverted: false,
+        windows: Vec::new(),
+        padding: None,
+        frame_rate: None,
+        source: SourceSeries::default(),
+        issues: Vec::new(),
+    })
+}

@@ -1,0 +1,344 @@
+//! What a run leaves: a package with its model card.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use super::Error;
+use super::data::{Sample, Split, typical_spacing};
+use super::evaluate::{Evaluation, Figures};
+use super::metrics;
+use super::recipe::{ModelWords, Recipe};
+use super::run::Trained;
+use crate::model::procedure::{
+    Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
+};
+use crate::model::{
+    Class, ClassActivation, Classification, Conform, Envelope, ImagePreparation, Input, Label,
+    MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind, PackageFiles,
+    VerifiedPackage, sha256_hex,
+};
+use crate::study::CodedConcept;
+use crate::{VERSION, whole_file};
+
+/// Colors of labels, in their order.
+const COLORS: [[u8; 3]; 6] = [
+    [230, 97, 1],
+    [94, 60, 153],
+    [0, 136, 55],
+    [202, 0, 32],
+    [5, 113, 176],
+    [247, 206, 70],
+];
+
+/// A classifier's decision, made on the validation samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// Results are divided by it.
+    pub temperature: f64,
+    /// From this probability on the finding counts as present.
+    pub threshold: f64,
+}
+
+/// Temperature and threshold from the network's results on the validation samples.
+pub fn decide(results: &[Vec<f32>], samples: &[Sample]) -> Decision {
+    let classes = samples.iter().filter_map(Sample::class);
+    let cases: Vec<(Vec<f32>, u8)> = results.iter().cloned().zip(classes).collect();
+    let temperature = metrics::best_temperature(&cases);
+    let scores: Vec<(f64, bool)> = cases
+        .iter()
+        .map(|(r, class)| (1.0 - metrics::softmax(r, temperature)[0], *class > 0))
+        .collect();
+    Decision {
+        temperature,
+        threshold: metrics::best_threshold(&scores),
+    }
+}
+
+/// The package of a run.
+///
+/// # Errors
+/// [`Error::Package`] when its own checks refuse it.
+pub fn package(
+    recipe: &Recipe,
+    split: &Split,
+    trained: &Trained,
+    decision: Option<Decision>,
+) -> Result<VerifiedPackage, Error> {
+    let weights = weights_of(trained);
+    let manifest = manifest(recipe, split, trained, decision, sha256_hex(&weights));
+    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
+    let files = PackageFiles {
+        manifest: text,
+        weights,
+        card: None,
+        path: "the trained model".into(),
+    };
+    Ok(VerifiedPackage::verify(files)?)
+}
+
+fn weights_of(trained: &Trained) -> Vec<u8> {
+    let bytes: Vec<(&str, &[usize], Vec<u8>)> = trained
+        .parameters
+        .slots
+        .iter()
+        .map(|slot| {
+            let values = &trained.parameters.values[slot.range.clone()];
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (slot.name.as_str(), slot.shape.as_slice(), bytes)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes);
+        (*name, view.expect("values fill their shape"))
+    });
+    safetensors::serialize(views, None).expect("tensors have different names")
+}
+
+fn manifest(
+    recipe: &Recipe,
+    split: &Split,
+    trained: &Trained,
+    decision: Option<Decision>,
+    weights_sha256: String,
+) -> Manifest {
+    let ModelWords {
+        id,
+        version,
+        name,
+        license,
+        intended_use,
+        limits,
+        training_data,
+        modality,
+    } = recipe.model.clone();
+    let kind = if decision.is_some() {
+        OutputKind::Classification
+    } else {
+        OutputKind::Segmentation
+    };
+    let (text, count) = (
+        toml::to_string(recipe).unwrap_or_default(),
+        split.training.len(),
+    );
+    let origin = BTreeMap::from([
+        ("trained_by".to_owned(), format!("Negatoscope {VERSION}")),
+        ("recipe_sha256".to_owned(), sha256_hex(text.as_bytes())),
+        ("training_images".to_owned(), count.to_string()),
+        ("epoch".to_owned(), trained.best.0.to_string()),
+    ]);
+    Manifest {
+        shape: MANIFEST_SHAPE.to_owned(),
+        id,
+        version,
+        name,
+        license,
+        intended_use,
+        limits,
+        training_data,
+        modality,
+        envelope: Envelope::default(),
+        input: Input {
+            conform: Conform::Stored { orientation: None },
+            normalization: Normalization::None,
+            crop: None,
+        },
+        network: Network {
+            layers: Vec::new(),
+            graph: Some((*trained.graph).clone()),
+            folds: Vec::new(),
+        },
+        output: Output {
+            kind,
+            largest_component: false,
+        },
+        procedure: decision.is_none().then(|| procedure(recipe, split)),
+        monai: None,
+        classification: decision.map(|d| classification(recipe, d)),
+        labels: if decision.is_some() {
+            Vec::new()
+        } else {
+            labels(recipe)
+        },
+        weights_sha256,
+        origin,
+    }
+}
+
+fn classification(recipe: &Recipe, decision: Decision) -> Classification {
+    let range = recipe.data.range;
+    let class = |(n, name): (usize, &String)| Class {
+        name: name.clone(),
+        threshold: (n > 0).then_some(decision.threshold),
+        concept: None,
+    };
+    Classification {
+        size: recipe.data.size.clone(),
+        preparation: ImagePreparation::WholeImage { range },
+        activation: ClassActivation::Softmax,
+        temperature: Some(decision.temperature),
+        classes: recipe.data.classes.iter().enumerate().map(class).collect(),
+    }
+}
+
+/// The way to the network that training took: cut to what is not zero, mean 0 and deviation 1.
+fn procedure(recipe: &Recipe, split: &Split) -> Procedure {
+    let spacing = typical_spacing(&split.training);
+    Procedure {
+        preprocessing: Preprocessing {
+            transpose_forward: [0, 1, 2],
+            transpose_backward: [0, 1, 2],
+            channels: vec![Channel {
+                scheme: Scheme::ZScore,
+                use_mask: false,
+            }],
+            target_spacing: spacing[3 - recipe.axes()..].to_vec(),
+            resample_image: Resampling::IMAGE,
+            resample_labels: Resampling::LABELS,
+            resample_logits: Resampling::LOGITS,
+        },
+        input_channels: 1,
+        windows: WindowRule {
+            patch_size: recipe.data.size.clone(),
+            step: 0.5,
+            gaussian: true,
+            mirror_axes: Vec::new(),
+        },
+        labels: LabelRule::Argmax {
+            classes: recipe.results(),
+        },
+    }
+}
+
+fn labels(recipe: &Recipe) -> Vec<Label> {
+    let label = |(n, name): (usize, &String)| Label {
+        label: n as u8 + 1,
+        name: name.clone(),
+        color: COLORS[n % COLORS.len()],
+        category: CodedConcept::new("123037004", "SCT", "Anatomical Structure"),
+        // A private code: a recipe's words are no coded concept.
+        property: CodedConcept::new(&format!("L{}", n + 1), "99NEGATOSCOPE", name),
+    };
+    recipe.data.classes.iter().enumerate().map(label).collect()
+}
+
+/// Writes the package's folder: manifest, weights and card.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write(package: &VerifiedPackage, card: &str, folder: &Path) -> Result<(), Error> {
+    let io = |source| Error::Io {
+        action: "written",
+        source,
+        path: folder.to_owned(),
+    };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let files = package.files();
+    for (name, bytes) in [
+        ("weights.safetensors", files.weights.as_slice()),
+        ("MODEL_CARD.md", card.as_bytes()),
+        // Last: without it the folder is no package.
+        ("manifest.json", files.manifest.as_slice()),
+    ] {
+        whole_file::write(&folder.join(name), |w| -> std::io::Result<()> {
+            w.write_all(bytes)
+        })
+        .map_err(io)?;
+    }
+    Ok(())
+}
+
+/// The model card, with the figures that were measured.
+pub fn card(
+    recipe: &Recipe,
+    split: &Split,
+    package: &VerifiedPackage,
+    trained: &Trained,
+    measured: &Evaluation,
+) -> String {
+    let manifest = package.manifest();
+    let mut text = String::new();
+    let mut line = |words: &str| {
+        text.push_str(words);
+        text.push('\n');
+    };
+    line(&format!("# {} {}\n", manifest.name, manifest.version));
+    line(&format!(
+        "{}. {}\n",
+        crate::RESEARCH_USE,
+        manifest.intended_use
+    ));
+    line("## What it must not be used for\n");
+    line("Any decision about a patient without a reader who looks at the images.");
+    for limit in &manifest.limits {
+        line(&format!("- {limit}"));
+    }
+    line("\n## Data\n");
+    line(&format!(
+        "{}. License of the model: {}.\n",
+        manifest.training_data, manifest.license
+    ));
+    let patients = |samples: &[Sample]| {
+        let all: std::collections::BTreeSet<&str> =
+            samples.iter().map(|s| s.patient.as_str()).collect();
+        all.len()
+    };
+    line("| part | images | patients |\n|---|---|---|");
+    for (name, samples) in [
+        ("training", &split.training),
+        ("validation", &split.validation),
+    ] {
+        let (images, patients) = (samples.len(), patients(samples));
+        line(&format!("| {name} | {images} | {patients} |"));
+    }
+    for doubt in &split.doubts {
+        line(&format!("\n{doubt}."));
+    }
+    line("\n## Training\n");
+    let weights = trained.parameters.trained();
+    line(&format!(
+        "{weights} weights, seed {}, best of {} epochs: {} (from 0). Reproduced by the recipe below \
+         with `negatoscope train`.\n",
+        recipe.seed,
+        trained.history.len(),
+        trained.best.0
+    ));
+    line("## Measured on the validation part\n");
+    line(
+        "The best epoch, the temperature and the threshold were chosen on this part too, so these \
+         figures are a little better than on patients that nobody has seen. Intervals: 95 %, \
+         bootstrap over cases, 2000 draws.\n",
+    );
+    line("| figure | value | interval |\n|---|---|---|");
+    for (name, value, interval) in measured.rows() {
+        let interval = interval.map_or_else(String::new, |[a, b]| format!("{a:.4} to {b:.4}"));
+        line(&format!("| {name} | {value:.4} | {interval} |"));
+    }
+    if let Figures::Classes(figures) = &measured.figures {
+        line(
+            "\n### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",
+        );
+        for bin in &figures.calibration {
+            let [low, high] = bin.range;
+            let (n, mean, positive) = (bin.cases, bin.mean, bin.positive);
+            line(&format!(
+                "| {low:.1} to {high:.1} | {n} | {mean:.3} | {positive:.3} |"
+            ));
+        }
+    }
+    line("\n## Subgroups\n\nNot measured: the data name no age, sex or machine.\n");
+    let _ = write!(
+        text,
+        "## Recipe\n\n```toml\n{}```\n",
+        toml::to_string(&without_place(recipe)).unwrap_or_default()
+    );
+    text
+}
+
+/// The recipe as it may be passed on: where the data lay is nobody's business.
+fn without_place(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.clone();
+    recipe.data.path = std::path::PathBuf::new();
+    recipe
+}
