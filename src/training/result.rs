@@ -72,6 +72,7 @@ pub fn package(
         manifest: text,
         weights,
         card: None,
+        signature: None,
         path: "the trained model".into(),
     };
     Ok(VerifiedPackage::verify(files)?)
@@ -141,6 +142,7 @@ fn manifest(
         envelope: Envelope::default(),
         input: Input {
             conform: Conform::Stored { orientation: None },
+            channels: Vec::new(),
             normalization: Normalization::None,
             crop: None,
         },
@@ -154,6 +156,7 @@ fn manifest(
             largest_component: false,
         },
         procedure: decision.is_none().then(|| procedure(recipe, split)),
+        earlier: Vec::new(),
         monai: None,
         classification: decision.map(|d| classification(recipe, d)),
         labels: if decision.is_some() {

@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use negatoscope::training::build::{Residual, Unet};
 use negatoscope::training::optimizer::{self, Memory, Method};
-use negatoscope::training::{Architecture, Chance, Loss, LossKind, Mode, Network, Parameters, tape};
+use negatoscope::training::{
+    Architecture, Chance, Loss, LossKind, Mode, Network, Parameters, tape,
+};
 
 /// Network, size of an image, images of a step, loss, classes.
 fn subject(name: &str) -> (Architecture, Vec<usize>, usize, Loss, usize) {
@@ -48,7 +50,9 @@ pub fn run(name: &str) {
     let network = Arc::new(network);
     let mut chance = Chance::at(&[1]);
     let points: usize = size.iter().product();
-    let x: Vec<f32> = (0..images * points).map(|_| chance.normal() as f32).collect();
+    let x: Vec<f32> = (0..images * points)
+        .map(|_| chance.normal() as f32)
+        .collect();
     let count = if architecture.classifies() {
         images
     } else {

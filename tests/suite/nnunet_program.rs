@@ -26,6 +26,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().path())
+        .filter(|path| !path.ends_with("versions.json"))
         .collect();
     found.sort();
     found
