@@ -106,7 +106,7 @@ fn corner(chance: &mut Chance, dims: [usize; 3], size: [usize; 3], mask: &[u8]) 
     let pick = chance.bits();
     let labeled = mask.iter().filter(|m| **m != 0).count();
     let center = (on_labels && labeled > 0).then(|| {
-        let wanted = (u128::from(pick) * labeled as u128 >> 64) as usize;
+        let wanted = ((u128::from(pick) * labeled as u128) >> 64) as usize;
         let mut places = mask.iter().enumerate().filter(|(_, m)| **m != 0);
         let at = places.nth(wanted).map_or(0, |(n, _)| n);
         [

@@ -1,5 +1,6 @@
 //! A training run from its recipe to its best tensors, with checkpoints on the way.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -145,9 +146,10 @@ pub fn train(
         while !is_over(&state) {
             while state.step < per_epoch {
                 task.check()?;
-                let Ok(Batch { images, targets }) = batches.recv() else {
-                    break;
-                };
+                // Only a failure of the program itself ends the other thread early.
+                let next = batches.recv();
+                let Batch { images, targets } =
+                    next.map_err(|_| Error::Network("no more batches came".to_owned()))?;
                 let place = [recipe.seed ^ 0x4452_4F50, state.steps];
                 let mode = Mode::Training { place };
                 let done = tape::step(&network, &loss, &parameters.values, images, targets, mode)?;
@@ -266,7 +268,7 @@ fn run_name(recipe: &Recipe, split: &Split) -> String {
         for sample in samples {
             text.push_str(side);
             text.push_str(&sample.name);
-            text.push_str(&format!("{:?}", sample.class()));
+            let _ = write!(text, "{:?}", sample.class());
         }
     }
     sha256_hex(text.as_bytes())
