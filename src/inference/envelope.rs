@@ -1,6 +1,6 @@
 //! Whether a volume is what a model is meant for.
 
-use crate::model::monai::MonaiTransform;
+use crate::model::monai::{MonaiProcedure, MonaiTransform};
 use crate::model::{Conform, Envelope, Manifest};
 use crate::study::Issue;
 use crate::volume::{Layout, Quantity, Volume};
@@ -18,7 +18,7 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
     }
     if volume.layout != Layout::Volumetric {
         red.push("plain images without positions, the model needs a volume".to_owned());
-    } else if nk < 5 {
+    } else if nk < 5 && !takes_slices(manifest) {
         red.push(format!(
             "{nk} slices, the model needs a volume of at least 5"
         ));
@@ -60,6 +60,13 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
         amber.extend(value_doubt(&manifest.envelope, volume));
     }
     (red, amber)
+}
+
+/// A network of slices takes any number of them.
+fn takes_slices(manifest: &Manifest) -> bool {
+    let procedure = manifest.procedure.as_ref();
+    let monai = manifest.monai.as_ref();
+    procedure.is_some_and(|p| p.windows.is_2d()) || monai.is_some_and(MonaiProcedure::is_2d)
 }
 
 fn spacing_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
