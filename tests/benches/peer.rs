@@ -1,6 +1,6 @@
 //! Our side of `peers/peers.py`: one network, run when asked.
 //!
-//! `cargo bench -- peer FOLDER`: FOLDER holds `model`, anything that can be imported, and
+//! `cargo bench -- peer FOLDER`: FOLDER holds `model` or `model.pt`, anything that can be imported, and
 //! `x.safetensors` (`x`, one patch). Says `ready` with the figures below as JSON; then each line `run`
 //! on standard input is a run, answered by its seconds; `end` writes `ours.safetensors` (`y`: logits,
 //! or the labels of a network of plain layers) and says the peak memory.
@@ -80,7 +80,13 @@ impl Subject {
 
 /// Runs until `end`.
 pub fn run(folder: &Path) {
-    let packages = import::read(&folder.join("model")).expect("a model");
+    let file = folder.join("model.pt");
+    let model = if file.is_file() {
+        file
+    } else {
+        folder.join("model")
+    };
+    let packages = import::read(&model).expect("a model");
     let bytes = std::fs::read(folder.join("x.safetensors")).expect("x.safetensors");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let x = file.tensor("x").expect("x");

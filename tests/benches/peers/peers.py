@@ -115,11 +115,34 @@ def meshnet_of(package):
     return Labels(*layers).eval()
 
 
+SEGRESNET = {
+    "spatial_dims": 3,
+    "init_filters": 16,
+    "in_channels": 1,
+    "out_channels": 3,
+    "blocks_down": [1, 2, 2, 4],
+    "blocks_up": [1, 1, 1],
+}
+
+
 def network_of(folder):
     import torch
 
     if (folder / "model" / "manifest.json").is_file():
         return meshnet_of(folder / "model")
+    if (folder / "model" / "models").is_dir():
+        from monai.networks.nets import SegResNet
+
+        network = SegResNet(**SEGRESNET).eval()
+        network.load_state_dict(torch.load(folder / "model" / "models" / "model.pt", weights_only=True))
+        return network
+    if (folder / "model.pt").is_file():
+        from torchxrayvision.models import DenseNet
+
+        network = DenseNet(num_classes=18, in_channels=1, weights=None, apply_sigmoid=False).eval()
+        network.load_state_dict(torch.load(folder / "model.pt", weights_only=True), strict=False)
+        network.op_threshs = None
+        return network
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plans = json.loads((folder / "model" / "plans.json").read_text())
@@ -141,7 +164,6 @@ def network_of(folder):
 def prepare(folder, kind, axes, features, patch):
     """Writes the result folder, the input, and the ONNX file."""
     import torch
-    from safetensors.torch import save_file
 
     (folder / "model" / "fold_0").mkdir(parents=True)
     plans = plans_of(kind, axes, features, patch)
@@ -158,11 +180,7 @@ def prepare(folder, kind, axes, features, patch):
         "inference_allowed_mirroring_axes": None,
     }
     torch.save(checkpoint, folder / "model" / "fold_0" / "checkpoint_final.pth")
-    x = torch.randn(1, 1, *[patch] * axes)
-    save_file({"x": x}, folder / "x.safetensors")
-    names = {"input_names": ["x"], "output_names": ["y"]}
-    # The older exporter needs nothing beyond torch and onnx.
-    torch.onnx.export(network, (x,), folder / "model.onnx", dynamo=False, opset_version=17, **names)
+    export(folder, torch.randn(1, 1, *[patch] * axes))
 
 
 def prepare_brainchop(folder, edge):
@@ -184,6 +202,64 @@ def prepare_brainchop(folder, edge):
     free = {"dynamic_axes": {"x": [2, 3, 4], "y": [2, 3, 4]}}
     example = torch.rand(1, 1, 40, 40, 40)
     torch.onnx.export(network, (example,), folder / "model.onnx", dynamo=False, opset_version=17, **names, **free)
+
+
+def prepare_segresnet(folder, edge):
+    """A MONAI bundle with random weights."""
+    import torch
+    from monai.networks.nets import SegResNet
+
+    (folder / "model" / "models").mkdir(parents=True)
+    (folder / "model" / "configs").mkdir()
+    torch.manual_seed(5)
+    torch.save(SegResNet(**SEGRESNET).state_dict(), folder / "model" / "models" / "model.pt")
+    metadata = {
+        "version": "1.0.0",
+        "monai_version": "1.6.1",
+        "network_data_format": {
+            "inputs": {"image": {"type": "image", "modality": "MR", "num_channels": 1}},
+            "outputs": {"pred": {"channel_def": {"0": "background", "1": "one", "2": "two"}}},
+        },
+    }
+    transforms = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "NormalizeIntensityd", "keys": "image"},
+    ]
+    post = [
+        {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+    ]
+    inference = {
+        "network_def": {"_target_": "SegResNet", **SEGRESNET},
+        "preprocessing": {"_target_": "Compose", "transforms": transforms},
+        "postprocessing": {"_target_": "Compose", "transforms": post},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [edge] * 3, "overlap": 0.5},
+    }
+    (folder / "model" / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "model" / "configs" / "inference.json").write_text(json.dumps(inference))
+    export(folder, torch.randn(1, 1, edge, edge, edge))
+
+
+def prepare_densenet(folder):
+    """TorchXRayVision's DenseNet-121 with random weights."""
+    import torch
+    from torchxrayvision.models import DenseNet
+
+    torch.manual_seed(5)
+    network = DenseNet(num_classes=18, in_channels=1, weights=None)
+    torch.save(network.state_dict(), folder / "model.pt")
+    export(folder, torch.randn(1, 1, 224, 224))
+
+
+def export(folder, x):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"x": x}, folder / "x.safetensors")
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    # The older exporter needs nothing beyond torch and onnx.
+    torch.onnx.export(network_of(folder), (x,), folder / "model.onnx", dynamo=False, opset_version=17, **names)
 
 
 def ours(profile, words, threads=2):
@@ -354,6 +430,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--edge", type=int, default=256, help="of the box for brainchop's model")
     parser.add_argument("--profile", default="bench", help="cargo's; dev builds nothing anew after tests")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -368,8 +445,18 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         if wanted in "brainchop 4" and "NEGATOSCOPE_TEST_DATA" in os.environ:
-            prepare_brainchop(folder, 64 if given.small else 256)
-            compare("brainchop 4, 256 x 256 x 256", folder, given.rounds, given.threads, given.profile)
+            edge = 64 if given.small else given.edge
+            prepare_brainchop(folder, edge)
+            name = f"brainchop 4, {edge} x {edge} x {edge}"
+            compare(name, folder, given.rounds, given.threads, given.profile)
+    for name, prepare_it in [
+        ("SegResNet 96", lambda folder: prepare_segresnet(folder, 48 if given.small else 96)),
+        ("DenseNet-121 224", prepare_densenet),
+    ]:
+        if wanted in name.lower():
+            with tempfile.TemporaryDirectory() as folder:
+                prepare_it(pathlib.Path(folder))
+                compare(name, pathlib.Path(folder), given.rounds, given.threads, given.profile)
     for name, kind, axes, features, patch, small in NETWORKS:
         if wanted not in name.lower():
             continue
