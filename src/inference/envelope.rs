@@ -74,7 +74,7 @@ fn spacing_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
         Conform::Freesurfer256 => 1.0,
         Conform::Stored { .. } if manifest.monai.is_some() => {
             let transforms = manifest.monai.iter().flat_map(|m| &m.transforms);
-            let spacing = transforms.filter_map(|t| match t {
+            let mut spacing = transforms.filter_map(|t| match t {
                 MonaiTransform::Spacing { pixdim, .. } => pixdim
                     .iter()
                     .copied()
@@ -82,7 +82,7 @@ fn spacing_doubt(manifest: &Manifest, volume: &Volume) -> Option<String> {
                     .filter(|mm| *mm > 0.0),
                 _ => None,
             });
-            spacing.last().unwrap_or(f64::INFINITY)
+            spacing.next_back().unwrap_or(f64::INFINITY)
         }
         // A procedure's own spacing; a 2-D one says nothing across slices.
         Conform::Stored { .. } => manifest.procedure.as_ref().map_or(1.0, |p| {

@@ -302,20 +302,22 @@ impl Registry {
 
     /// Key and outcome of every model's check, bundled and installed, damaged ones too.
     pub fn verify_all(&self) -> Vec<(String, Result<(), Error>)> {
-        let bundled = builtin::packages().into_iter().map(Ok);
+        let bundled = builtin::packages()
+            .into_iter()
+            .map(|files| (Ok(files), PathBuf::new()));
         let installed = self
             .folders()
             .into_iter()
-            .map(|folder| PackageFiles::read(&folder).map_err(|e| (folder, e)));
+            .map(|folder| (PackageFiles::read(&folder), folder));
         bundled
             .chain(installed)
-            .map(|files| match files {
+            .map(|(files, folder)| match files {
                 Ok(files) => {
                     let name = Manifest::parse(&files.manifest)
                         .map_or_else(|_| files.path.display().to_string(), |m| m.key());
                     (name, VerifiedPackage::verify(files).map(|_| ()))
                 }
-                Err((folder, error)) => (folder.display().to_string(), Err(error)),
+                Err(error) => (folder.display().to_string(), Err(error)),
             })
             .collect()
     }

@@ -351,7 +351,9 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
         });
     }
     if listed.iter().all(|l| l.split.as_deref() != Some("val")) {
-        listed.iter_mut().for_each(|l| l.split = None);
+        for l in &mut listed {
+            l.split = None;
+        }
     }
     Ok(listed)
 }

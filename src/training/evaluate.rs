@@ -207,15 +207,14 @@ pub fn rules_for(
             "a model of masks needs the folders images and masks (or labels)"
         }));
     }
-    let (classes, size): (Vec<String>, Vec<usize>) = match &manifest.classification {
-        Some(c) => (
+    let (classes, size): (Vec<String>, Vec<usize>) = if let Some(c) = &manifest.classification {
+        (
             c.classes.iter().map(|c| c.name.clone()).collect(),
             c.size.clone(),
-        ),
-        None => {
-            let most = manifest.labels.iter().map(|l| l.label).max().unwrap_or(1);
-            ((1..=most).map(|n| n.to_string()).collect(), vec![8, 8])
-        }
+        )
+    } else {
+        let most = manifest.labels.iter().map(|l| l.label).max().unwrap_or(1);
+        ((1..=most).map(|n| n.to_string()).collect(), vec![8, 8])
     };
     Ok(DataRules {
         layout,
@@ -312,7 +311,7 @@ pub fn classes(
 ) -> Result<ClassFigures, Error> {
     let range = match &classification.preparation {
         ImagePreparation::CenterSquare { range } | ImagePreparation::WholeImage { range } => *range,
-        other => {
+        other @ ImagePreparation::Monai { .. } => {
             return Err(Error::Network(format!(
                 "images cannot be prepared by {other:?} yet"
             )));

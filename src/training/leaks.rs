@@ -106,10 +106,14 @@ fn small(sample: &Sample) -> Vec<f32> {
     let plane = &values[nz / 2 * ny * nx..(nz / 2 + 1) * ny * nx];
     let mut small = resize_plane(plane, [ny, nx], [EDGE; 2]);
     let mean = small.iter().sum::<f32>() / small.len() as f32;
-    small.iter_mut().for_each(|v| *v -= mean);
+    for v in &mut small {
+        *v -= mean;
+    }
     let length = small.iter().map(|v| v * v).sum::<f32>().sqrt();
     if length > 0.0 {
-        small.iter_mut().for_each(|v| *v /= length);
+        for v in &mut small {
+            *v /= length;
+        }
     }
     small
 }

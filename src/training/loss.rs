@@ -201,7 +201,9 @@ impl Batch<'_> {
         let most = to.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = to.iter().map(|z| (z - most).exp()).sum();
         let shift = most + sum.ln();
-        to.iter_mut().for_each(|z| *z -= shift);
+        for z in to.iter_mut() {
+            *z -= shift;
+        }
     }
 
     fn sums(&self, piece: &Piece) -> Sums {

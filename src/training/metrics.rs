@@ -40,7 +40,7 @@ pub fn interval(
     let mut found: Vec<f64> = (0..DRAWS as u64)
         .into_par_iter()
         .filter_map(|n| {
-            let mut chance = Chance::at(&[seed, 0x0042_4F4F_54, n]);
+            let mut chance = Chance::at(&[seed, 0x42_4F4F_5400, n]);
             let drawn: Vec<usize> = (0..cases).map(|_| chance.below(cases)).collect();
             figure(&drawn)
         })
@@ -190,7 +190,8 @@ pub fn hausdorff95(
     );
     let mut all: Vec<f64> = (0..a.len())
         .flat_map(|n| [(a[n], to_b[n]), (b[n], to_a[n])])
-        .filter_map(|(on, squared)| on.then(|| squared.sqrt()))
+        .filter(|(on, _)| *on)
+        .map(|(_, squared)| squared.sqrt())
         .collect();
     all.sort_by(f64::total_cmp);
     Some(all[((all.len() - 1) as f64 * 0.95).round() as usize])

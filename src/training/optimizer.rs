@@ -232,11 +232,8 @@ mod tests {
                     }
                 }
             }
-            for i in 0..6 {
-                assert!(
-                    (f64::from(p.values[i]) - want[i]).abs() < 1e-5,
-                    "{method:?}"
-                );
+            for (got, want) in p.values.iter().zip(&want[..6]) {
+                assert!((f64::from(*got) - want).abs() < 1e-5, "{method:?}");
             }
             assert_eq!(p.values[6..], [1.0; 3]);
         }

@@ -100,7 +100,9 @@ impl Picture {
                         let reason = format!("a mask with the value {odd}, expected 0 to {labels}");
                         return Err(data(path, &reason));
                     }
-                    bytes.iter_mut().for_each(|b| *b = u8::from(*b > 0));
+                    for b in &mut bytes {
+                        *b = u8::from(*b > 0);
+                    }
                 }
                 bytes
             }
@@ -258,7 +260,9 @@ fn weights(n: usize, m: usize) -> Vec<(usize, Vec<f32>)> {
                 .map(|p| (1.0 - ((p as f64 + 0.5 - center) / reach).abs()).max(0.0))
                 .collect();
             let sum: f64 = all.iter().sum();
-            all.iter_mut().for_each(|w| *w /= sum);
+            for w in &mut all {
+                *w /= sum;
+            }
             (first, all.into_iter().map(|w| w as f32).collect())
         })
         .collect()

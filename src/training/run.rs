@@ -283,7 +283,9 @@ fn loss_of(recipe: &Recipe, samples: &[Sample]) -> Loss {
             match &sample.target {
                 super::data::Target::Class(class) => counts[usize::from(*class)] += 1.0,
                 super::data::Target::Mask(mask) => {
-                    mask.iter().for_each(|l| counts[usize::from(*l)] += 1.0);
+                    for l in mask {
+                        counts[usize::from(*l)] += 1.0;
+                    }
                 }
             }
         }

@@ -170,7 +170,9 @@ impl CustomOp1 for LossOperation {
     ) -> CandleResult<Option<Tensor>> {
         let factor = gradient.to_scalar::<f64>()? as f32;
         let mut values = std::mem::take(&mut *self.gradient.lock().expect("nobody panics"));
-        values.iter_mut().for_each(|g| *g *= factor);
+        for g in &mut values {
+            *g *= factor;
+        }
         Tensor::from_vec(values, results.shape(), results.device()).map(Some)
     }
 }

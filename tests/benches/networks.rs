@@ -140,22 +140,21 @@ impl Builder {
             shift: self.weight(&[channels], 0.1),
         });
         let epsilon = 1e-5;
-        let norm = match groups {
-            Some(groups) => Op::GroupNorm {
+        let norm = if let Some(groups) = groups {
+            Op::GroupNorm {
                 groups,
                 epsilon,
                 affine,
-            },
-            None => {
-                let variance = format!("v{}", self.weights.len());
-                let ones = Array::new(&[channels], vec![1.0; channels]);
-                self.weights.insert(variance.clone(), ones);
-                Op::BatchNorm {
-                    epsilon,
-                    mean: self.weight(&[channels], 0.1),
-                    variance,
-                    affine,
-                }
+            }
+        } else {
+            let variance = format!("v{}", self.weights.len());
+            let ones = Array::new(&[channels], vec![1.0; channels]);
+            self.weights.insert(variance.clone(), ones);
+            Op::BatchNorm {
+                epsilon,
+                mean: self.weight(&[channels], 0.1),
+                variance,
+                affine,
             }
         };
         let x = self.graph.push(norm, &[from]);

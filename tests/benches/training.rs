@@ -62,8 +62,7 @@ pub fn run(name: &str) {
     let method = Method::default();
     let mut memory = Memory::new(&method, parameters.values.len());
     println!("ready {}", parameters.trained());
-    let mut step = 0;
-    for line in std::io::stdin().lock().lines() {
+    for (step, line) in (0..).zip(std::io::stdin().lock().lines()) {
         let line = line.expect("a line");
         if line.trim() != "run" {
             break;
@@ -87,7 +86,6 @@ pub fn run(name: &str) {
         for (at, value) in done.running {
             parameters.values[at] = value;
         }
-        step += 1;
         println!("{} {}", start.elapsed().as_secs_f64(), done.loss);
         std::io::stdout().flush().expect("an open pipe");
     }

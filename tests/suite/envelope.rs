@@ -50,13 +50,13 @@ fn scan(axes: DMat3) -> Volume {
 
 /// A model for CT of the chest, as large as [`ct`], that looks for soft tissue and bone.
 fn model() -> Manifest {
-    let registry = Registry::new(std::env::temp_dir().join("negatoscope-no-models"));
+    let registry = Registry::new("no models".into());
     let mut manifest = registry
         .load("hippocampus-mini")
         .unwrap()
         .manifest()
         .clone();
-    manifest.modality = "CT".to_owned();
+    "CT".clone_into(&mut manifest.modality);
     manifest.envelope = Envelope {
         body_parts: vec!["CHEST".to_owned()],
         extent_mm: Some(Envelope::around_extent_mm([160.0, 200.0, 120.0])),

@@ -8,11 +8,11 @@ use negatoscope::model::{
 
 /// The bundled model under another id and version, not signed.
 fn files(version: &str) -> PackageFiles {
-    let registry = Registry::new(std::env::temp_dir().join("negatoscope-no-models"));
+    let registry = Registry::new("no models".into());
     let original = registry.load("hippocampus-mini").unwrap();
     let mut manifest = original.manifest().clone();
-    manifest.id = "copy".to_owned();
-    manifest.version = version.to_owned();
+    "copy".clone_into(&mut manifest.id);
+    version.clone_into(&mut manifest.version);
     PackageFiles {
         manifest: serde_json::to_vec(&manifest).unwrap(),
         weights: original.files().weights.clone(),

@@ -17,12 +17,7 @@ const LAYERS: [usize; 4] = [6, 12, 24, 16];
 const GROWTH: usize = 32;
 
 impl Dense {
-    pub(super) fn build(
-        &self,
-        channels: usize,
-        axes: usize,
-        classes: usize,
-    ) -> Result<(Graph, Vec<Needed>), String> {
+    pub(super) fn build(channels: usize, axes: usize, classes: usize) -> (Graph, Vec<Needed>) {
         let mut b = Builder::new(channels, axes, NormKind::Batch, 0.0);
         let mut width = 2 * GROWTH;
         let mut x = b.conv("features.conv0", 0, [channels, width], 7, 2, 1, false);
@@ -65,6 +60,6 @@ impl Dense {
         x = b.normalize("features.norm5", x, width);
         x = b.activate(x);
         b.classify("classifier", x, width, classes);
-        Ok((b.graph, b.needed))
+        (b.graph, b.needed)
     }
 }

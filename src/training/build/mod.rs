@@ -43,7 +43,7 @@ impl Architecture {
     ) -> Result<(Graph, Vec<Needed>), String> {
         match self {
             Self::ResidualCnn(settings) => settings.build(channels, axes, classes),
-            Self::Densenet121(settings) => settings.build(channels, axes, classes),
+            Self::Densenet121(_) => Ok(Dense::build(channels, axes, classes)),
             Self::Unet(settings) => settings.build(channels, axes, classes),
             Self::Meshnet(settings) => settings.build(channels, axes, classes),
         }

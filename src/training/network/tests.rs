@@ -51,7 +51,9 @@ fn check_gradients(graph: Graph, needed: &[Needed], spatial: &[usize], dropout: 
         }
         let mut along = values(slot.range.len(), 100 + n as u64);
         let length = along.iter().map(|a| a * a).sum::<f32>().sqrt();
-        along.iter_mut().for_each(|a| *a /= length);
+        for a in &mut along {
+            *a /= length;
+        }
         let want: f64 = gradients[slot.range.clone()]
             .iter()
             .zip(&along)
