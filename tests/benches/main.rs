@@ -10,7 +10,11 @@ mod render;
 mod training;
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    // cargo adds a flag of its own.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
     if let Some(at) = words.iter().position(|word| word == "peer") {
         let folder = words.get(at + 1).expect("peer FOLDER");
         return peer::run(folder.as_ref());
