@@ -274,7 +274,7 @@ def ours(profile, words, threads=2):
     return time.perf_counter() - start
 
 
-def compare_folder(folder, small, threads, profile):
+def compare_folder(folder, small, edge, threads, profile):
     """A folder of two scans in, two masks out: nnU-Net's own command and ours, without mirroring."""
     import nibabel
     import numpy
@@ -283,7 +283,7 @@ def compare_folder(folder, small, threads, profile):
     prepare(folder, "PlainConvUNet", 3, features, 32 if small else 128)
     (folder / "in").mkdir()
     random = numpy.random.default_rng(5)
-    edge = 48 if small else 192
+    edge = 48 if small else min(edge, 192)
     for case in ("a", "b"):
         scan = random.normal(100, 20, (edge, edge, edge * 3 // 4)).astype(numpy.float32)
         nibabel.save(nibabel.Nifti1Image(scan, numpy.eye(4)), folder / "in" / f"{case}_0000.nii.gz")
@@ -430,7 +430,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--edge", type=int, default=256, help="of the box for brainchop's model")
+    parser.add_argument("--edge", type=int, default=256, help="of the box for brainchop's model, and (to 192) of the folder's scans")
     parser.add_argument("--profile", default="bench", help="cargo's; dev builds nothing anew after tests")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -466,7 +466,7 @@ def main():
             compare(name, folder, given.rounds, given.threads, given.profile)
     if wanted in "folder":
         with tempfile.TemporaryDirectory() as folder:
-            compare_folder(pathlib.Path(folder), given.small, given.threads, given.profile)
+            compare_folder(pathlib.Path(folder), given.small, given.edge, given.threads, given.profile)
 
 
 if __name__ == "__main__":
