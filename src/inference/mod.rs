@@ -17,6 +17,7 @@ mod predict;
 mod predict_monai;
 pub mod procedure;
 pub mod reference;
+mod resize_plane;
 mod run;
 mod tensor;
 
@@ -24,6 +25,7 @@ pub use components::largest_component;
 pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
+pub use resize_plane::resize_plane;
 pub use run::{Executor, Found, Model, Preview, Settings, Watch, device_name, forward};
 pub use tensor::{Array, Program};
 

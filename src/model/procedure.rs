@@ -39,6 +39,10 @@ pub struct Preprocessing {
     /// Spacing of the network's grid, already transposed: three numbers, or two for a 2-D
     /// configuration (the first axis keeps its spacing).
     pub target_spacing: Vec<f64>,
+    /// Rows and columns to which every image is brought whole, whatever its spacing: smoothed where
+    /// it gets smaller, neither cropped nor measured in mm. Not a rule of nnU-Net.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_image: Option<[usize; 2]>,
     /// `resampling_fn_data`.
     pub resample_image: Resampling,
     /// `resampling_fn_seg`, for the labels of a cascade's previous stage.

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use super::Error;
 use super::chance::Chance;
 use super::npz;
-use super::picture::{Picture, Values, resize_plane};
+use super::picture::{Picture, Values};
 use super::recipe::{DataRules, Layout};
+use crate::inference::resize_plane;
 
 /// One image with what is known about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,8 +122,30 @@ pub fn at_size(image: &Picture, size: &[usize]) -> Picture {
     Picture {
         dims: [1, y, x],
         values: Values::Floats(values),
-        spacing_mm: [1.0; 3],
+        spacing_mm: None,
     }
+}
+
+/// The nearest label of a plane's mask at each point of another size.
+fn mask_at_size(mask: &[u8], [_, ny, nx]: [usize; 3], size: &[usize]) -> Vec<u8> {
+    let [my, mx] = [size[0], size[1]];
+    let near = |i: usize, n: usize, m: usize| (2 * i + 1) * n / (2 * m);
+    let rows = (0..my).map(|y| near(y, ny, my) * nx);
+    rows.flat_map(|row| (0..mx).map(move |x| row + near(x, nx, mx)))
+        .map(|at| mask[at])
+        .collect()
+}
+
+/// Spacing along z, y, x in mm: the file's, else what the rules say, else 1.
+pub fn spacing_of(rules: &DataRules, image: &Picture) -> [f64; 3] {
+    image.spacing_mm.unwrap_or_else(|| {
+        let told = |axis: usize| {
+            rules
+                .spacing_mm
+                .get((axis + rules.spacing_mm.len()).wrapping_sub(3))
+        };
+        [0, 1, 2].map(|axis| told(axis).copied().unwrap_or(1.0))
+    })
 }
 
 fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, Error> {
@@ -152,7 +175,13 @@ fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, 
                 );
                 return Err(refused(&one.path, reason));
             }
-            normalized(image, mask)
+            let (image, mask) = if rules.whole_image {
+                let mask = mask_at_size(&mask, image.dims, &rules.size);
+                (at_size(&image, &rules.size), mask)
+            } else {
+                (image, mask)
+            };
+            normalized(image, mask, !rules.whole_image)
         }
     };
     Ok(Sample {
@@ -165,7 +194,7 @@ fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, 
 }
 
 /// Cut to what is not zero, then mean 0 and deviation 1: what the procedure of the package does.
-fn normalized(image: Picture, mask: Vec<u8>) -> (Picture, Target) {
+fn normalized(image: Picture, mask: Vec<u8>, cuts: bool) -> (Picture, Target) {
     let values = image.floats();
     let [nz, ny, nx] = image.dims;
     let (mut low, mut high) = (image.dims, [0; 3]);
@@ -178,7 +207,7 @@ fn normalized(image: Picture, mask: Vec<u8>) -> (Picture, Target) {
             }
         }
     }
-    if high == [0; 3] {
+    if !cuts || high == [0; 3] {
         (low, high) = ([0; 3], [nz, ny, nx]);
     }
     let dims = [high[0] - low[0], high[1] - low[1], high[2] - low[2]];
@@ -207,13 +236,13 @@ fn normalized(image: Picture, mask: Vec<u8>) -> (Picture, Target) {
 
 /// Volumes must have one spacing: nothing is resampled behind the user's back.
 fn check_grids(rules: &DataRules, path: &Path, samples: &[Sample]) -> Result<(), Error> {
-    let middle = typical_spacing(samples);
+    let middle = typical_spacing(rules, samples);
     for sample in samples {
-        let far = (0..3).any(|a| (sample.image.spacing_mm[a] / middle[a] - 1.0).abs() > 0.02);
+        let own = spacing_of(rules, &sample.image);
+        let far = (0..3).any(|a| (own[a] / middle[a] - 1.0).abs() > 0.02);
         if far && rules.size.len() == 3 {
             let reason = format!(
-                "a spacing of {:?} mm where others have {middle:?}: resample the data to one spacing",
-                sample.image.spacing_mm
+                "a spacing of {own:?} mm where others have {middle:?}: resample the data to one spacing"
             );
             return Err(refused(&path.join(&sample.name), reason));
         }
@@ -222,9 +251,10 @@ fn check_grids(rules: &DataRules, path: &Path, samples: &[Sample]) -> Result<(),
 }
 
 /// Median spacing along z, y, x in mm.
-pub fn typical_spacing(samples: &[Sample]) -> [f64; 3] {
+pub fn typical_spacing(rules: &DataRules, samples: &[Sample]) -> [f64; 3] {
     std::array::from_fn(|axis| {
-        let mut all: Vec<f64> = samples.iter().map(|s| s.image.spacing_mm[axis]).collect();
+        let own = |s: &Sample| spacing_of(rules, &s.image)[axis];
+        let mut all: Vec<f64> = samples.iter().map(own).collect();
         all.sort_by(f64::total_cmp);
         all.get(all.len() / 2).copied().unwrap_or(1.0)
     })
@@ -232,10 +262,9 @@ pub fn typical_spacing(samples: &[Sample]) -> [f64; 3] {
 
 /// A class by number or name.
 fn class_of(rules: &DataRules, text: &str) -> Option<u8> {
-    let named = rules
-        .classes
-        .iter()
-        .position(|c| c.eq_ignore_ascii_case(text.trim()));
+    let position =
+        |names: &[String]| (names.iter()).position(|c| c.eq_ignore_ascii_case(text.trim()));
+    let named = position(&rules.class_values).or_else(|| position(&rules.classes));
     let number = || {
         let number: f64 = text.trim().parse().ok()?;
         (number.fract() == 0.0 && number >= 0.0).then_some(number as usize)

@@ -226,6 +226,12 @@ pub fn rules_for(
         split_column: None,
         validation: 0.0,
         size,
+        class_values: Vec::new(),
+        whole_image: false,
+        // Images whose files tell none are taken to have that of the training images.
+        spacing_mm: (manifest.procedure.as_ref())
+            .map(|p| p.preprocessing.target_spacing.clone())
+            .unwrap_or_default(),
         range: [0.0, 255.0],
         leaks_are_errors: false,
     })
@@ -548,7 +554,8 @@ fn masks(
                 path: mask.clone(),
             });
         }
-        let volume = volume_of(&image)?;
+        let spacing_mm = data::spacing_of(rules, &image);
+        let volume = volume_of(&image, spacing_mm)?;
         let found = model
             .run(&volume, settings, &Task::new())
             .map_err(refused)?;
@@ -562,7 +569,7 @@ fn masks(
             if let Some(dice) = metrics::dice(&found, &truth, label.label) {
                 case.dice.insert(label.name.clone(), dice);
             }
-            let far = metrics::hausdorff95(&found, &truth, label.label, dims, image.spacing_mm);
+            let far = metrics::hausdorff95(&found, &truth, label.label, dims, spacing_mm);
             if let Some(far) = far {
                 case.hd95.insert(label.name.clone(), far);
             }
@@ -602,9 +609,8 @@ fn summarize(values: &[f64]) -> Option<Summary> {
 }
 
 /// An image as a volume; its frame is its own.
-fn volume_of(image: &Picture) -> Result<Volume, Error> {
+fn volume_of(image: &Picture, [z, y, x]: [f64; 3]) -> Result<Volume, Error> {
     let [k, j, i] = image.dims;
-    let [z, y, x] = image.spacing_mm;
     let geometry = VolumeGeometry::from_axes(
         [i, j, k],
         DVec3::ZERO,

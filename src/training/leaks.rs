@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::data::{Sample, Split};
-use super::picture::{Values, resize_plane};
+use super::picture::Values;
+use crate::inference::resize_plane;
 use crate::model::sha256_hex;
 
 /// Edge of the small images that are compared.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 /// What is minimized.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Loss {
     /// Which one.
     #[serde(default)]

@@ -87,6 +87,9 @@ pub struct DataRules {
     pub path: PathBuf,
     /// Names of the classes, in the order of their numbers. For masks without the background.
     pub classes: Vec<String>,
+    /// How the data write the classes, in the same order, where not by name or number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_values: Vec<String>,
     /// Column of the class, a number or a name.
     #[serde(default = "label_column")]
     pub label_column: String,
@@ -105,6 +108,13 @@ pub struct DataRules {
     /// Size of the network's input along y, x (or z, y, x) in points: images are resized to it;
     /// volumes and images with masks are cut to pieces of it.
     pub size: Vec<usize>,
+    /// For images with masks: every image is brought to `size` whole, whatever its spacing. Right
+    /// for radiographs, whose spacing at the patient is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_image: bool,
+    /// Spacing along y, x (or z, y, x) in mm of images whose files tell none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spacing_mm: Vec<f64>,
     /// What black (0) and white (255) become, for classes of images.
     #[serde(default = "range")]
     pub range: [f32; 2],
@@ -236,6 +246,23 @@ impl Recipe {
         if !(2..=3).contains(&data.size.len()) || data.size.iter().any(|n| !(4..=4096).contains(n))
         {
             return Err(format!("a size of {:?}, expected 2 or 3 axes", data.size));
+        }
+        if !data.class_values.is_empty() && data.class_values.len() != data.classes.len() {
+            return Err(format!(
+                "{} class values for {} classes",
+                data.class_values.len(),
+                data.classes.len()
+            ));
+        }
+        if data.whole_image && (!masks || data.size.len() != 2) {
+            return Err("whole images are for plane images with masks".to_owned());
+        }
+        let spacing = &data.spacing_mm;
+        if !spacing.is_empty()
+            && (spacing.len() != data.size.len()
+                || spacing.iter().any(|mm| !(1e-3..=1e3).contains(mm)))
+        {
+            return Err(format!("a spacing of {spacing:?} mm"));
         }
         let multiple = self.network.multiple();
         if data.size.iter().any(|n| !n.is_multiple_of(multiple)) {

@@ -187,7 +187,7 @@ fn classification(recipe: &Recipe, decision: Decision) -> Classification {
 
 /// The way to the network that training took: cut to what is not zero, mean 0 and deviation 1.
 fn procedure(recipe: &Recipe, split: &Split) -> Procedure {
-    let spacing = typical_spacing(&split.training);
+    let spacing = typical_spacing(&recipe.data, &split.training);
     Procedure {
         preprocessing: Preprocessing {
             transpose_forward: [0, 1, 2],
@@ -197,6 +197,8 @@ fn procedure(recipe: &Recipe, split: &Split) -> Procedure {
                 use_mask: false,
             }],
             target_spacing: spacing[3 - recipe.axes()..].to_vec(),
+            whole_image: (recipe.data.whole_image)
+                .then(|| [recipe.data.size[0], recipe.data.size[1]]),
             resample_image: Resampling::IMAGE,
             resample_labels: Resampling::LABELS,
             resample_logits: Resampling::LOGITS,

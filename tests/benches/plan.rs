@@ -189,6 +189,7 @@ fn middle() -> VerifiedPackage {
                 }],
                 // Somewhat coarser than the scan, so that there is resampling.
                 target_spacing: vec![1.1; 3],
+                whole_image: None,
                 resample_image: resampling,
                 resample_labels: Resampling::LABELS,
                 resample_logits: Resampling {

@@ -266,6 +266,7 @@ fn procedure(case: &Value, channels: usize) -> Procedure {
             transpose_backward: backward,
             channels: channel_rules.collect(),
             target_spacing: target.iter().map(|v| v.as_f64().unwrap()).collect(),
+            whole_image: None,
             resample_image: Resampling::IMAGE,
             resample_labels: Resampling::LABELS,
             resample_logits: Resampling::LOGITS,
@@ -454,6 +455,7 @@ impl Generated {
                 transpose_backward: [1, 2, 0],
                 channels: Vec::new(),
                 target_spacing: vec![1.0; 3],
+                whole_image: None,
                 resample_image: Resampling::IMAGE,
                 resample_labels: Resampling::LABELS,
                 resample_logits: Resampling {
@@ -706,6 +708,7 @@ fn large() -> (Procedure, [usize; 3]) {
                 use_mask: false,
             }],
             target_spacing: vec![1.0; 3],
+            whole_image: None,
             resample_image: Resampling::IMAGE,
             resample_labels: Resampling::LABELS,
             resample_logits: Resampling::LOGITS,

@@ -119,6 +119,7 @@ impl Trained {
                 transpose_backward: self.plans.transpose_backward,
                 channels: configuration.channels.clone(),
                 target_spacing: configuration.spacing.clone(),
+                whole_image: None,
                 resample_image: configuration.resampling_data,
                 resample_labels: configuration.resampling_segmentation,
                 resample_logits: configuration.resampling_probabilities,

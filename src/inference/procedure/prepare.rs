@@ -6,6 +6,7 @@ use super::normalize::normalize;
 use super::resample::{resample_image, resample_labels, resampling_voxels};
 use super::stream_plan::MOST_VOXELS;
 use super::{Error, array};
+use crate::inference::resize_plane;
 use crate::model::procedure::{Preprocessing, new_shape};
 use crate::task::Task;
 
@@ -85,8 +86,21 @@ impl Grids {
         let before_crop = rule.transpose_forward.map(|axis| dims[axis]);
         let original_spacing = rule.transpose_forward.map(|axis| spacing[axis]);
         let spacing = rule.spacing_for(original_spacing)?;
-        let crop = crop.unwrap_or(Box3::whole(before_crop));
-        let network = new_shape(crop.size(), original_spacing, spacing)?;
+        let whole = Box3::whole(before_crop);
+        let (crop, network, spacing) = match rule.whole_image {
+            Some([rows, columns]) => {
+                let to = [before_crop[0], rows, columns];
+                let spacing = std::array::from_fn(|axis| {
+                    original_spacing[axis] * before_crop[axis] as f64 / to[axis].max(1) as f64
+                });
+                (whole, to, spacing)
+            }
+            None => {
+                let crop = crop.unwrap_or(whole);
+                let network = new_shape(crop.size(), original_spacing, spacing)?;
+                (crop, network, spacing)
+            }
+        };
         if network.iter().map(|&size| size as f64).product::<f64>() > MOST_VOXELS as f64 {
             return Err(Error::Mismatch(format!(
                 "a grid of {network:?} voxels for {:?} of {original_spacing:?} mm",
@@ -139,9 +153,15 @@ pub fn prepare(
 
     let reader_dims = image.dims;
     let image = transposed(image, order);
-    let crop = crop_box(&image);
+    let crop = match rule.whole_image {
+        Some(_) => Box3::whole(image.dims),
+        None => crop_box(&image),
+    };
     let grids = Grids::new(reader_dims, spacing, rule, Some(crop))?;
     let mut image = cropped(image, crop);
+    if rule.whole_image.is_some() {
+        image = whole_planes(&image, grids.network);
+    }
     task.check()?;
     let mask = (uses_mask(rule) || previous.is_some()).then(|| nonzero_mask(&image));
 
@@ -193,6 +213,19 @@ pub fn prepare(
         one_hot,
         grids,
     })
+}
+
+/// Every plane at another size, smoothed where it gets smaller.
+fn whole_planes(image: &Image, to: [usize; 3]) -> Image {
+    let [_, rows, columns] = image.dims;
+    let planes = image.data.chunks_exact((rows * columns).max(1));
+    Image {
+        channels: image.channels,
+        dims: to,
+        data: planes
+            .flat_map(|plane| resize_plane(plane, [rows, columns], [to[1], to[2]]))
+            .collect(),
+    }
 }
 
 fn uses_mask(rule: &Preprocessing) -> bool {
