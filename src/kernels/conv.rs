@@ -99,6 +99,9 @@ impl ConvShape {
     }
 }
 
+/// Points of a grid that is worth a pass of its own for a norm.
+const SMALL_GRID: usize = 1 << 14;
+
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -220,6 +223,14 @@ impl Conv {
     /// Its shape.
     pub const fn shape(&self) -> &ConvShape {
         &self.shape
+    }
+
+    /// Whether a run on an input grid is faster when a norm was applied to the input before, by a
+    /// pass of its own: one tap on a small grid, where each group of output channels would apply
+    /// it again and rows are short.
+    pub fn wants_plain_input(&self, dims: [usize; 3]) -> bool {
+        matches!(&self.kernel, Kernel::Direct(k) if k.reads_any_grid())
+            && dims.iter().product::<usize>() <= SMALL_GRID
     }
 
     /// `direct`, `winograd` or `depthwise`.

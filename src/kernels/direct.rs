@@ -242,6 +242,15 @@ impl Direct {
         })
     }
 
+    /// One tap at every point: the grid's shape does not matter.
+    pub(super) fn reads_any_grid(&self) -> bool {
+        let shape = &self.shape;
+        shape.taps() == 1
+            && shape.padding == [[0; 2]; 3]
+            && shape.stride == [1; 3]
+            && self.lanes == BLOCK
+    }
+
     fn reads_as_it_is(&self, input: &View<'_>, prologue: Option<&Prologue<'_>>) -> bool {
         self.shape.taps() == 1
             && self.shape.padding == [[0; 2]; 3]

@@ -168,6 +168,19 @@ impl Native {
         for output in &graph.outputs {
             left[*output] += 1;
         }
+        // Once onto the pool's threads, not for each operation.
+        rayon::scope(|_| self.run_here(input, shapes, left, workspace, task))
+    }
+
+    fn run_here(
+        &self,
+        input: &Array,
+        shapes: Vec<Vec<usize>>,
+        left: Vec<usize>,
+        workspace: &mut Workspace,
+        task: &Task,
+    ) -> Result<Vec<Array>, Error> {
+        let graph = self.program.graph();
         let mut run = Run {
             native: self,
             shapes,
@@ -283,7 +296,10 @@ impl Run<'_> {
         let native = self.native;
         let conv = &native.convs[&n];
         let from = native.program.graph().nodes[n].from[0];
-        let input = self.take(from);
+        let mut input = self.take(from);
+        if input.pending.is_some() && conv.wants_plain_input(dims_of(&input.shape)) {
+            input = input.settled(self.pool);
+        }
         // The other side of the sum that is done at once.
         let residual = match fused.residual {
             Some(other) if self.shapes[other] == self.shapes[n] => {

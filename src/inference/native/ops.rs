@@ -8,7 +8,7 @@ use super::{Run, spread};
 use crate::inference::Error;
 use crate::inference::tensor::{Array, Program};
 use crate::kernels::{
-    Activation, BLOCK, Interpolation, PoolKind, PoolShape, View, ViewMut, global_mean, pool, resize,
+    Activation, BLOCK, Interpolation, PoolKind, blocked_floats, PoolShape, View, ViewMut, global_mean, pool, resize,
 };
 use crate::model::graph::{Affine, Op, Pool, ResizeMode, ResizeTo};
 
@@ -235,9 +235,30 @@ impl Run<'_> {
     fn joined(&mut self, n: usize, from: &[usize]) -> Value {
         let shape = self.shapes[n].clone();
         let dims = dims_of(&shape);
-        let mut grid = Grid::new(self.pool, dims, shape[1]);
-        let mut at = 0;
-        for source in from {
+        let floats = blocked_floats(dims, shape[1]);
+        // Dense blocks join their channels to all before, again and again: where nobody else has
+        // those, and there is room behind them, only the new ones are written.
+        let first = self.take(from[0]).into_grid(self.pool);
+        let (mut grid, mut at) = match first.growing(floats) {
+            Ok(mut grid) => {
+                let at = grid.data.len();
+                grid.data.resize(floats, 0.0);
+                grid.channels = shape[1];
+                (grid, at)
+            }
+            Err(first) => {
+                let room = self.room(n);
+                let mut joined = Grid::with_room(self.pool, dims, shape[1], room);
+                let Store::Grid(part) = &first.store else {
+                    unreachable!("it was made a grid");
+                };
+                let at = part.data.len();
+                value::copy_settled(part, first.pending.as_deref(), &mut joined.data[..at]);
+                first.release(self.pool);
+                (joined, at)
+            }
+        };
+        for source in &from[1..] {
             let value = self.take(*source).into_grid(self.pool);
             let Store::Grid(part) = &value.store else {
                 unreachable!("it was made a grid");
@@ -252,6 +273,21 @@ impl Run<'_> {
             value.release(self.pool);
         }
         Value::grid(&shape, grid)
+    }
+}
+
+impl Run<'_> {
+    /// Floats that the channels of a concatenation grow to, where concatenations follow on it.
+    fn room(&self, n: usize) -> usize {
+        let nodes = &self.native.program.graph().nodes;
+        let mut last = n;
+        for (at, node) in nodes.iter().enumerate().skip(n + 1) {
+            if matches!(node.op, Op::Concat { axis: 1 }) && node.from.first() == Some(&last) {
+                last = at;
+            }
+        }
+        let shape = &self.shapes[last];
+        blocked_floats(dims_of(shape), shape[1])
     }
 }
 

@@ -43,6 +43,18 @@ impl Grid {
         }
     }
 
+    /// With memory for more channels that may come.
+    pub fn with_room(pool: &mut Pool, dims: [usize; 3], channels: usize, room: usize) -> Self {
+        let floats = blocked_floats(dims, channels);
+        let mut data = pool.take(room.max(floats));
+        data.truncate(floats);
+        Self {
+            data,
+            dims,
+            channels,
+        }
+    }
+
     pub fn view(&self) -> View<'_> {
         View::new(&self.data, self.dims, self.channels)
     }
@@ -90,6 +102,20 @@ impl Value {
             store: Store::Plain(Arc::new(array)),
             pending: None,
             moments: None,
+        }
+    }
+
+    /// The grid itself, where it has room for so many floats, nobody else has it and nothing is
+    /// pending.
+    pub fn growing(self, floats: usize) -> Result<Grid, Self> {
+        match self.store {
+            Store::Grid(grid) if self.pending.is_none() && grid.data.capacity() >= floats => {
+                Arc::try_unwrap(grid).map_err(|grid| Self {
+                    store: Store::Grid(grid),
+                    ..self
+                })
+            }
+            store => Err(Self { store, ..self }),
         }
     }
 
