@@ -100,7 +100,7 @@ impl ConvShape {
 }
 
 /// Points of a grid that is worth a pass of its own for a norm.
-const SMALL_GRID: usize = 1 << 14;
+const SMALL_GRID: usize = 64;
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

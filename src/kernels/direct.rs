@@ -30,6 +30,8 @@ const WEIGHT_BYTES: usize = 64 << 10;
 const INPUT_BYTES: usize = 160 << 10;
 /// Fewest pieces of work; fewer bands than that are split by output channels.
 const PIECES: usize = 32;
+/// The same where the grid is one row.
+const ROW_PIECES: usize = 12;
 
 /// Packed weights.
 #[derive(Clone, Debug)]
@@ -128,8 +130,7 @@ impl Direct {
         let as_it_is = self.reads_as_it_is(&input, prologue.as_ref());
         let (mut input, mut out_dims) = (input, output.dims());
         let mut epilogue = *epilogue;
-        if as_it_is && self.shape.stride == [1; 3] {
-            // One tap: the grid does not matter.
+        if self.reads_any_grid() {
             input = input.reshaped([1, 1, input.voxels()]);
             out_dims = [1, 1, output.voxels()];
             epilogue.residual = epilogue.residual.map(|r| r.reshaped(out_dims));
@@ -333,7 +334,14 @@ impl Plan {
         let (sx, dx) = (shape.stride[2], shape.dilation[2]);
         let columns = |tx: usize| (tx - 1) * sx + (kx - 1) * dx + 1;
         let most = (INPUT_BYTES / 4) / (chunk * lanes * kz * ky);
-        let most_x = (most.saturating_sub((kx - 1) * dx) / sx).clamp(24, 1024);
+        let mut most_x = (most.saturating_sub((kx - 1) * dx) / sx).clamp(24, 1024);
+        if direct.reads_any_grid() && !as_it_is {
+            // Pieces that are packed once for all output channels, and enough of them.
+            most_x = most_x
+                .min(nx.div_ceil(ROW_PIECES))
+                .next_multiple_of(6)
+                .max(24);
+        }
         let x_pieces = nx.div_ceil(most_x).max(1);
         let tx = nx.div_ceil(x_pieces).max(1);
         // Taps of dilated rows fall on their own sub-lattice.
@@ -361,8 +369,13 @@ impl Plan {
         }
         let whole = out_dims[0] * bands.len() * x_pieces;
         let group_count = direct.groups.len();
+        let wanted = if direct.reads_any_grid() && !as_it_is {
+            ROW_PIECES / 2
+        } else {
+            PIECES
+        };
         let parts = if split && whole > 0 {
-            PIECES.div_ceil(whole).min(group_count)
+            wanted.div_ceil(whole).min(group_count)
         } else {
             1
         };

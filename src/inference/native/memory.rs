@@ -64,8 +64,8 @@ pub fn bytes(native: &Native, spatial: &[usize]) -> Result<u64, Error> {
         let from = || dims_of(&shapes[node.from[0]]);
         let scratch = match (native.convs.get(&n), native.transposed.get(&n)) {
             (Some(conv), _) => {
-                let settled = takes_no_memory(&nodes[node.from[0]].op)
-                    && conv.wants_plain_input(from());
+                let settled =
+                    takes_no_memory(&nodes[node.from[0]].op) && conv.wants_plain_input(from());
                 let copy = if settled {
                     4 * floats(&shapes[node.from[0]])
                 } else {

@@ -8,7 +8,8 @@ use super::{Run, spread};
 use crate::inference::Error;
 use crate::inference::tensor::{Array, Program};
 use crate::kernels::{
-    Activation, BLOCK, Interpolation, PoolKind, blocked_floats, PoolShape, View, ViewMut, global_mean, pool, resize,
+    Activation, BLOCK, Interpolation, PoolKind, PoolShape, View, ViewMut, blocked_floats,
+    global_mean, pool, resize,
 };
 use crate::model::graph::{Affine, Op, Pool, ResizeMode, ResizeTo};
 
@@ -302,20 +303,17 @@ pub fn batch_norm(program: &Program, op: &Op) -> Option<(Vec<f32>, Vec<f32>)> {
     else {
         return None;
     };
-    let (mean, variance) = (
-        &program.weight(mean).values,
-        &program.weight(variance).values,
-    );
-    let mut scales = Vec::with_capacity(mean.len());
-    let mut offsets = Vec::with_capacity(mean.len());
-    for (c, (mean, variance)) in mean.iter().zip(variance).enumerate() {
-        let (weight, bias) = match affine {
-            None => (1.0, 0.0),
-            Some(a) => (
-                f64::from(program.weight(&a.scale).values[c]),
-                f64::from(program.weight(&a.shift).values[c]),
-            ),
-        };
+    let values = |name: &String| &program.weight(name).values;
+    let (means, variances) = (values(mean), values(variance));
+    let affine = affine
+        .as_ref()
+        .map(|a| (values(&a.scale), values(&a.shift)));
+    let mut scales = Vec::with_capacity(means.len());
+    let mut offsets = Vec::with_capacity(means.len());
+    for (c, (mean, variance)) in means.iter().zip(variances).enumerate() {
+        let (weight, bias) = affine.map_or((1.0, 0.0), |(scale, shift)| {
+            (f64::from(scale[c]), f64::from(shift[c]))
+        });
         let scale = weight / (f64::from(*variance) + f64::from(*epsilon)).sqrt();
         scales.push(scale as f32);
         offsets.push((bias - f64::from(*mean) * scale) as f32);
