@@ -20,16 +20,13 @@ pub(super) const fn inputs_of(outputs: usize) -> usize {
 }
 
 /// The filter's side, `G · g`, in f64.
-pub(super) fn filter(outputs: usize, g: &[f64]) -> Vec<f64> {
-    match outputs {
-        1 => g.to_vec(),
-        _ => vec![
-            g[0],
-            0.5 * (g[0] + g[1] + g[2]),
-            0.5 * (g[0] - g[1] + g[2]),
-            g[2],
-        ],
-    }
+pub(super) fn filter(g: [f64; 3]) -> [f64; 4] {
+    [
+        g[0],
+        0.5 * (g[0] + g[1] + g[2]),
+        0.5 * (g[0] - g[1] + g[2]),
+        g[2],
+    ]
 }
 
 /// The input's side, `Bᵀ · d`.

@@ -72,12 +72,13 @@ impl Winograd {
             .zip(std::iter::repeat_n(weights, groups.len()).flatten())
         {
             let width = blocks * BLOCK;
-            for o in first..(first + width).min(shape.output) {
-                for i in 0..shape.input {
+            // Output channels of a group stand side by side: they are written together.
+            for i in 0..shape.input {
+                for o in first..(first + width).min(shape.output) {
                     let taps = shape.taps();
                     let g = &weights[(o * shape.input + i) * taps..][..taps];
-                    let transformed = filter(g, shape.kernel, outputs);
-                    for (p, value) in transformed.iter().enumerate() {
+                    let transformed = filter(g, shape.kernel);
+                    for (p, value) in transformed[..points].iter().enumerate() {
                         let at = p * ci * co + ci * first + i * width + o - first;
                         packed[at] = *value as f32;
                     }
@@ -159,26 +160,29 @@ impl Winograd {
     }
 }
 
-/// A filter's points, `[z][y][x]`.
-fn filter(g: &[f32], kernel: [usize; 3], outputs: [usize; 3]) -> Vec<f64> {
-    let mut values: Vec<f64> = g.iter().copied().map(f64::from).collect();
+/// Most points of a filter: four along each axis.
+const MOST_POINTS: usize = 64;
+
+/// A filter's points, `[z][y][x]`; those that the kernel does not have are zero.
+fn filter(g: &[f32], kernel: [usize; 3]) -> [f64; MOST_POINTS] {
+    let mut values = [0.0; MOST_POINTS];
+    for (value, g) in values.iter_mut().zip(g) {
+        *value = f64::from(*g);
+    }
     let mut shape = kernel;
-    for axis in 0..3 {
+    for axis in (0..3).filter(|axis| kernel[*axis] == 3) {
         let inner: usize = shape[axis + 1..].iter().product();
         let outer: usize = shape[..axis].iter().product();
-        let (old, new) = (shape[axis], minimal::inputs_of(outputs[axis]));
-        let mut next = vec![0.0; outer * new * inner];
+        let mut next = [0.0; MOST_POINTS];
         for o in 0..outer {
             for i in 0..inner {
-                let line: Vec<f64> = (0..old)
-                    .map(|k| values[(o * old + k) * inner + i])
-                    .collect();
-                for (k, value) in minimal::filter(outputs[axis], &line).iter().enumerate() {
-                    next[(o * new + k) * inner + i] = *value;
+                let line = [0, 1, 2].map(|k| values[(o * 3 + k) * inner + i]);
+                for (k, value) in minimal::filter(line).into_iter().enumerate() {
+                    next[(o * 4 + k) * inner + i] = value;
                 }
             }
         }
-        shape[axis] = new;
+        shape[axis] = 4;
         values = next;
     }
     values

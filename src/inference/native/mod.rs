@@ -3,6 +3,7 @@
 //!
 //! What the kernels do not have runs by the reference on plain memory, so that every graph runs.
 
+mod awake;
 mod fuse;
 mod memory;
 mod ops;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use rayon::prelude::*;
 
+use self::awake::with_awake_threads;
 use self::fuse::{Fused, fuse};
 use self::pool::Pool;
 use self::value::{Grid, Store, Value, dims_of};
@@ -168,8 +170,7 @@ impl Native {
         for output in &graph.outputs {
             left[*output] += 1;
         }
-        // Once onto the pool's threads, not for each operation.
-        rayon::scope(|_| self.run_here(input, shapes, left, workspace, task))
+        with_awake_threads(|| self.run_here(input, shapes, left, workspace, task))
     }
 
     fn run_here(

@@ -180,6 +180,9 @@ impl Value {
 /// Voxels that are treated at once, small enough for the first cache.
 const PIECE: usize = 256 * BLOCK;
 
+/// Floats that one thread copies alone.
+const SMALL: usize = 1 << 15;
+
 /// Applies what is pending to a block of eight channels.
 fn apply(pending: &Pending, block: usize, values: &mut [f32]) {
     let lane = |of: &[f32], n: usize| of.get(block * BLOCK + n).copied().unwrap_or(0.0);
@@ -205,17 +208,22 @@ fn apply(pending: &Pending, block: usize, values: &mut [f32]) {
 /// Copies a grid's blocks, with what is pending applied.
 pub fn copy_settled(from: &Grid, pending: Option<&Pending>, to: &mut [f32]) {
     let size = from.voxels() * BLOCK;
-    to.par_chunks_mut(size)
-        .zip(from.data.par_chunks(size))
-        .enumerate()
-        .for_each(|(block, (to, from))| {
-            for (to, from) in to.chunks_mut(PIECE).zip(from.chunks(PIECE)) {
-                to.copy_from_slice(from);
-                if let Some(pending) = pending {
-                    apply(pending, block, to);
-                }
+    let copy = |(block, (to, from)): (usize, (&mut [f32], &[f32]))| {
+        for (to, from) in to.chunks_mut(PIECE).zip(from.chunks(PIECE)) {
+            to.copy_from_slice(from);
+            if let Some(pending) = pending {
+                apply(pending, block, to);
             }
-        });
+        }
+    };
+    // Handing out a few cache lines takes longer than copying them.
+    if to.len() < SMALL {
+        let blocks = to.chunks_mut(size).zip(from.data.chunks(size));
+        blocks.enumerate().for_each(copy);
+    } else {
+        let blocks = to.par_chunks_mut(size).zip(from.data.par_chunks(size));
+        blocks.enumerate().for_each(copy);
+    }
 }
 
 /// a + b, each with what is pending for it, then an activation; into a's memory or new memory.

@@ -25,6 +25,7 @@ import time
 
 PEERS = ["torch", "onnx", "onnxruntime", "nnunetv2", "monai", "torchxrayvision", "safetensors"]
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+PAUSE_SECS = 0.5
 
 # Name, class, axes, features, patch, small patch.
 NETWORKS = [
@@ -395,6 +396,8 @@ def compare(name, folder, rounds, threads, profile):
         engines.append(Engine(peer, command, threads))
     for number in range(rounds + 1):
         for engine in engines:
+            # Threads of OpenMP and ONNX Runtime spin on for a while after a run.
+            time.sleep(PAUSE_SECS)
             secs = engine.ask("run")["secs"]
             if number > 0:
                 engine.secs.append(secs)

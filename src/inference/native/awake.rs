@@ -1,0 +1,104 @@
+//! Threads that stay awake while a network runs.
+//!
+//! A small network is hundreds of operations of a tenth of a millisecond. A thread that sleeps in
+//! between takes as long to wake up, so that two threads were hardly faster than one.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Runs that are on their way in this process: only a lone one keeps threads awake.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+/// Without work for so long, a thread rests between looks.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// How long it rests.
+const REST: Duration = Duration::from_micros(100);
+
+struct Counted;
+
+impl Counted {
+    fn new() -> (Self, bool) {
+        (Self, RUNS.fetch_add(1, Ordering::Relaxed) == 0)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        RUNS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Set when it goes, so that a panic ends the waiting too.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Does `work` on a thread of the pool, while the others look for its pieces without sleeping.
+pub fn with_awake_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let (_counted, alone) = Counted::new();
+    let done = AtomicBool::new(false);
+    rayon::scope(|scope| {
+        let ends = Ends(&done);
+        if alone && rayon::current_num_threads() > 1 {
+            let own = rayon::current_thread_index();
+            // A broadcast, not a spawn: this thread must never wait inside of its own run.
+            let done = &done;
+            scope.spawn_broadcast(move |_, context| {
+                if Some(context.index()) != own {
+                    look_for_work(done);
+                }
+            });
+        }
+        let result = work();
+        drop(ends);
+        result
+    })
+}
+
+fn look_for_work(done: &AtomicBool) {
+    let mut last = Instant::now();
+    while !done.load(Ordering::Acquire) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            last = Instant::now();
+        } else if last.elapsed() > PATIENCE {
+            std::thread::sleep(REST);
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    #[test]
+    fn runs_in_runs_end_and_give_their_results() {
+        for _ in 0..200 {
+            let sums: Vec<u64> = with_awake_threads(|| {
+                (0..8_u64)
+                    .into_par_iter()
+                    .map(|n| {
+                        with_awake_threads(|| (0..100_u64).into_par_iter().map(|m| m * n).sum())
+                    })
+                    .collect()
+            });
+            assert!(
+                sums.iter()
+                    .enumerate()
+                    .all(|(n, sum)| *sum == 4950 * n as u64)
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_passes_through() {
+        let caught = std::panic::catch_unwind(|| with_awake_threads(|| panic!("on purpose")));
+        assert!(caught.is_err());
+    }
+}
