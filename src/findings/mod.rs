@@ -1,9 +1,11 @@
-//! What was found: segments, segmentations, and the record of how they were made.
+//! What was found: segments, segmentations, findings of whole images, and the record of how they were made.
 //!
 //! Absent on purpose: how findings are drawn or written.
 
+mod assessment;
 mod provenance;
 mod segment;
 
+pub use assessment::{Assessment, Call, Finding, OperatingPoint};
 pub use provenance::Provenance;
 pub use segment::{AlgorithmType, ReviewState, Segment, Segmentation};
