@@ -98,15 +98,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     } else {
         None
     };
-    let package = result::package(&recipe, &split, &trained, decision)?;
+    let package = result::package(&recipe, &split, &trained, decision.as_ref())?;
     let figures = match &package.manifest().classification {
-        Some(classification) => evaluate::Figures::Classes(evaluate::classes(
-            &package,
-            classification,
-            &split.validation,
-            None,
-            &task,
-        )?),
+        Some(_) => {
+            evaluate::Figures::Classes(evaluate::classes(&package, &split.validation, None, &task)?)
+        }
         None => evaluate::Figures::Masks(evaluate::masks_of(
             &package,
             &recipe.data,

@@ -181,6 +181,8 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
             .map(|t| f64::from(t[n]))
             .filter(|t| t.is_finite()),
         concept: None,
+        operating_point: None,
+        not_sure: None,
     });
     let manifest = Manifest {
         shape: MANIFEST_SHAPE.to_owned(),
@@ -221,6 +223,9 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
             temperature: None,
             activation: ClassActivation::Sigmoid,
             classes: classes.collect(),
+            any: None,
+            template: None,
+            ages_years: None,
         }),
         labels: Vec::new(),
         weights_sha256: sha256_hex(&saved),

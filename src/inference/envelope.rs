@@ -16,30 +16,19 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
     if volume.voxels.is_color() {
         red.push("color images".to_owned());
     }
-    if volume.layout != Layout::Volumetric {
+    if manifest.takes_plain_images() {
+        // Each image on its own.
+    } else if volume.layout != Layout::Volumetric {
         red.push("plain images without positions, the model needs a volume".to_owned());
     } else if nk < 5 && !takes_slices(manifest) {
         red.push(format!(
             "{nk} slices, the model needs a volume of at least 5"
         ));
     }
-    match volume.modality.as_str() {
-        "" => amber.push(format!(
-            "the file names no modality, the model is for {}",
-            manifest.modality
-        )),
-        found if manifest.modality.is_empty() => {
-            amber.push(format!(
-                "{found} series, the model does not say what it is for"
-            ));
-        }
-        found if found != manifest.modality => {
-            red.push(format!(
-                "{found} series, the model is for {}",
-                manifest.modality
-            ));
-        }
-        _ => {}
+    match modality_issue(manifest, volume) {
+        Some((true, reason)) => red.push(reason),
+        Some((false, reason)) => amber.push(reason),
+        None => {}
     }
     for issue in &volume.issues {
         match issue {
@@ -60,6 +49,25 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
         amber.extend(value_doubt(&manifest.envelope, volume));
     }
     (red, amber)
+}
+
+/// What is wrong with the modality, and whether it refuses.
+pub(super) fn modality_issue(manifest: &Manifest, volume: &Volume) -> Option<(bool, String)> {
+    let wanted = &manifest.modality;
+    match volume.modality.as_str() {
+        "" => Some((
+            false,
+            format!("the file names no modality, the model is for {wanted}"),
+        )),
+        found if wanted.is_empty() => Some((
+            false,
+            format!("{found} series, the model does not say what it is for"),
+        )),
+        found if !manifest.takes_modality(found) => {
+            Some((true, format!("{found} series, the model is for {wanted}")))
+        }
+        _ => None,
+    }
 }
 
 /// A network of slices takes any number of them.

@@ -6,9 +6,11 @@
 
 mod candle_executor;
 mod channels;
+mod classify;
 mod components;
 mod conform;
 mod envelope;
+pub mod familiar;
 pub mod native;
 mod network;
 mod normalize;
@@ -21,6 +23,7 @@ mod resize_plane;
 mod run;
 mod tensor;
 
+pub use classify::{Classifier, GrayPlane, findings_of};
 pub use components::largest_component;
 pub use envelope::envelope_issues;
 pub use network::Network;

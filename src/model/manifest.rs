@@ -6,6 +6,7 @@ use super::envelope::Envelope;
 use super::graph::Graph;
 use super::monai::{MonaiProcedure, MonaiTransform};
 use super::procedure::{LabelRule, Procedure};
+use crate::findings::OperatingPoint;
 use crate::study::{CodedConcept, Uid};
 
 /// Version of the manifest's own shape.
@@ -246,6 +247,67 @@ pub struct Classification {
     pub temperature: Option<f64>,
     /// One for each value of the network.
     pub classes: Vec<Class>,
+    /// Of classes that exclude each other: all but the first together, where they are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any: Option<Class>,
+    /// What its images look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
+    /// Ages of the patients that it has learned from, in years.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages_years: Option<[f64; 2]>,
+}
+
+impl Classification {
+    fn check(&self) -> Result<(), String> {
+        let sizes = self.size.iter().all(|n| (1..=4096).contains(n));
+        if !sizes || !(1..=3).contains(&self.size.len()) || self.classes.is_empty() {
+            return Err(format!("a classification at {:?}", self.size));
+        }
+        if self
+            .temperature
+            .is_some_and(|t| !(t.is_finite() && t > 0.0))
+        {
+            return Err("a temperature that is not above zero".to_owned());
+        }
+        for class in self.classes.iter().chain(&self.any) {
+            let numbers = class
+                .threshold
+                .iter()
+                .chain(class.not_sure.iter().flatten());
+            let ordered = class.not_sure.is_none_or(|[low, high]| low <= high);
+            if numbers.into_iter().any(|x| !x.is_finite()) || !ordered {
+                return Err(format!("thresholds of {:?}", class.name));
+            }
+        }
+        if let Some(Template { size, mean, lowest }) = &self.template {
+            let fits = size.iter().all(|n| (2..=64).contains(n))
+                && mean.len() == size[0] * size[1]
+                && mean.iter().all(|v| v.is_finite())
+                && (-1.0..=1.0).contains(lowest);
+            if !fits {
+                return Err("a template that is no image".to_owned());
+            }
+        }
+        let ages = self.ages_years;
+        if ages.is_some_and(|[low, high]| {
+            !(0.0..=150.0).contains(&low) || !(low..=150.0).contains(&high)
+        }) {
+            return Err(format!("ages of {ages:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// The mean of a classifier's training images, each brought to mean 0 and deviation 1.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Template {
+    /// Rows and columns.
+    pub size: [usize; 2],
+    /// `[y][x]`.
+    pub mean: Vec<f32>,
+    /// Least correlation of an image that counts as one of the kind.
+    pub lowest: f64,
 }
 
 /// How an image becomes a classifier's input.
@@ -291,6 +353,12 @@ pub struct Class {
     /// Score from which on the finding counts as present; that becomes 0.5 by a broken line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// How good the threshold was on cases with known truth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operating_point: Option<OperatingPoint>,
+    /// Scores from the first to below the second are called neither present nor absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_sure: Option<[f64; 2]>,
     /// What it stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concept: Option<CodedConcept>,
@@ -324,6 +392,21 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// Whether images of a modality are of the kind that the model is for: radiographs are
+    /// (PS3.3 C.7.3.1.1.1) CR, DX or RG by the machine's age alone.
+    pub fn takes_modality(&self, modality: &str) -> bool {
+        let radiograph = |m: &str| ["CR", "DX", "RG"].contains(&m);
+        self.modality == modality || (radiograph(&self.modality) && radiograph(modality))
+    }
+
+    /// Whether the model sees plain images one by one and needs no volume.
+    pub fn takes_plain_images(&self) -> bool {
+        let classes = self.classification.as_ref();
+        let whole = self.procedure.as_ref();
+        classes.is_some_and(|c| c.size.len() == 2)
+            || whole.is_some_and(|p| p.preprocessing.whole_image.is_some())
+    }
+
     /// Reads and checks a manifest.
     ///
     /// # Errors
@@ -410,6 +493,9 @@ impl Manifest {
             return Err(
                 "the network does not end in a convolution with 2 to 256 channels".to_owned(),
             );
+        }
+        if let Some(classification) = &self.classification {
+            classification.check()?;
         }
         let mut seen = [false; 256];
         for label in &self.labels {

@@ -18,7 +18,7 @@ pub use envelope::{Envelope, Values};
 pub use manifest::{
     Class, ClassActivation, Classification, Conform, Crop, ImagePreparation, Input, Label, Layer,
     Manifest, ManifestError, Network, Normalization, Output, OutputKind, SHAPE as MANIFEST_SHAPE,
-    Stage,
+    Stage, Template,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

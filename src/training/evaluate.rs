@@ -1,20 +1,19 @@
 //! Any package on any labeled data: figures with intervals, and every case.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::data::{self, Reader, Sample, at_size};
+use super::data::{self, Reader, Sample};
 use super::metrics;
 use super::picture::{Picture, Values};
 use super::recipe::{DataRules, Layout};
 use super::{Error, batches};
 use crate::geometry::{DVec3, VolumeGeometry};
-use crate::inference::native::{Native, Workspace};
-use crate::inference::{Array, Model, Program, Settings};
+use crate::inference::native::Workspace;
+use crate::inference::{Classifier, GrayPlane, Model, Settings};
 use crate::model::{
     ClassActivation, Classification, ImagePreparation, OutputKind, VerifiedPackage,
 };
@@ -227,6 +226,7 @@ pub fn rules_for(
         validation: 0.0,
         size,
         class_values: Vec::new(),
+        any_class: None,
         whole_image: false,
         // Images whose files tell none are taken to have that of the training images.
         spacing_mm: (manifest.procedure.as_ref())
@@ -261,9 +261,17 @@ pub fn evaluate(
         if finding.is_some() {
             rules.classes = vec!["0".to_owned(), "1".to_owned()];
         }
-        let reader = |path: &Path| Ok(prepared(classification, &reader(path)?));
+        let squares = matches!(
+            classification.preparation,
+            ImagePreparation::CenterSquare { .. }
+        );
+        // Images come at the model's size; what is cut off must go before.
+        let reader = |path: &Path| {
+            let image = reader(path)?;
+            Ok(if squares { square(&image) } else { image })
+        };
         let samples = data::load(&rules, path, parts, &reader)?;
-        let figures = classes(package, classification, &samples, finding, task)?;
+        let figures = classes(package, &samples, finding, task)?;
         (samples.len(), Figures::Classes(figures))
     } else {
         let figures = masks(
@@ -285,22 +293,21 @@ pub fn evaluate(
     })
 }
 
-/// The classifier's part of an image, before it is resized.
-fn prepared(classification: &Classification, image: &Picture) -> Picture {
+/// The largest square in the middle of an image.
+fn square(image: &Picture) -> Picture {
     let [nz, ny, nx] = image.dims;
-    match classification.preparation {
-        ImagePreparation::CenterSquare { .. } => {
-            let edge = ny.min(nx);
-            let corner = [0, ((ny - edge) / 2) as i64, ((nx - edge) / 2) as i64];
-            let values = image.floats();
-            let square = batches::piece(&values, image.dims, corner, [nz, edge, edge], 0.0);
-            Picture {
-                dims: [nz, edge, edge],
-                values: Values::Floats(square),
-                spacing_mm: image.spacing_mm,
-            }
-        }
-        _ => image.clone(),
+    let edge = ny.min(nx);
+    let corner = [0, ((ny - edge) / 2) as i64, ((nx - edge) / 2) as i64];
+    Picture {
+        dims: [nz, edge, edge],
+        values: Values::Floats(batches::piece(
+            &image.floats(),
+            image.dims,
+            corner,
+            [nz, edge, edge],
+            0.0,
+        )),
+        spacing_mm: image.spacing_mm,
     }
 }
 
@@ -310,19 +317,16 @@ fn prepared(classification: &Classification, image: &Picture) -> Picture {
 /// [`Error`].
 pub fn classes(
     package: &VerifiedPackage,
-    classification: &Classification,
     samples: &[Sample],
     finding: Option<&str>,
     task: &Task,
 ) -> Result<ClassFigures, Error> {
-    let range = match &classification.preparation {
-        ImagePreparation::CenterSquare { range } | ImagePreparation::WholeImage { range } => *range,
-        other @ ImagePreparation::Monai { .. } => {
-            return Err(Error::Network(format!(
-                "images cannot be prepared by {other:?} yet"
-            )));
-        }
+    let refused = |e: crate::inference::Error| match e {
+        crate::inference::Error::Cancelled(c) => Error::Cancelled(c),
+        other => Error::Network(other.to_string()),
     };
+    let classifier = Classifier::new(package.clone()).map_err(refused)?;
+    let classification = classifier.classification();
     let finding = match finding {
         None => None,
         Some(name) => {
@@ -331,50 +335,22 @@ pub fn classes(
             Some(at.ok_or_else(|| Error::Network(format!("it has no class {name:?}")))?)
         }
     };
-    let native = native(package, &classification.size)?;
     task.begin("Cases", samples.len());
     let results: Vec<Vec<f64>> = samples
         .par_iter()
         .map_init(Workspace::default, |workspace, sample| {
             task.check()?;
-            let small = at_size(&sample.image, &classification.size);
-            let values = batches::in_range(&small.floats(), range);
-            let shape = [&[1, 1], classification.size.as_slice()].concat();
-            let found = native.run(&Array::new(&shape, values), workspace, &Task::new());
-            let found = found.map_err(|e| Error::Network(e.to_string()))?;
+            let [_, rows, columns] = sample.image.dims;
+            let plane = GrayPlane {
+                dims: [rows, columns],
+                values: sample.image.floats(),
+            };
+            let found = classifier.probabilities(&plane, workspace, &Task::new());
             task.advance(1);
-            Ok(probabilities(classification, &found[0].values))
+            found.map_err(refused)
         })
         .collect::<Result<_, Error>>()?;
     Ok(class_figures(classification, samples, &results, finding))
-}
-
-fn native(package: &VerifiedPackage, size: &[usize]) -> Result<Native, Error> {
-    let refused = |reason: String| Error::Network(reason);
-    let network = &package.manifest().network;
-    let graph = network.graph.clone();
-    let graph = graph.ok_or_else(|| refused("it has no graph".to_owned()))?;
-    let mut weights = HashMap::new();
-    for name in graph.tensors() {
-        let found = package.array(name);
-        let (shape, values) = found.ok_or_else(|| refused(format!("no tensor {name:?}")))?;
-        weights.insert(name.to_owned(), Array::new(&shape, values));
-    }
-    let program = Program::new(Arc::new(graph), weights, size);
-    let program = program.map_err(|e| refused(e.to_string()))?;
-    Native::new(program).map_err(|e| refused(e.to_string()))
-}
-
-fn probabilities(classification: &Classification, results: &[f32]) -> Vec<f64> {
-    let temperature = classification.temperature.unwrap_or(1.0);
-    match classification.activation {
-        ClassActivation::Softmax => metrics::softmax(results, temperature),
-        ClassActivation::Sigmoid => {
-            let of = |r: &f32| 1.0 / (1.0 + (-f64::from(*r) / temperature).exp());
-            results.iter().map(of).collect()
-        }
-        ClassActivation::None => results.iter().copied().map(f64::from).collect(),
-    }
 }
 
 fn class_figures(
@@ -393,7 +369,11 @@ fn class_figures(
         None => p[p.len() - 1],
     };
     let named = finding.unwrap_or(classification.classes.len() - 1);
-    let threshold = classification.classes[named].threshold.unwrap_or(0.5);
+    let class = match &classification.any {
+        Some(any) if finding.is_none() => any,
+        _ => &classification.classes[named],
+    };
+    let threshold = class.threshold.unwrap_or(0.5);
     let pairs: Vec<(f64, bool)> = results
         .iter()
         .zip(&truth)

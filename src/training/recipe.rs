@@ -56,6 +56,9 @@ pub struct ModelWords {
     pub training_data: String,
     /// DICOM's modality of the images, e.g. `DX`.
     pub modality: String,
+    /// Ages of the patients, in years.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages_years: Option<[f64; 2]>,
 }
 
 fn first_version() -> String {
@@ -87,6 +90,9 @@ pub struct DataRules {
     pub path: PathBuf,
     /// Names of the classes, in the order of their numbers. For masks without the background.
     pub classes: Vec<String>,
+    /// Name of all classes but the first together, where there are more than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_class: Option<String>,
     /// How the data write the classes, in the same order, where not by name or number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_values: Vec<String>,

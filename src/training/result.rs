@@ -10,12 +10,14 @@ use super::evaluate::{Evaluation, Figures};
 use super::metrics;
 use super::recipe::{ModelWords, Recipe};
 use super::run::Trained;
+use crate::findings::OperatingPoint;
+use crate::inference::familiar;
 use crate::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
 };
 use crate::model::{
     Class, ClassActivation, Classification, Conform, Envelope, ImagePreparation, Input, Label,
-    MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind, PackageFiles,
+    MANIFEST_SHAPE, Manifest, Network, Normalization, Output, OutputKind, PackageFiles, Template,
     VerifiedPackage, sha256_hex,
 };
 use crate::study::CodedConcept;
@@ -32,26 +34,110 @@ const COLORS: [[u8; 3]; 6] = [
 ];
 
 /// A classifier's decision, made on the validation samples.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// Results are divided by it.
     pub temperature: f64,
-    /// From this probability on the finding counts as present.
-    pub threshold: f64,
+    /// For all classes but the first together.
+    pub any: Calling,
+    /// For each class against the rest.
+    pub classes: Vec<Calling>,
 }
 
-/// Temperature and threshold from the network's results on the validation samples.
+/// When a finding is called, and how often that was right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Calling {
+    /// From this probability on the finding counts as present.
+    pub threshold: f64,
+    /// Below the second and from the first on neither is said.
+    pub not_sure: [f64; 2],
+    /// On the validation samples.
+    pub point: OperatingPoint,
+}
+
+/// Sensitivity that the lower end of "not sure" keeps, and specificity that the upper one keeps.
+const SURE: f64 = 0.95;
+
+impl Calling {
+    fn of(scores: &[(f64, bool)]) -> Self {
+        let threshold = metrics::best_threshold(scores);
+        let rates = metrics::rates(scores, threshold);
+        let count = |truth: bool| scores.iter().filter(|s| s.1 == truth).count();
+        let mut values: Vec<f64> = scores.iter().map(|s| s.0).collect();
+        values.sort_by(f64::total_cmp);
+        // The highest that still finds nearly all, the lowest that is nearly never wrong.
+        let low = (values.iter().rev().copied())
+            .find(|t| metrics::rates(scores, *t).sensitivity >= SURE)
+            .unwrap_or(threshold);
+        let high = (values.iter().copied())
+            .find(|t| metrics::rates(scores, *t).specificity >= SURE)
+            .unwrap_or(threshold);
+        Self {
+            threshold,
+            not_sure: [low.min(threshold), high.max(threshold)],
+            point: OperatingPoint {
+                sensitivity: rates.sensitivity,
+                specificity: rates.specificity,
+                cases: [count(true), count(false)],
+            },
+        }
+    }
+}
+
+/// Temperature and thresholds from the network's results on the validation samples.
 pub fn decide(results: &[Vec<f32>], samples: &[Sample]) -> Decision {
     let classes = samples.iter().filter_map(Sample::class);
     let cases: Vec<(Vec<f32>, u8)> = results.iter().cloned().zip(classes).collect();
     let temperature = metrics::best_temperature(&cases);
-    let scores: Vec<(f64, bool)> = cases
-        .iter()
-        .map(|(r, class)| (1.0 - metrics::softmax(r, temperature)[0], *class > 0))
+    let scored: Vec<(Vec<f64>, u8)> = (cases.iter())
+        .map(|(r, class)| (metrics::softmax(r, temperature), *class))
         .collect();
+    let any: Vec<(f64, bool)> = (scored.iter()).map(|(p, c)| (1.0 - p[0], *c > 0)).collect();
+    let one = |class: usize| {
+        let scores = scored
+            .iter()
+            .map(|(p, c)| (p[class], usize::from(*c) == class));
+        Calling::of(&scores.collect::<Vec<_>>())
+    };
     Decision {
         temperature,
-        threshold: metrics::best_threshold(&scores),
+        any: Calling::of(&any),
+        classes: (0..scored.first().map_or(0, |s| s.0.len()))
+            .map(one)
+            .collect(),
+    }
+}
+
+/// Points of a template along each axis.
+const TEMPLATE: [usize; 2] = [16, 16];
+
+/// Part of the training images that a template may take for strangers.
+const STRANGERS: f64 = 0.002;
+
+/// What the images of the training part look like.
+fn template(samples: &[Sample]) -> Template {
+    let all: Vec<Vec<f32>> = samples
+        .iter()
+        .map(|s| {
+            let [_, rows, columns] = s.image.dims;
+            familiar::features(&s.image.floats(), [rows, columns], TEMPLATE)
+        })
+        .collect();
+    let mut mean = vec![0.0_f32; TEMPLATE[0] * TEMPLATE[1]];
+    for one in &all {
+        (mean.iter_mut().zip(one)).for_each(|(m, v)| *m += v / all.len() as f32);
+    }
+    let mut alike: Vec<f64> = all
+        .iter()
+        .map(|one| familiar::correlation(one, &mean))
+        .collect();
+    alike.sort_by(f64::total_cmp);
+    let lowest = alike[(alike.len() as f64 * STRANGERS) as usize];
+    Template {
+        size: TEMPLATE,
+        mean,
+        // A little further out than any that was seen.
+        lowest: (lowest - 0.05).max(0.0),
     }
 }
 
@@ -63,7 +149,7 @@ pub fn package(
     recipe: &Recipe,
     split: &Split,
     trained: &Trained,
-    decision: Option<Decision>,
+    decision: Option<&Decision>,
 ) -> Result<VerifiedPackage, Error> {
     let weights = weights_of(trained);
     let manifest = manifest(recipe, split, trained, decision, sha256_hex(&weights));
@@ -101,7 +187,7 @@ fn manifest(
     recipe: &Recipe,
     split: &Split,
     trained: &Trained,
-    decision: Option<Decision>,
+    decision: Option<&Decision>,
     weights_sha256: String,
 ) -> Manifest {
     let ModelWords {
@@ -113,6 +199,7 @@ fn manifest(
         limits,
         training_data,
         modality,
+        ages_years: _,
     } = recipe.model.clone();
     let kind = if decision.is_some() {
         OutputKind::Classification
@@ -158,7 +245,7 @@ fn manifest(
         procedure: decision.is_none().then(|| procedure(recipe, split)),
         earlier: Vec::new(),
         monai: None,
-        classification: decision.map(|d| classification(recipe, d)),
+        classification: decision.map(|d| classification(recipe, split, d)),
         labels: if decision.is_some() {
             Vec::new()
         } else {
@@ -169,19 +256,31 @@ fn manifest(
     }
 }
 
-fn classification(recipe: &Recipe, decision: Decision) -> Classification {
+fn classification(recipe: &Recipe, split: &Split, decision: &Decision) -> Classification {
     let range = recipe.data.range;
-    let class = |(n, name): (usize, &String)| Class {
-        name: name.clone(),
-        threshold: (n > 0).then_some(decision.threshold),
+    let class = |name: &str, calling: Option<&Calling>| Class {
+        name: name.to_owned(),
+        threshold: calling.map(|c| c.threshold),
+        operating_point: calling.map(|c| c.point),
+        not_sure: calling.map(|c| c.not_sure),
         concept: None,
     };
+    let names = &recipe.data.classes;
+    let several = names.len() > 2;
     Classification {
         size: recipe.data.size.clone(),
         preparation: ImagePreparation::WholeImage { range },
         activation: ClassActivation::Softmax,
         temperature: Some(decision.temperature),
-        classes: recipe.data.classes.iter().enumerate().map(class).collect(),
+        classes: (names.iter().enumerate())
+            .map(|(n, name)| class(name, (n > 0).then(|| &decision.classes[n])))
+            .collect(),
+        any: several.then(|| {
+            let name = recipe.data.any_class.as_deref().unwrap_or("Any finding");
+            class(name, Some(&decision.any))
+        }),
+        template: (recipe.axes() == 2).then(|| template(&split.training)),
+        ages_years: recipe.model.ages_years,
     }
 }
 

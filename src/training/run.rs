@@ -263,6 +263,8 @@ fn keep(
 fn run_name(recipe: &Recipe, split: &Split) -> String {
     let mut recipe = recipe.clone();
     recipe.data.path = std::path::PathBuf::new();
+    // Words about the result change nothing in the run.
+    (recipe.data.any_class, recipe.model.ages_years) = (None, None);
     let mut text = serde_json::to_string(&recipe).expect("a recipe is plain data");
     for (side, samples) in [("train", &split.training), ("val", &split.validation)] {
         for sample in samples {

@@ -396,8 +396,13 @@ impl Bundle {
                         name: metadata.channel(n).unwrap_or_else(|| format!("Class {n}")),
                         threshold: None,
                         concept: None,
+                        operating_point: None,
+                        not_sure: None,
                     })
                     .collect(),
+                any: None,
+                template: None,
+                ages_years: None,
             }),
             monai: self.procedure,
             labels,

@@ -422,6 +422,8 @@ fn classifier(
         name,
         threshold,
         concept: None,
+        operating_point: None,
+        not_sure: None,
     };
     let classes: Vec<Class> = match (&settings.classes, facts.names()) {
         (Some(classes), _) => {
@@ -456,5 +458,8 @@ fn classifier(
             ActivationWord::Sigmoid => ClassActivation::Sigmoid,
         },
         classes,
+        any: None,
+        template: None,
+        ages_years: None,
     })
 }
