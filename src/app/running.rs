@@ -85,7 +85,7 @@ impl App {
         self.replaced = None;
         let largest = statistics
             .iter()
-            .max_by(|a, b| a.volume_ml.total_cmp(&b.volume_ml))
+            .max_by_key(|s| s.voxels)
             .map(|s| s.centroid_lps);
         self.results = Some(Results {
             volume,

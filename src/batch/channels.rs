@@ -50,7 +50,9 @@ fn studies(worklist: Worklist, model: &ModelIdentity, chosen: &[(String, String)
             let places: Vec<(usize, usize)> = (0..series.len())
                 .flat_map(|s| (0..series[s].stacks.len()).map(move |stack| (s, stack)))
                 // Which modality each channel is of the match decides.
-                .filter(|&(s, stack)| unsuited(&series[s], &series[s].stacks[stack], "").is_none())
+                .filter(|&(s, stack)| {
+                    unsuited(&series[s], &series[s].stacks[stack], "", false).is_none()
+                })
                 .collect();
             let candidates: Vec<Candidate> = places
                 .iter()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::ItemSource;
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -21,6 +21,10 @@ pub struct ModelIdentity {
     pub modality: String,
     /// Names of its input channels where it takes several images of a patient; else empty.
     pub channels: Vec<String>,
+    /// It gives findings of whole images, and no segments.
+    pub classifies: bool,
+    /// It sees plain images one by one and needs no volume.
+    pub plain_images: bool,
 }
 
 /// Why one series has no result.
@@ -82,6 +86,12 @@ pub trait Engine: Sync {
     /// # Errors
     /// The volume is outside of what the model is meant for, does not fit, or the run failed.
     fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure>;
+
+    /// What the model says about each image of an item.
+    ///
+    /// # Errors
+    /// The run failed; an image that the model is not for is an assessment that says so.
+    fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure>;
 
     /// The time now.
     fn now(&self) -> DateTime<Utc>;

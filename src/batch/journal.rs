@@ -29,6 +29,9 @@ pub struct Entry {
     pub seconds: f64,
     /// Segment name and mL.
     pub volumes_ml: Vec<(String, f64)>,
+    /// Finding, probability and call.
+    #[serde(default)]
+    pub findings: Vec<(String, f64, String)>,
 }
 
 impl Entry {
@@ -129,6 +132,7 @@ mod tests {
             reason: String::new(),
             seconds: 1.0,
             volumes_ml: vec![("Left".to_owned(), 3.0)],
+            findings: Vec::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use ring::digest;
 use super::channels;
 use super::engine::ModelIdentity;
 use crate::export::Format;
-use crate::study::{FileSource, Issue, Patient, Series, Stack, Study, Worklist};
+use crate::study::{FileSource, Issue, Patient, Series, Stack, Study, Worklist, same_kind};
 
 /// Fewest slices that count as a volume.
 pub(super) const FEWEST_SLICES: usize = 5;
@@ -189,7 +189,7 @@ pub fn items(
                     items.push(Item {
                         title: title(&series),
                         key: format!("{folder}{}", stack_suffix(&series, stack)),
-                        unsuited: unsuited(&series, images, &model.modality),
+                        unsuited: unsuited(&series, images, &model.modality, model.plain_images),
                         source: ItemSource::Stack {
                             headers: Box::new((patient.clone(), study.clone(), series.clone())),
                             stack,
@@ -249,8 +249,13 @@ pub(super) fn title(series: &Series) -> String {
     }
 }
 
-pub(super) fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option<String> {
-    if !modality.is_empty() && series.modality != modality {
+pub(super) fn unsuited(
+    series: &Series,
+    stack: &Stack,
+    modality: &str,
+    plain_images: bool,
+) -> Option<String> {
+    if !modality.is_empty() && !same_kind(&series.modality, modality) {
         return Some(format!(
             "{} series, the model is for {modality}",
             series.modality
@@ -258,6 +263,9 @@ pub(super) fn unsuited(series: &Series, stack: &Stack, modality: &str) -> Option
     }
     if series.issues.contains(&Issue::Localizer) || stack.issues.contains(&Issue::Localizer) {
         return Some("localizer".to_owned());
+    }
+    if plain_images {
+        return None;
     }
     if !stack.is_volume {
         return Some("plain images, not a volume".to_owned());
@@ -341,6 +349,8 @@ mod tests {
             sha256: String::new(),
             modality: "MR".to_owned(),
             channels: Vec::new(),
+            classifies: false,
+            plain_images: false,
         };
         let plan = Plan {
             inputs: Vec::new(),

@@ -24,6 +24,9 @@ pub(super) fn write(output: &Path, model: &str, rows: &[Row], summary: &Summary)
                 "volumes_ml": row.volumes_ml.iter()
                     .map(|(name, ml)| (name.clone(), json!(ml)))
                     .collect::<serde_json::Map<_, _>>(),
+                "findings": row.findings.iter()
+                    .map(|(name, p, call)| json!({ "name": name, "probability": p, "call": call }))
+                    .collect::<Vec<_>>(),
                 "inputs": row.inputs.len(),
                 "results": row.results.display().to_string(),
             })
@@ -54,10 +57,17 @@ fn table(rows: &[Row]) -> Result<Vec<u8>, csv::Error> {
             names.push(name);
         }
     }
+    let mut found: Vec<&str> = Vec::new();
+    for (name, ..) in rows.iter().flat_map(|row| &row.findings) {
+        if !found.contains(&name.as_str()) {
+            found.push(name);
+        }
+    }
     let mut table = csv::Writer::from_writer(Vec::new());
     let fixed = ["series", "title", "status", "reason", "seconds"].map(str::to_owned);
     let segments = names.iter().map(|name| plain(&format!("{name} mL")));
-    table.write_record(fixed.into_iter().chain(segments))?;
+    let findings = (found.iter()).flat_map(|name| [plain(name), plain(&format!("{name} call"))]);
+    table.write_record(fixed.into_iter().chain(segments).chain(findings))?;
     for row in rows {
         let fixed = [
             plain(&row.key),
@@ -70,7 +80,13 @@ fn table(rows: &[Row]) -> Result<Vec<u8>, csv::Error> {
             let volume = row.volumes_ml.iter().find(|(n, _)| n == name);
             volume.map(|(_, ml)| format!("{ml:.3}")).unwrap_or_default()
         });
-        table.write_record(fixed.into_iter().chain(segments))?;
+        let findings = found.iter().flat_map(|name| {
+            let finding = row.findings.iter().find(|(n, ..)| n == name);
+            finding.map_or_else(Default::default, |(_, p, call)| {
+                [format!("{p:.4}"), call.clone()]
+            })
+        });
+        table.write_record(fixed.into_iter().chain(segments).chain(findings))?;
     }
     table.into_inner().map_err(|e| e.into_error().into())
 }
@@ -104,6 +120,7 @@ mod tests {
                 .iter()
                 .map(|(n, v)| ((*n).to_owned(), *v))
                 .collect(),
+            findings: vec![],
             inputs: vec![],
             results: "out".into(),
         };

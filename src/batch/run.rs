@@ -14,6 +14,7 @@ use super::plan::{FEWEST_SLICES, Item, ItemSource, Plan, items};
 use super::report;
 use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
 use crate::export::{self, Format};
+use crate::findings::{Assessment, Call};
 use crate::task::{Cancelled, Task};
 use crate::volume::{Layout, Volume};
 
@@ -78,6 +79,8 @@ pub struct Row {
     pub seconds: f64,
     /// Segment name and mL, also of segments without a voxel.
     pub volumes_ml: Vec<(String, f64)>,
+    /// Finding, probability and call (of several images the highest of each).
+    pub findings: Vec<(String, f64, String)>,
     /// The series' files.
     pub inputs: Vec<PathBuf>,
     /// Folder of its results.
@@ -152,6 +155,7 @@ pub fn run(
             "finished earlier".clone_into(&mut row.reason);
             row.seconds = entry.seconds;
             row.volumes_ml.clone_from(&entry.volumes_ml);
+            row.findings.clone_from(&entry.findings);
         }
     }
     for (index, row) in rows.iter().enumerate() {
@@ -196,8 +200,10 @@ struct Read {
 }
 
 /// What one series gave.
+#[derive(Default)]
 struct Kept {
     volumes_ml: Vec<(String, f64)>,
+    findings: Vec<(String, f64, String)>,
     files: Vec<String>,
     note: String,
 }
@@ -249,6 +255,7 @@ impl<E: Engine> Batch<'_, E> {
                     Ok(kept) => {
                         row.status = Status::Done;
                         row.volumes_ml = kept.volumes_ml;
+                        row.findings = kept.findings;
                         row.reason = kept.note;
                         kept.files
                     }
@@ -287,7 +294,10 @@ impl<E: Engine> Batch<'_, E> {
         volumes: &[Volume],
         task: &Task,
     ) -> Result<Kept, Failure> {
-        for volume in volumes {
+        if self.model.classifies {
+            return self.assessed(index, row, &volumes[0], task);
+        }
+        for volume in volumes.iter().filter(|_| !self.model.plain_images) {
             let [.., slices] = volume.geometry.dims();
             if volume.layout != Layout::Volumetric || slices < FEWEST_SLICES {
                 return Err(Failure::Reason(format!(
@@ -306,7 +316,7 @@ impl<E: Engine> Batch<'_, E> {
             ));
         }
         let note = if formats.len() < self.plan.formats.len() {
-            "no DICOM SEG: the input is no DICOM series".to_owned()
+            "no DICOM SEG: the input has no position in a patient".to_owned()
         } else {
             String::new()
         };
@@ -353,13 +363,81 @@ impl<E: Engine> Batch<'_, E> {
         Ok(Kept {
             volumes_ml: export::measure(&segmentation, volume)
                 .into_iter()
-                .map(|m| {
-                    let ml = m.statistics.map_or(0.0, |s| s.volume_ml);
-                    (m.segment.name, ml)
+                .filter_map(|m| {
+                    let ml = m.volume_ml()?;
+                    Some((m.segment.name, ml))
                 })
                 .collect(),
             files: written.iter().filter_map(|w| name(&w.path)).collect(),
             note,
+            ..Kept::default()
+        })
+    }
+
+    /// Findings of the images of one series, and their export.
+    fn assessed(
+        &self,
+        index: usize,
+        row: &Row,
+        volume: &Volume,
+        task: &Task,
+    ) -> Result<Kept, Failure> {
+        let formats: Vec<Format> = (Format::OF_FINDINGS.into_iter())
+            .filter(|format| self.plan.formats.contains(format))
+            .collect();
+        if formats.is_empty() {
+            return Err(Failure::Reason(
+                "findings are written as csv or json, neither was asked for".to_owned(),
+            ));
+        }
+        let item = &self.items[index];
+        let event = |kind| about(AuditEvent::new(kind, self.engine.now()), item);
+        let model = ParticipantObject::model(&self.model.key, &self.model.sha256);
+        let run = event(EventId::ModelRun).about(model);
+        self.log.append(&run).map_err(|e| Failure::from_error(&e))?;
+        let assessments = self.engine.assess(volume, task).inspect_err(|failure| {
+            let (outcome, why) = match failure {
+                Failure::Cancelled => (Outcome::MinorFailure, "cancelled"),
+                Failure::Reason(why) => (Outcome::SeriousFailure, why.as_str()),
+            };
+            self.record(run.clone().failed(outcome, why));
+        })?;
+        task.begin("Writing results", 0);
+        let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
+        let receipt = (self.log.append(&release)).map_err(|e| Failure::from_error(&e))?;
+        remove_leftovers(&row.results);
+        let written = export::write_findings(
+            &assessments,
+            volume,
+            &formats,
+            &row.results,
+            self.engine.now(),
+            &receipt,
+        )
+        .map_err(|error| {
+            let failure = Failure::from_error(&error);
+            if let Failure::Reason(why) = &failure {
+                self.record(release.clone().failed(Outcome::SeriousFailure, why));
+            }
+            failure
+        })?;
+        let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        let mut refused: Vec<String> = (assessments.iter())
+            .flat_map(|a| a.refused.clone())
+            .collect();
+        refused.dedup();
+        Ok(Kept {
+            findings: highest(&assessments),
+            files: written.iter().filter_map(|w| name(&w.path)).collect(),
+            note: match (
+                refused.is_empty(),
+                assessments.iter().all(|a| !a.refused.is_empty()),
+            ) {
+                (true, _) => String::new(),
+                (_, true) => format!("no finding is given: {}", refused.join("; ")),
+                _ => format!("some images were left out: {}", refused.join("; ")),
+            },
+            ..Kept::default()
         })
     }
 
@@ -387,8 +465,24 @@ impl<E: Engine> Batch<'_, E> {
             reason: row.reason.clone(),
             seconds: row.seconds,
             volumes_ml: row.volumes_ml.clone(),
+            findings: row.findings.clone(),
         }
     }
+}
+
+/// Each finding where its probability is highest.
+fn highest(assessments: &[Assessment]) -> Vec<(String, f64, String)> {
+    let mut rows: Vec<(String, f64, String)> = Vec::new();
+    for finding in assessments.iter().flat_map(|a| &a.findings) {
+        let call = finding.call.map_or("", Call::words).to_owned();
+        let row = (finding.name.clone(), finding.probability, call);
+        match rows.iter_mut().find(|(name, ..)| *name == finding.name) {
+            Some(known) if known.1 < finding.probability => *known = row,
+            Some(_) => {}
+            None => rows.push(row),
+        }
+    }
+    rows
 }
 
 /// Reads the waiting items one after the other, each while the one before is inferred.
@@ -568,6 +662,7 @@ fn row_of(item: &Item, plan: &Plan) -> Row {
         reason: String::new(),
         seconds: 0.0,
         volumes_ml: Vec::new(),
+        findings: Vec::new(),
         inputs: item.inputs(),
         results: item
             .key

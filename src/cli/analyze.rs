@@ -84,8 +84,13 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
             .map(|(row, (name, ml))| format!("{}\t{name}\t{ml:.3} mL", row.key))
             .collect();
-        if !volumes.is_empty() {
-            say(&volumes.join("\n"))?;
+        let findings = rows
+            .iter()
+            .flat_map(|row| row.findings.iter().map(move |f| (row, f)))
+            .map(|(row, (name, p, call))| format!("{}\t{name}\t{p:.3}\t{call}", row.key));
+        let lines: Vec<String> = volumes.into_iter().chain(findings).collect();
+        if !lines.is_empty() {
+            say(&lines.join("\n"))?;
         }
     }
     eprintln!(

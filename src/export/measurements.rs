@@ -2,7 +2,7 @@
 
 use crate::findings::{Segment, Segmentation};
 use crate::geometry::DVec3;
-use crate::volume::{LabelStatistics, Volume, label_statistics};
+use crate::volume::{LabelStatistics, Layout, Volume, label_statistics};
 
 /// A segment with what was measured in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,18 @@ pub struct Measured {
     pub unit: String,
     /// Whether modality values mean anything: not in colors.
     pub has_values: bool,
+    /// Whether it has mL and a place in the patient; plain images have neither.
+    pub is_volume: bool,
+}
+
+impl Measured {
+    /// Volume in mL, 0 without a voxel; none of plain images.
+    pub fn volume_ml(&self) -> Option<f64> {
+        match &self.statistics {
+            Some(s) => s.volume_ml,
+            None => self.is_volume.then_some(0.0),
+        }
+    }
 }
 
 /// Measures every segment, by label. `volume` lies on the label map's grid.
@@ -34,6 +46,7 @@ pub fn measure(segmentation: &Segmentation, volume: &Volume) -> Vec<Measured> {
                 segment,
                 unit: volume.quantity.unit().to_owned(),
                 has_values: !volume.voxels.is_color(),
+                is_volume: volume.layout == Layout::Volumetric,
             }
         })
         .collect()
@@ -64,14 +77,15 @@ pub(super) fn table(measured: &[Measured]) -> Result<Vec<u8>, csv::Error> {
                 .unwrap_or_default()
         };
         let place = |pick: fn(DVec3) -> f64| {
-            s.map(|s| number(pick(s.centroid_lps), 3))
+            s.filter(|_| m.is_volume)
+                .map(|s| number(pick(s.centroid_lps), 3))
                 .unwrap_or_default()
         };
         out.write_record([
             m.segment.label.to_string(),
             cell(&m.segment.name),
             s.map_or(0, |s| s.voxels).to_string(),
-            number(s.map_or(0.0, |s| s.volume_ml), 6),
+            m.volume_ml().map_or_else(String::new, |ml| number(ml, 6)),
             value(|s| s.mean),
             value(|s| s.sd),
             value(|s| s.min),

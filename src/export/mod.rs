@@ -6,6 +6,7 @@
 mod guard;
 mod measurements;
 mod record;
+mod write_findings;
 mod write_results;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::dicom;
 use crate::nifti;
 
 pub use measurements::{Measured, measure};
+pub use write_findings::write_findings;
 pub use write_results::{Format, UnknownFormat, Written, write_results};
 
 /// Why results were not written.

@@ -107,12 +107,12 @@ fn segment(m: &Measured) -> Value {
         "property": code(&m.segment.property),
         "color": m.segment.color,
         "voxels": s.map_or(0, |s| s.voxels),
-        "volume_ml": s.map_or(0.0, |s| s.volume_ml),
+        "volume_ml": m.volume_ml(),
         "mean": values.map(|s| s.mean),
         "sd": values.map(|s| s.sd),
         "min": values.map(|s| s.min),
         "max": values.map(|s| s.max),
         "unit": m.unit,
-        "centroid_lps_mm": s.map(|s| s.centroid_lps.to_array()),
+        "centroid_lps_mm": s.filter(|_| m.is_volume).map(|s| s.centroid_lps.to_array()),
     })
 }

@@ -32,6 +32,17 @@ impl Format {
     /// In the order of writing: the record comes last.
     pub const ALL: [Self; 4] = [Self::Seg, Self::Nifti, Self::Csv, Self::Json];
 
+    /// Those of a classifier's findings.
+    pub const OF_FINDINGS: [Self; 2] = [Self::Csv, Self::Json];
+
+    /// Name of the file of a classifier's findings.
+    pub const fn findings_file_name(self) -> &'static str {
+        match self {
+            Self::Csv => "findings.csv",
+            _ => "result.json",
+        }
+    }
+
     /// As on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -125,13 +136,7 @@ pub fn write_results(
             continue;
         }
         let path = folder.join(format.file_name());
-        let failed = |source| Error::Io {
-            action: "writing",
-            source,
-            path: path.clone(),
-        };
-        let mut file = WholeFile::create(&path).map_err(failed)?;
-        file.fill(|w| -> Result<(), Error> {
+        let (file, one) = written_file(format, &path, |w| {
             match format {
                 Format::Seg => {
                     dicom::write_segmentation_to(w, segmentation, uids, now)?;
@@ -150,25 +155,45 @@ pub fn write_results(
                 }
             }
             Ok(())
-        })
-        .map_err(|e| at_path(e, &path))?;
+        })?;
         if format == Format::Seg {
             guard::check(file.temporary(), segmentation)?;
         }
-        let (bytes, sha256) = digest(file.temporary()).map_err(|source| Error::Io {
-            action: "reading back",
-            source,
-            path: path.clone(),
-        })?;
-        written.push(Written {
-            format,
-            path,
-            bytes,
-            sha256,
-        });
+        written.push(one);
         pending.push(file);
     }
-    for file in pending {
+    keep_all(pending)?;
+    Ok(written)
+}
+
+/// Writes a file under a temporary name and reads its size and hash back.
+pub(super) fn written_file(
+    format: Format,
+    path: &Path,
+    fill: impl FnOnce(&mut dyn io::Write) -> Result<(), Error>,
+) -> Result<(WholeFile, Written), Error> {
+    let failed = |action| {
+        move |source| Error::Io {
+            action,
+            source,
+            path: path.to_owned(),
+        }
+    };
+    let mut file = WholeFile::create(path).map_err(failed("writing"))?;
+    file.fill(|w| fill(w)).map_err(|e| at_path(e, path))?;
+    let (bytes, sha256) = digest(file.temporary()).map_err(failed("reading back"))?;
+    let written = Written {
+        format,
+        path: path.to_owned(),
+        bytes,
+        sha256,
+    };
+    Ok((file, written))
+}
+
+/// Gives files their names, in their order.
+pub(super) fn keep_all(files: Vec<WholeFile>) -> Result<(), Error> {
+    for file in files {
         let path = file.destination().to_owned();
         file.keep().map_err(|source| Error::Io {
             action: "renaming",
@@ -176,7 +201,7 @@ pub fn write_results(
             path,
         })?;
     }
-    Ok(written)
+    Ok(())
 }
 
 impl From<io::Error> for Error {

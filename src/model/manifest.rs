@@ -7,7 +7,7 @@ use super::graph::Graph;
 use super::monai::{MonaiProcedure, MonaiTransform};
 use super::procedure::{LabelRule, Procedure};
 use crate::findings::OperatingPoint;
-use crate::study::{CodedConcept, Uid};
+use crate::study::{CodedConcept, Uid, same_kind};
 
 /// Version of the manifest's own shape.
 pub const SHAPE: &str = "negatoscope-model/1";
@@ -392,11 +392,9 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Whether images of a modality are of the kind that the model is for: radiographs are
-    /// (PS3.3 C.7.3.1.1.1) CR, DX or RG by the machine's age alone.
+    /// Whether images of a modality are of the kind that the model is for.
     pub fn takes_modality(&self, modality: &str) -> bool {
-        let radiograph = |m: &str| ["CR", "DX", "RG"].contains(&m);
-        self.modality == modality || (radiograph(&self.modality) && radiograph(modality))
+        same_kind(&self.modality, modality)
     }
 
     /// Whether the model sees plain images one by one and needs no volume.

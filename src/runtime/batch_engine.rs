@@ -10,7 +10,7 @@ use super::models::{LoadedModel, RunError};
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::audit::{self, Log};
 use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -60,6 +60,8 @@ impl Engine for LocalEngine {
             sha256: self.model.sha256().to_owned(),
             modality: self.model.modality().to_owned(),
             channels: self.model.channels().to_vec(),
+            classifies: self.model.classifies(),
+            plain_images: self.model.takes_plain_images(),
         }
     }
 
@@ -95,6 +97,14 @@ impl Engine for LocalEngine {
         let volumes: Vec<&Volume> = volumes.iter().collect();
         match self.model.run(&volumes, None, task) {
             Ok((segmentation, _)) => Ok(segmentation),
+            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
+            Err(error) => Err(Failure::from_error(&error)),
+        }
+    }
+
+    fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {
+        match self.model.assess(volume, task) {
+            Ok(found) => Ok(found),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),
         }

@@ -9,9 +9,11 @@ use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::import;
-use crate::inference::{self, Executor, Model, Settings, Watch, device_name, envelope_issues};
+use crate::inference::{
+    self, Classifier, Executor, Model, Settings, Watch, device_name, envelope_issues,
+};
 use crate::model::{self, Manifest, Registry};
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelStatistics, Volume, label_statistics};
@@ -42,7 +44,13 @@ impl From<inference::Error> for RunError {
 
 /// A model with its weights in memory, for any number of runs.
 pub struct LoadedModel {
-    model: Model,
+    ready: Ready,
+}
+
+/// By what it gives.
+enum Ready {
+    Segments(Box<Model>),
+    Findings(Box<Classifier>),
 }
 
 impl LoadedModel {
@@ -54,12 +62,20 @@ impl LoadedModel {
         let registry = Registry::new(home.models());
         let wanted = wanted.replace("brainchop:", "brainchop-");
         let package = registry.load(&wanted)?;
-        let model = Model::new(package, &|id| registry.load(id).map_err(|e| e.to_string()))?;
-        Ok(Self { model })
+        let ready = if package.manifest().classification.is_some() {
+            Ready::Findings(Box::new(Classifier::new(package)?))
+        } else {
+            let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
+            Ready::Segments(Box::new(Model::new(package, &load)?))
+        };
+        Ok(Self { ready })
     }
 
     fn manifest(&self) -> &Manifest {
-        self.model.package().manifest()
+        match &self.ready {
+            Ready::Segments(model) => model.package().manifest(),
+            Ready::Findings(classifier) => classifier.package().manifest(),
+        }
     }
 
     /// Modality that it is for.
@@ -84,9 +100,12 @@ impl LoadedModel {
 
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
     pub fn needed_bytes(&self, volume: &Volume) -> u64 {
-        self.model
-            .plan(volume, available_bytes(), &Task::new())
-            .map_or(0, |plan| plan.needed_bytes)
+        match &self.ready {
+            Ready::Segments(model) => model
+                .plan(volume, available_bytes(), &Task::new())
+                .map_or(0, |plan| plan.needed_bytes),
+            Ready::Findings(classifier) => classifier.needed_bytes().unwrap_or(0),
+        }
     }
 
     /// Runs on the images of its channels (mostly one); the result is on the first one's grid.
@@ -105,9 +124,52 @@ impl LoadedModel {
             available_bytes: available_bytes(),
             started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         };
-        let found = self.model.run_channels(volumes, &settings, task)?;
+        let Ready::Segments(model) = &self.ready else {
+            return Err(RunError::Inference(inference::Error::Input(
+                "it gives findings of whole images, not segments".to_owned(),
+            )));
+        };
+        let found = model.run_channels(volumes, &settings, task)?;
         let statistics = label_statistics(volumes[0], &found.segmentation.map);
         Ok((found.segmentation, statistics))
+    }
+
+    /// Whether it gives findings of whole images.
+    pub const fn classifies(&self) -> bool {
+        matches!(self.ready, Ready::Findings(_))
+    }
+
+    /// Whether it sees plain images one by one.
+    pub fn takes_plain_images(&self) -> bool {
+        self.manifest().takes_plain_images()
+    }
+
+    /// What it says about each image of a volume.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, RunError> {
+        let Ready::Findings(classifier) = &self.ready else {
+            return Err(RunError::Inference(inference::Error::Input(
+                "it gives segments, not findings of whole images".to_owned(),
+            )));
+        };
+        let settings = Settings {
+            watch: None,
+            executor: Executor::Native,
+            available_bytes: available_bytes(),
+            started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        };
+        let [.., images] = volume.geometry.dims();
+        task.begin("Looking at the images", images);
+        (0..images)
+            .map(|k| {
+                task.check()?;
+                let found = classifier.assess(volume, k, &settings, task)?;
+                task.report(k + 1, images);
+                Ok(found)
+            })
+            .collect()
     }
 }
 
@@ -192,7 +254,24 @@ pub(super) fn estimate(
             device,
         });
     }
-    let plan = loaded.model.plan(volume, available_bytes(), &Task::new());
+    let model = match &loaded.ready {
+        Ready::Segments(model) => model,
+        Ready::Findings(classifier) => {
+            return Ok(RunEstimate {
+                traffic: if amber.is_empty() {
+                    Traffic::Green
+                } else {
+                    Traffic::Amber
+                },
+                reasons: amber,
+                needed_bytes: classifier.needed_bytes().map_err(|e| e.to_string())?,
+                available_bytes: available_bytes(),
+                seconds: Some(1.0),
+                device,
+            });
+        }
+    };
+    let plan = model.plan(volume, available_bytes(), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {
         Err(crate::inference::Error::Memory {

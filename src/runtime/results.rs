@@ -105,6 +105,10 @@ pub(super) fn run_batch(
             .iter()
             .take(4)
             .map(|(name, ml)| format!("{name} {ml:.2} mL"))
+            .chain(
+                (row.findings.iter().take(4))
+                    .map(|(name, p, call)| format!("{name} {:.0} % ({call})", 100.0 * p)),
+            )
             .collect();
         outbox.send(Event::BatchRow {
             index,

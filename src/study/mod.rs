@@ -4,10 +4,12 @@
 
 mod code;
 mod issue;
+mod modality;
 mod tree;
 mod uid;
 
 pub use code::CodedConcept;
 pub use issue::Issue;
+pub use modality::same_kind;
 pub use tree::{FileSource, Instance, Patient, Series, Skipped, Stack, Study, Worklist};
 pub use uid::{Uid, UidError};

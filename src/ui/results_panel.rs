@@ -244,7 +244,9 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
                 commands.push(Command::GoToSegment(segment.label));
             }
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                ui.label(RichText::new(ml_words(numbers.volume_ml)).color(theme::TEXT));
+                // A radiograph has points, no volume.
+                let size = numbers.volume_ml.map_or_else(|| format!("{} px", numbers.voxels), ml_words);
+                ui.label(RichText::new(size).color(theme::TEXT));
             });
         });
     }

@@ -1,6 +1,6 @@
 //! Numbers about the labels of a volume.
 
-use super::{LabelMap, Volume};
+use super::{LabelMap, Layout, Volume};
 use crate::geometry::DVec3;
 
 /// What one label covers.
@@ -10,8 +10,8 @@ pub struct LabelStatistics {
     pub label: u8,
     /// Voxels.
     pub voxels: u64,
-    /// Volume in mL.
-    pub volume_ml: f64,
+    /// Volume in mL; none of plain images, which have no depth.
+    pub volume_ml: Option<f64>,
     /// Mean modality value.
     pub mean: f64,
     /// Standard deviation (of the population).
@@ -20,7 +20,7 @@ pub struct LabelStatistics {
     pub min: f64,
     /// Largest modality value.
     pub max: f64,
-    /// Centroid in LPS mm.
+    /// Centroid in LPS mm; of plain images in their own frame.
     pub centroid_lps: DVec3,
 }
 
@@ -79,6 +79,7 @@ pub fn label_statistics(volume: &Volume, map: &LabelMap) -> Vec<LabelStatistics>
             }
         }
     }
+    let is_volume = volume.layout == Layout::Volumetric;
     let voxel_ml = map.geometry.voxel_volume_mm3() / 1000.0;
     sums.iter()
         .enumerate()
@@ -90,7 +91,7 @@ pub fn label_statistics(volume: &Volume, map: &LabelMap) -> Vec<LabelStatistics>
             LabelStatistics {
                 label: label as u8,
                 voxels: s.n,
-                volume_ml: count * voxel_ml,
+                volume_ml: is_volume.then_some(count * voxel_ml),
                 mean: mean + shift[label].unwrap_or(0.0),
                 sd: (s.square / count - mean * mean).max(0.0).sqrt(),
                 min: s.min,

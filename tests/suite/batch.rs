@@ -11,7 +11,7 @@ use negatoscope::batch::{
     Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Status, Summary, run,
 };
 use negatoscope::export::Format;
-use negatoscope::findings::Segmentation;
+use negatoscope::findings::{Assessment, Segmentation};
 use negatoscope::study::{
     FileSource, Instance, Patient, Series, Skipped, Stack, Study, Uid, Worklist,
 };
@@ -138,6 +138,8 @@ impl Engine for Fake {
             sha256: self.model_sha256.clone(),
             modality: "CT".into(),
             channels: self.channels.clone(),
+            classifies: false,
+            plain_images: false,
         }
     }
 
@@ -221,6 +223,10 @@ impl Engine for Fake {
         let segmentation = segmentation(volume);
         self.say("end", n);
         Ok(segmentation)
+    }
+
+    fn assess(&self, _: &Volume, _: &Task) -> Result<Vec<Assessment>, Failure> {
+        unreachable!("it gives segments")
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -527,7 +533,10 @@ fn a_volume_file_has_no_dicom_segmentation_and_the_table_says_so() {
     let (summary, rows) = place.run(&fake);
     assert_eq!(
         statuses(&rows),
-        [(Status::Done, "no DICOM SEG: the input is no DICOM series")]
+        [(
+            Status::Done,
+            "no DICOM SEG: the input has no position in a patient"
+        )]
     );
     assert_eq!(summary.done, 1);
     assert_eq!(

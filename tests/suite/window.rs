@@ -158,7 +158,10 @@ fn a_study_is_opened_scrolled_windowed_segmented_and_saved() {
     wait(&mut h, "the result", |w| w.app().results.is_some());
     let results = h.state().app().results.as_ref().unwrap();
     assert!(
-        results.statistics.iter().any(|s| s.volume_ml > 0.2),
+        results
+            .statistics
+            .iter()
+            .any(|s| s.volume_ml.is_some_and(|ml| ml > 0.2)),
         "{:?}",
         results.statistics
     );

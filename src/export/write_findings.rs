@@ -1,0 +1,193 @@
+//! The files of a classifier's findings: all of them, or none.
+
+use std::path::Path;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::write_results::{keep_all, written_file};
+use super::{Error, Format, Written};
+use crate::audit;
+use crate::findings::{Assessment, Finding, ReviewState};
+use crate::study::Uid;
+use crate::volume::Volume;
+
+/// Version of the shape below; a change that breaks a reader counts up.
+const SHAPE: &str = "negatoscope-findings/1";
+
+/// Writes what a classifier says about the images of a volume into `folder` (made if absent).
+///
+/// # Errors
+/// Nothing was left behind then, unless a rename fails after others.
+pub fn write_findings(
+    assessments: &[Assessment],
+    volume: &Volume,
+    formats: &[Format],
+    folder: &Path,
+    now: DateTime<Utc>,
+    receipt: &audit::Receipt,
+) -> Result<Vec<Written>, Error> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+        action: "making the folder",
+        source,
+        path: folder.to_owned(),
+    })?;
+    let mut pending = Vec::new();
+    let mut written = Vec::new();
+    for format in Format::OF_FINDINGS {
+        if !formats.contains(&format) {
+            continue;
+        }
+        let path = folder.join(format.findings_file_name());
+        let bytes = match format {
+            Format::Csv => table(assessments).map_err(std::io::Error::other)?,
+            _ => record(assessments, volume, &written, now, receipt)?,
+        };
+        let (file, one) = written_file(format, &path, |w| Ok(w.write_all(&bytes)?))?;
+        pending.push(file);
+        written.push(one);
+    }
+    keep_all(pending)?;
+    Ok(written)
+}
+
+const fn review_words(review: ReviewState) -> &'static str {
+    match review {
+        ReviewState::NotReviewed => "AI - not reviewed",
+        ReviewState::Accepted => "accepted",
+        ReviewState::Rejected => "rejected",
+    }
+}
+
+/// A line for each finding, and one for each image without.
+fn table(assessments: &[Assessment]) -> Result<Vec<u8>, csv::Error> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record([
+        "image",
+        "sop_instance_uid",
+        "finding",
+        "probability",
+        "calibrated",
+        "call",
+        "threshold",
+        "sensitivity",
+        "specificity",
+        "review",
+        "refused",
+        "model",
+    ])?;
+    for a in assessments {
+        let uid = a.source.image(a.image);
+        let uid = uid.map_or_else(String::new, |i| i.sop_instance_uid.to_string());
+        let model = format!("{}@{}", a.provenance.model_id, a.provenance.model_version);
+        let image = (a.image + 1).to_string();
+        if a.findings.is_empty() {
+            let refused = a.refused.join("; ");
+            let cells = [
+                &image, &uid, "", "", "", "", "", "", "", "", &refused, &model,
+            ];
+            table.write_record(cells)?;
+        }
+        for f in &a.findings {
+            let rate = |of: fn(&crate::findings::OperatingPoint) -> f64| {
+                f.operating_point
+                    .as_ref()
+                    .map_or_else(String::new, |p| format!("{:.4}", of(p)))
+            };
+            let yes = if f.calibrated { "yes" } else { "no" };
+            table.write_record([
+                image.as_str(),
+                &uid,
+                &f.name,
+                &format!("{:.4}", f.probability),
+                yes,
+                f.call.map_or("", crate::findings::Call::words),
+                &f.threshold.map_or_else(String::new, |t| format!("{t:.4}")),
+                &rate(|p| p.sensitivity),
+                &rate(|p| p.specificity),
+                review_words(f.review),
+                "",
+                &model,
+            ])?;
+        }
+    }
+    table.into_inner().map_err(|e| e.into_error().into())
+}
+
+fn record(
+    assessments: &[Assessment],
+    volume: &Volume,
+    files: &[Written],
+    now: DateTime<Utc>,
+    receipt: &audit::Receipt,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let uid = |uid: &Option<Uid>| uid.as_ref().map(Uid::to_string);
+    let first = assessments.first().map(|a| &a.provenance);
+    let document = json!({
+        "shape": SHAPE,
+        "notice": crate::RESEARCH_USE,
+        "software": { "name": "Negatoscope", "version": crate::VERSION },
+        "written": now.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "model": first.map(|p| json!({
+            "id": p.model_id,
+            "name": p.model_name,
+            "version": p.model_version,
+            "sha256": p.model_sha256,
+        })),
+        "run": first.map(|p| json!({
+            "device": p.device,
+            "software_version": p.software_version,
+            "started": p.started,
+            "parameters": p.parameters.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
+        })),
+        "input": {
+            "study_instance_uid": uid(&volume.source.study_instance_uid),
+            "series_instance_uid": uid(&volume.source.series_instance_uid),
+            "modality": volume.modality,
+            "dims": volume.geometry.dims(),
+        },
+        "images": assessments.iter().map(image).collect::<Vec<_>>(),
+        "files": files
+            .iter()
+            .map(|file| json!({
+                "format": file.format.name(),
+                "name": file.path.file_name().map(|n| n.to_string_lossy()),
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+            }))
+            .collect::<Vec<_>>(),
+        "audit": { "record": receipt.seq(), "sha256": receipt.sha256() },
+    });
+    let mut bytes = serde_json::to_vec_pretty(&document)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn image(a: &Assessment) -> Value {
+    json!({
+        "image": a.image,
+        "sop_instance_uid": a.source.image(a.image).map(|i| i.sop_instance_uid.to_string()),
+        "refused": a.refused,
+        "findings": a.findings.iter().map(finding).collect::<Vec<_>>(),
+        "issues": a
+            .issues
+            .iter()
+            .map(|issue| json!({ "code": issue.code(), "message": issue.to_string() }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn finding(f: &Finding) -> Value {
+    json!({
+        "name": f.name,
+        "concept": f.concept.as_ref().map(|c| json!({
+            "value": c.value, "scheme": c.scheme, "meaning": c.meaning
+        })),
+        "probability": f.probability,
+        "calibrated": f.calibrated,
+        "threshold": f.threshold,
+        "operating_point": f.operating_point,
+        "call": f.call,
+        "review": review_words(f.review),
+    })
+}
