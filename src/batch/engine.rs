@@ -21,6 +21,8 @@ pub struct ModelIdentity {
     pub modality: String,
     /// Names of its input channels where it takes several images of a patient; else empty.
     pub channels: Vec<String>,
+    /// Mirrored passes that its plans ask for are left out.
+    pub unmirrored: bool,
 }
 
 /// Why one series has no result.

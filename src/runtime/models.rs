@@ -72,6 +72,11 @@ impl LoadedModel {
         &self.manifest().input.channels
     }
 
+    /// Whether its plans ask for mirrored passes.
+    pub fn mirrors(&self) -> bool {
+        self.manifest().mirrors()
+    }
+
     /// `id@version`.
     pub fn key(&self) -> String {
         self.manifest().key()
@@ -83,9 +88,9 @@ impl LoadedModel {
     }
 
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
-    pub fn needed_bytes(&self, volume: &Volume) -> u64 {
+    pub fn needed_bytes(&self, volume: &Volume, mirroring: bool) -> u64 {
         self.model
-            .plan(volume, available_bytes(), &Task::new())
+            .plan(volume, &settings(mirroring), &Task::new())
             .map_or(0, |plan| plan.needed_bytes)
     }
 
@@ -96,18 +101,28 @@ impl LoadedModel {
     pub fn run(
         &self,
         volumes: &[&Volume],
+        mirroring: bool,
         watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
         let settings = Settings {
             watch,
-            executor: Executor::Native,
-            available_bytes: available_bytes(),
-            started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            ..settings(mirroring)
         };
         let found = self.model.run_channels(volumes, &settings, task)?;
         let statistics = label_statistics(volumes[0], &found.segmentation.map);
         Ok((found.segmentation, statistics))
+    }
+}
+
+/// A run that starts now, in the memory that is free.
+pub(super) fn settings(mirroring: bool) -> Settings {
+    Settings {
+        executor: Executor::Native,
+        available_bytes: available_bytes(),
+        mirroring,
+        started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        watch: None,
     }
 }
 
@@ -147,6 +162,7 @@ pub fn summary_of(entry: &model::Entry) -> ModelSummary {
         modality: manifest.modality.clone(),
         segments: manifest.labels.len(),
         channels: manifest.input.channels.clone(),
+        mirrors: manifest.mirrors(),
         bundled: entry.bundled,
         origin: entry.origin.words(),
     }
@@ -178,6 +194,7 @@ pub(super) fn estimate(
     last: &LastModel,
     model: &str,
     volume: &Volume,
+    mirroring: bool,
 ) -> Result<RunEstimate, String> {
     let loaded = last.open(home, model).map_err(|e| e.to_string())?;
     let (red, amber) = envelope_issues(loaded.manifest(), volume);
@@ -192,7 +209,9 @@ pub(super) fn estimate(
             device,
         });
     }
-    let plan = loaded.model.plan(volume, available_bytes(), &Task::new());
+    let plan = loaded
+        .model
+        .plan(volume, &settings(mirroring), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {
         Err(crate::inference::Error::Memory {
@@ -230,12 +249,13 @@ pub(super) fn run(
     last: &LastModel,
     model: &str,
     volumes: &[&Volume],
+    mirroring: bool,
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
     let ended = behind_the_window(|| {
         let loaded = last.open(home, model)?;
-        loaded.run(volumes, Some(watch), task)
+        loaded.run(volumes, mirroring, Some(watch), task)
     });
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,

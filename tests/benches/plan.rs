@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use negatoscope::geometry::{DVec3, VolumeGeometry};
 use negatoscope::import::{self, weights};
-use negatoscope::inference::{Executor, Model, Settings};
+use negatoscope::inference::{Model, Settings};
 use negatoscope::kernels::Rates;
 use negatoscope::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
@@ -87,14 +87,9 @@ pub fn case(name: &str) {
     // From here on the largest counts.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let start = Instant::now();
-    let plan = model.plan(&volume, u64::MAX, &task).expect("a plan");
+    let settings = Settings::default();
+    let plan = model.plan(&volume, &settings, &task).expect("a plan");
     println!("  plan {:.3} s  {rates:?}", start.elapsed().as_secs_f64());
-    let settings = Settings {
-        executor: Executor::Native,
-        available_bytes: u64::MAX,
-        started: String::new(),
-        watch: None,
-    };
     let (start, cpu) = (Instant::now(), cpu_secs());
     let found = model.run(&volume, &settings, &task).expect("it fits");
     let took = start.elapsed().as_secs_f64();
