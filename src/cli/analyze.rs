@@ -98,11 +98,14 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         summary.words(),
         arguments.out.display()
     );
+    let skipped = match summary.unreadable {
+        1 => "1 file skipped".to_owned(),
+        n => format!("{n} files skipped"),
+    };
     if rows.is_empty() {
-        eprintln!(
-            "negatoscope: no images found ({} files skipped; see `negatoscope info`)",
-            summary.unreadable
-        );
+        eprintln!("negatoscope: no images found ({skipped}; see `negatoscope info`)");
+    } else if summary.unreadable > 0 {
+        eprintln!("{skipped}: no images that can be read (see `negatoscope info`)");
     }
     Ok(match (summary.done, summary.failed, summary.cancelled) {
         (0, ..) => Ending::Nothing,

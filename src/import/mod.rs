@@ -74,6 +74,10 @@ pub fn read_stored_as(
     path: &Path,
     orientation: Option<&str>,
 ) -> Result<Vec<VerifiedPackage>, Error> {
+    if let Err(source) = path.metadata() {
+        let path = path.to_owned();
+        return Err(Error::Io { source, path });
+    }
     if nnunet::is_result_folder(path) && !path.join("manifest.json").is_file() {
         return Ok(vec![nnunet::package(path, orientation)?]);
     }

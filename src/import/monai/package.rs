@@ -357,7 +357,7 @@ impl Bundle {
             shape: MANIFEST_SHAPE.to_owned(),
             id: word(&format!("monai-{name}")),
             version,
-            license: license.unwrap_or_else(|| "not stated".to_owned()),
+            license: license.unwrap_or_else(|| "license not stated".to_owned()),
             intended_use: match says("intended_use") {
                 Some(text) => format!("Stated by the model's authors: {text}"),
                 None => "Not stated by the bundle. Research only.".to_owned(),
