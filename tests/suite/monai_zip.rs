@@ -97,6 +97,8 @@ fn archives_that_lead_out_or_hold_several_bundles_are_refused() {
     refused(&place(&no_weights), &["models/model.pt is missing"]);
     let other = vec![("readme.txt".to_owned(), b"x".to_vec())];
     refused(&place(&other), &["manifest.json"]);
+    let gone = place(&other).path().join("bundle.zip");
+    assert!(matches!(import::read(&gone), Err(import::Error::Io { .. })));
 }
 
 #[test]
