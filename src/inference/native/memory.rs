@@ -304,7 +304,8 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
             }
             _ if walk.by[n] == By::Nothing => 0.0,
             _ => {
-                let products = product_flops(program, &walk.shapes, n);
+                let products = product_flops(program, &walk.shapes, n)
+                    + SCORE * scores(&node.op, &walk.shapes, n, node.from[0]);
                 let slow = if walk.by[n] == By::Reference {
                     4.0
                 } else {
@@ -316,6 +317,26 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
         };
     }
     Ok(all)
+}
+
+/// What adding to a score and its exponential are worth in multiplications and additions, found from
+/// `SwinUNETR`.
+const SCORE: f64 = 160.0;
+
+/// Scores of an attention.
+fn scores(op: &Op, shapes: &[Vec<usize>], n: usize, queries: usize) -> f64 {
+    let count = |shape: &[usize]| shape.iter().map(|n| *n as f64).product::<f64>();
+    match op {
+        Op::Attention { .. } => {
+            let q = &shapes[queries];
+            count(&q[..3]) * shapes[n][2].max(1) as f64
+        }
+        Op::WindowAttention { heads, window, .. } => {
+            let (_, tokens) = shapes[n].split_last().unwrap_or((&0, &[]));
+            count(tokens) * *heads as f64 * window.iter().product::<usize>() as f64
+        }
+        _ => 0.0,
+    }
 }
 
 /// Multiplications and additions of convolutions and products.
