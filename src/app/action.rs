@@ -81,6 +81,8 @@ pub enum Action {
         volume: VolumeId,
         /// Its voxels.
         data: Arc<Volume>,
+        /// With mirrored passes, where the model's plans ask for them.
+        mirroring: bool,
     },
     /// Run a model.
     RunModel {
@@ -94,6 +96,8 @@ pub enum Action {
         data: Arc<Volume>,
         /// The images of the model's further channels, in order.
         further: Vec<ChannelSource>,
+        /// With mirrored passes, where the model's plans ask for them.
+        mirroring: bool,
         /// Progress and cancellation.
         task: Arc<Task>,
     },
@@ -120,6 +124,8 @@ pub enum Action {
         output: PathBuf,
         /// Model `id@version`.
         model: String,
+        /// With mirrored passes, where the model's plans ask for them.
+        mirroring: bool,
         /// Progress and cancellation.
         task: Arc<Task>,
     },

@@ -92,6 +92,8 @@ pub enum Command {
     SetOverlayOutline(f32),
     /// Choose a model by `id@version`.
     SelectModel(String),
+    /// With or without the mirrored passes that a model's plans ask for.
+    SetMirroring(bool),
     /// Run the chosen model on the open volume.
     RunModel,
     /// Stop a job.

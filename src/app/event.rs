@@ -57,6 +57,8 @@ pub struct ModelSummary {
     pub segments: usize,
     /// Names of its input channels where it takes several images; else empty.
     pub channels: Vec<String>,
+    /// Its plans ask for mirrored passes.
+    pub mirrors: bool,
     /// Comes with the program.
     pub bundled: bool,
     /// Who vouches for it: "bundled", "signed by …", "unsigned".
@@ -137,6 +139,8 @@ pub enum Event {
         model: String,
         /// Input.
         volume: VolumeId,
+        /// Whether mirrored passes are counted.
+        mirroring: bool,
         /// Answer.
         estimate: Result<RunEstimate, String>,
     },

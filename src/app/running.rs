@@ -35,6 +35,7 @@ impl App {
             model,
             volume: id,
             data,
+            mirroring: self.settings.mirroring,
         });
     }
 
@@ -68,6 +69,7 @@ impl App {
             volume,
             data,
             further,
+            mirroring: self.settings.mirroring,
             task,
         });
     }
@@ -196,6 +198,7 @@ impl App {
                     input,
                     output,
                     model,
+                    mirroring: self.settings.mirroring,
                     task,
                 });
                 return;

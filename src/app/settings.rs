@@ -42,6 +42,8 @@ pub struct Settings {
     pub drag_down_brightens: bool,
     /// Smooth pixels between voxel centers.
     pub interpolate: bool,
+    /// Models average mirrored passes where their plans ask for them; off: faster, a little worse.
+    pub mirroring: bool,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             overlay_outline: 0.9,
             drag_down_brightens: true,
             interpolate: true,
+            mirroring: true,
         }
     }
 }

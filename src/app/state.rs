@@ -213,6 +213,11 @@ impl App {
                 self.selected_model = Some(model);
                 self.ask_estimate();
             }
+            Command::SetMirroring(on) => {
+                self.settings.mirroring = on;
+                self.save_settings();
+                self.ask_estimate();
+            }
             Command::RunModel => self.run_model(),
             Command::CancelJob(id) => self.cancel(id),
             Command::Escape => self.escape(),
@@ -304,9 +309,11 @@ impl App {
             Event::Estimated {
                 model,
                 volume,
+                mirroring,
                 estimate,
             } => {
-                let current = self.workspace.open.as_ref().map(|o| o.id) == Some(volume);
+                let current = self.workspace.open.as_ref().map(|o| o.id) == Some(volume)
+                    && mirroring == self.settings.mirroring;
                 if current && self.selected_model.as_ref() == Some(&model) {
                     self.estimate = Some(estimate);
                 }

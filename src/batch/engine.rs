@@ -25,6 +25,8 @@ pub struct ModelIdentity {
     pub classifies: bool,
     /// It sees plain images one by one and needs no volume.
     pub plain_images: bool,
+    /// Mirrored passes that its plans ask for are left out.
+    pub unmirrored: bool,
 }
 
 /// Why one series has no result.

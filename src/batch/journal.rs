@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::ModelIdentity;
 use crate::export::Format;
 
 /// One finished series.
@@ -17,6 +18,9 @@ pub struct Entry {
     pub model: String,
     /// SHA-256 of its weights.
     pub model_sha256: String,
+    /// Mirrored passes that its plans ask for were left out.
+    #[serde(default)]
+    pub unmirrored: bool,
     /// Result forms that were asked for.
     pub formats: Vec<String>,
     /// Files that were written, by name.
@@ -39,13 +43,14 @@ impl Entry {
     pub(super) fn stands_for(
         &self,
         input: &str,
-        model: (&str, &str),
+        model: &ModelIdentity,
         formats: &[Format],
         folder: &Path,
     ) -> bool {
         self.status == "done"
             && self.input == input
-            && (self.model.as_str(), self.model_sha256.as_str()) == model
+            && (&self.model, &self.model_sha256) == (&model.key, &model.sha256)
+            && self.unmirrored == model.unmirrored
             && formats
                 .iter()
                 .all(|f| self.formats.iter().any(|known| known == f.name()))
@@ -126,6 +131,7 @@ mod tests {
             input: "20 images".to_owned(),
             model: "m@1".to_owned(),
             model_sha256: "00".to_owned(),
+            unmirrored: false,
             formats: vec!["csv".to_owned()],
             files: vec!["measurements.csv".to_owned()],
             status: "done".to_owned(),
@@ -169,12 +175,23 @@ mod tests {
     fn an_entry_stands_only_for_the_same_run_with_its_files_there() {
         let folder = tempfile::tempdir().unwrap();
         let entry = entry("a");
-        let stands = |input, sha, formats: &[Format]| {
-            entry.stands_for(input, ("m@1", sha), formats, folder.path())
+        let of = |input, sha: &str, unmirrored, formats: &[Format]| {
+            let model = ModelIdentity {
+                key: "m@1".to_owned(),
+                sha256: sha.to_owned(),
+                modality: String::new(),
+                channels: Vec::new(),
+                classifies: false,
+                plain_images: false,
+                unmirrored,
+            };
+            entry.stands_for(input, &model, formats, folder.path())
         };
+        let stands = |input, sha, formats: &[Format]| of(input, sha, false, formats);
         assert!(!stands("20 images", "00", &[Format::Csv]), "no file yet");
         std::fs::write(folder.path().join("measurements.csv"), "x").unwrap();
         assert!(stands("20 images", "00", &[Format::Csv]));
+        assert!(!of("20 images", "00", true, &[Format::Csv]));
         assert!(!stands("21 images", "00", &[Format::Csv]));
         assert!(!stands("20 images", "01", &[Format::Csv]));
         assert!(!stands("20 images", "00", &[Format::Csv, Format::Nifti]));

@@ -23,6 +23,8 @@ pub struct Plan {
     pub formats: Vec<Format>,
     /// Leave out what the journal says is done.
     pub resume: bool,
+    /// Averages mirrored passes where the model's plans ask for them.
+    pub mirroring: bool,
     /// Channels that a person has named, and the series (by UID) or file (by name) for each.
     pub channels: Vec<(String, String)>,
 }
@@ -351,12 +353,14 @@ mod tests {
             channels: Vec::new(),
             classifies: false,
             plain_images: false,
+            unmirrored: false,
         };
         let plan = Plan {
             inputs: Vec::new(),
             output: output.to_owned(),
             formats: Vec::new(),
             resume: false,
+            mirroring: true,
             channels: Vec::new(),
         };
         items(Worklist::default(), files, &model, &plan)

@@ -454,6 +454,7 @@ impl<E: Engine> Batch<'_, E> {
             input: self.items[index].fingerprint(),
             model: self.model.key.clone(),
             model_sha256: self.model.sha256.clone(),
+            unmirrored: self.model.unmirrored,
             formats: self
                 .plan
                 .formats
@@ -680,7 +681,6 @@ fn earlier<'a>(
     folder: &Path,
 ) -> Option<&'a Entry> {
     let entry = finished.iter().rev().find(|e| e.key == item.key)?;
-    let model = (model.key.as_str(), model.sha256.as_str());
     entry
         .stands_for(&item.fingerprint(), model, &plan.formats, folder)
         .then_some(entry)

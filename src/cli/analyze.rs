@@ -32,6 +32,10 @@ pub struct Arguments {
     /// Leave out series that are finished already with this model.
     #[arg(long)]
     resume: bool,
+    /// Leave out the mirrored passes that a model's plans ask for: up to eight times faster, a
+    /// little worse.
+    #[arg(long)]
+    no_mirroring: bool,
     /// Which image feeds a channel of a model that takes several, where names leave it open: a
     /// Series Instance UID or a file's name; once for each channel.
     #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
@@ -63,6 +67,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             .map(|name| name.parse())
             .collect::<Result<Vec<Format>, _>>()?,
         resume: arguments.resume,
+        mirroring: !arguments.no_mirroring,
         channels: arguments.channel.clone(),
     };
     let task = Arc::new(Task::new());
@@ -98,11 +103,14 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         summary.words(),
         arguments.out.display()
     );
+    let skipped = match summary.unreadable {
+        1 => "1 file skipped".to_owned(),
+        n => format!("{n} files skipped"),
+    };
     if rows.is_empty() {
-        eprintln!(
-            "negatoscope: no images found ({} files skipped; see `negatoscope info`)",
-            summary.unreadable
-        );
+        eprintln!("negatoscope: no images found ({skipped}; see `negatoscope info`)");
+    } else if summary.unreadable > 0 {
+        eprintln!("{skipped}: no images that can be read (see `negatoscope info`)");
     }
     Ok(match (summary.done, summary.failed, summary.cancelled) {
         (0, ..) => Ending::Nothing,

@@ -103,6 +103,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         output: results.clone(),
         formats: Format::ALL.to_vec(),
         resume: true,
+        mirroring: true,
         channels: Vec::new(),
     };
     let task = Arc::new(Task::new());

@@ -35,7 +35,8 @@ enum What {
     },
     /// Import a model: a package, or a folder of a known foreign format.
     Import {
-        /// Folder or file.
+        /// A package, an nnU-Net result folder, a MONAI bundle (folder or ZIP file), a brainchop folder,
+        /// an ONNX file, or a checkpoint of TorchXRayVision.
         path: PathBuf,
         /// How scans were stored for training, as the directions in which voxels rise: only for
         /// nnU-Nets that take scans as stored, when you know it.

@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// Neither a package nor a known foreign format.
     #[error(
-        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json, a MONAI bundle configs/metadata.json, an ONNX file the ending .onnx): {0}"
+        "no known model format (a package has manifest.json, a brainchop folder model.json, an nnU-Net folder plans.json and dataset.json, a MONAI bundle (a folder or a ZIP file) configs/metadata.json, an ONNX file the ending .onnx): {0}"
     )]
     UnknownFormat(PathBuf),
     /// Something in the file is not understood.
@@ -74,6 +74,10 @@ pub fn read_stored_as(
     path: &Path,
     orientation: Option<&str>,
 ) -> Result<Vec<VerifiedPackage>, Error> {
+    if let Err(source) = path.metadata() {
+        let path = path.to_owned();
+        return Err(Error::Io { source, path });
+    }
     if nnunet::is_result_folder(path) && !path.join("manifest.json").is_file() {
         return Ok(vec![nnunet::package(path, orientation)?]);
     }
@@ -88,6 +92,9 @@ pub fn read_stored_as(
     }
     if onnx::is_model(path) {
         return Ok(vec![onnx::package(path, None)?]);
+    }
+    if path.is_file() && monai::is_bundle(path) {
+        return Ok(vec![monai::package(path)?]);
     }
     if path.is_file() || path.join("manifest.json").is_file() {
         return Ok(vec![VerifiedPackage::verify(PackageFiles::read(path)?)?]);

@@ -189,7 +189,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         id: word(&format!("xrv-{stem}")),
         version: "1.0.0".to_owned(),
         name: "Chest radiograph findings (TorchXRayVision DenseNet-121)".to_owned(),
-        license: "not stated".to_owned(),
+        license: "license not stated".to_owned(),
         intended_use: "Not stated by the model's file. Research only.".to_owned(),
         limits,
         training_data: "Not stated by the model's file.".to_owned(),

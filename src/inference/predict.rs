@@ -79,14 +79,19 @@ impl Stages {
     ///
     /// # Errors
     /// [`Error::Input`] when rules and scan do not fit, [`Error::Memory`] when no plan is small enough.
-    pub fn plan(&self, grid: &VolumeGeometry, available_bytes: u64) -> Result<RunPlan, Error> {
+    pub fn plan(
+        &self,
+        grid: &VolumeGeometry,
+        mirroring: bool,
+        available_bytes: u64,
+    ) -> Result<RunPlan, Error> {
         let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
         let weights = self.weights_to_come();
         let mut whole: Option<RunPlan> = None;
         for stage in &self.list {
             let rule = &stage.procedure.preprocessing;
             let grids = Grids::new(dims, spacing, rule, None).map_err(error)?;
-            let (plan, bytes) = stage.plan(&grids, weights, available_bytes)?;
+            let (plan, bytes) = stage.plan(&grids, mirroring, weights, available_bytes)?;
             let per_run = stage.outline.flops(&stage.procedure.windows.patch_size)?;
             let seconds = stage.expected_secs(&grids, &plan, weights > 0)?;
             let before = whole.take();
@@ -143,12 +148,13 @@ impl Stages {
         &self,
         grid: &VolumeGeometry,
         images: &mut dyn FnMut() -> Result<Vec<f32>, Error>,
+        mirroring: bool,
         available_bytes: u64,
         lap: &mut dyn FnMut(&str),
         seen: &mut Seen<'_>,
         task: &Task,
     ) -> Result<(Vec<u8>, RunPlan), Error> {
-        let whole = self.plan(grid, available_bytes)?;
+        let whole = self.plan(grid, mirroring, available_bytes)?;
         if whole.needed_bytes > available_bytes {
             return Err(Error::Memory {
                 needed_bytes: whole.needed_bytes,
@@ -176,7 +182,7 @@ impl Stages {
             let values = images()?;
             let prepared = stage.prepare(grid, values, before.as_ref(), task)?;
             lap(&name("preprocess"));
-            let (stream, _) = stage.plan(&prepared.grids, 0, available_bytes)?;
+            let (stream, _) = stage.plan(&prepared.grids, mirroring, 0, available_bytes)?;
             let patch = stage.procedure.windows.patch_size.as_slice();
             let mut networks = Folds {
                 members: folds,
@@ -237,13 +243,19 @@ impl Stage {
         Native::new(Program::new(Arc::clone(&self.graph), weights, patch)?)
     }
 
-    /// How the windows run, and the most bytes that this stage holds, with `weights` of the whole model.
+    /// How the windows run, and the most bytes that this stage holds, with `weights` of the whole model;
+    /// without `mirroring`, each window is one pass.
     fn plan(
         &self,
         grids: &Grids,
+        mirroring: bool,
         weights: u64,
         available_bytes: u64,
     ) -> Result<(StreamPlan, u64), Error> {
+        let mut rules = self.procedure.clone();
+        if !mirroring {
+            rules.windows.mirror_axes.clear();
+        }
         let patch = &self.procedure.windows.patch_size;
         let rule = &self.procedure.preprocessing;
         let activations = self.outline.bytes(patch)? - self.outline.weight_bytes();
@@ -257,8 +269,7 @@ impl Stage {
         };
         let around = weights + activations + grids.image_bytes(rule.channels.len()) + labels;
         let limit = available_bytes.saturating_sub(around);
-        let with =
-            |accumulator| plan_stream(grids, &self.procedure, self.folds.len(), accumulator, limit);
+        let with = |accumulator| plan_stream(grids, &rules, self.folds.len(), accumulator, limit);
         let stream = match with(Accumulator::Half) {
             // Summing folds together rounds otherwise than nnU-Net, and takes one sum in place of many.
             Err(ProcedureError::Memory { .. }) => with(Accumulator::HalfSum),

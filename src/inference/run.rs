@@ -55,10 +55,25 @@ pub struct Settings {
     pub executor: Executor,
     /// Memory that may be taken; a run that needs more is refused.
     pub available_bytes: u64,
+    /// Averages mirrored passes where the model's plans ask for them; off: one pass for each window.
+    pub mirroring: bool,
     /// Start, RFC 3339, for the record.
     pub started: String,
     /// Sees masks that are still being computed.
     pub watch: Option<Watch>,
+}
+
+impl Default for Settings {
+    /// As the model's plans say, in whatever memory it takes.
+    fn default() -> Self {
+        Self {
+            executor: Executor::Native,
+            available_bytes: u64::MAX,
+            mirroring: true,
+            started: String::new(),
+            watch: None,
+        }
+    }
 }
 
 /// A model ready to run, with the model that finds its box, if it needs one.
@@ -152,14 +167,17 @@ impl Model {
     pub fn plan(
         &self,
         volume: &Volume,
-        available_bytes: u64,
+        settings: &Settings,
         task: &Task,
     ) -> Result<RunPlan, Error> {
+        let available_bytes = settings.available_bytes;
         let manifest = self.package.manifest();
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
-            Body::Stages(stages) => return stages.plan(&grid, available_bytes),
+            Body::Stages(stages) => {
+                return stages.plan(&grid, settings.mirroring, available_bytes);
+            }
             Body::Monai(member) => {
                 return predict_monai::plan(member, manifest, &grid, available_bytes);
             }
@@ -260,6 +278,7 @@ impl Model {
                 stages.run(
                     &conformed.geometry,
                     &mut images,
+                    settings.mirroring,
                     settings.available_bytes,
                     &mut |phase| clock.lap(phase),
                     &mut self.previews(&back, settings, task),
@@ -461,6 +480,14 @@ impl Model {
         } = &self.body
         {
             parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
+        }
+        if manifest.mirrors() {
+            let words = if settings.mirroring {
+                "as the plans say"
+            } else {
+                "left out"
+            };
+            parameters.push(("mirroring".to_owned(), words.to_owned()));
         }
         for (name, volume) in manifest.input.channels.iter().zip(volumes) {
             let series = &volume.source.series_instance_uid;

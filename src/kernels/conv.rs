@@ -268,11 +268,17 @@ impl Conv {
         // Channels go in blocks.
         let (ci, co) = (self.shape.input, self.shape.output);
         let full = |c: usize| c.next_multiple_of(BLOCK) as f64;
-        let points = out.iter().product::<usize>() as f64;
-        let bytes = 4.0 * (super::blocked_floats(dims, ci) + super::blocked_floats(out, co)) as f64
-            + self.weight_bytes() as f64;
-        let passes = bytes * rates.byte_secs;
-        let flops = self.shape.flops(out);
+        let activations = super::blocked_floats(dims, ci) + super::blocked_floats(out, co);
+        let passes = 4.0 * activations as f64 * rates.byte_secs;
+        // Deep in a U-Net a layer has more weights than values: each comes from memory.
+        let weights = self.weight_bytes() as f64 * rates.byte_secs + rates.start_secs;
+        // Winograd's tiles are of two voxels along each axis of the kernel.
+        let tiled = [0, 1, 2].map(|axis| match (&self.kernel, self.shape.kernel[axis]) {
+            (Kernel::Winograd(_), 3) => out[axis].next_multiple_of(2),
+            _ => out[axis],
+        });
+        let points = tiled.iter().product::<usize>() as f64;
+        let flops = self.shape.flops(tiled);
         let work = match &self.kernel {
             Kernel::Direct(_) => flops / co as f64 * full(co) * rates.direct_secs,
             Kernel::Winograd(_) => {
@@ -287,7 +293,7 @@ impl Conv {
             }
             Kernel::Depthwise(_) => flops * rates.direct_secs,
         };
-        work.max(passes)
+        work.max(passes) + weights
     }
 
     /// Convolves. `row_done` is asked now and then and stops the work by returning false.

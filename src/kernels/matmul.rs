@@ -62,14 +62,24 @@ impl Matrix {
         }
     }
 
+    /// A matrix for its sizes alone, which cannot multiply.
+    pub const fn outline(inner: usize, columns: usize) -> Self {
+        Self {
+            inner,
+            columns,
+            packed: Vec::new(),
+            bias: Vec::new(),
+        }
+    }
+
     /// Bytes of the packed matrix.
     pub fn weight_bytes(&self) -> usize {
-        (self.packed.len() + self.bias.len()) * 4
+        (self.inner + 1) * self.columns.next_multiple_of(BLOCK) * 4
     }
 
     /// Bytes that a product takes beside its matrices.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        threads * ROWS * self.bias.len() * 4
+        threads * ROWS * self.columns.next_multiple_of(BLOCK) * 4
     }
 
     /// `output = input · matrix + bias`: `input` `[rows][inner]`, `output` `[rows][columns]`.

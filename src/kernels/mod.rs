@@ -5,7 +5,9 @@
 //! method. [`Planes`] with [`Conv3d`] is the older layer for MeshNet: rows of one channel padded
 //! with zeros at both ends.
 
+mod attention;
 mod blocked;
+mod broadcast;
 mod combine;
 mod conv;
 mod conv3d;
@@ -27,10 +29,13 @@ mod resize;
 mod scratch;
 mod simd;
 mod tile;
+mod tokens;
 mod transposed;
 mod winograd;
 
+pub use attention::{Added, Head, HeadScratch, HeadShape};
 pub use blocked::{BLOCK, Blocked, View, ViewMut, blocked_floats};
+pub use broadcast::broadcast;
 pub use combine::{add, concat, multiply, softmax_channels, softmax_rows};
 pub use conv::{Conv, ConvShape, Epilogue, Method, Moments, Prologue};
 pub use conv_backward::{InputGradient, bias_gradient, weight_gradient};
@@ -42,10 +47,14 @@ pub use norm_backward::{
     GradientSums, GradientTerms, gradient_sums, input_gradient, normalize_into,
 };
 pub use planes::Planes;
-pub use pointwise::{Activation, instance_norm};
+pub use pointwise::{Activation, erf, instance_norm};
 pub use pool::{PoolKind, PoolShape, global_mean, pool};
 pub use pool_backward::pool_gradient;
 pub use rates::Rates;
 pub use resize::{Interpolation, resize};
 pub use simd::{Instructions, fma_peak_gflops};
+pub use tokens::{
+    activate_rows, add_rows, blocks_from_rows, channels_from_blocks, cut_box, layer_norm_rows,
+    permute, rows_from_blocks, softmax_wide,
+};
 pub use transposed::{Transposed, TransposedShape};

@@ -20,6 +20,8 @@ pub struct Rates {
     pub direct_secs: f64,
     /// Per byte that is read or written in memory.
     pub byte_secs: f64,
+    /// Handing a piece of work to all threads and waiting for the last.
+    pub start_secs: f64,
 }
 
 impl Rates {
@@ -49,6 +51,7 @@ impl Rates {
             transform_secs: TRANSFORM * winograd_secs,
             direct_secs,
             byte_secs: memory(),
+            start_secs: start(),
         }
     }
 }
@@ -85,6 +88,18 @@ fn memory() -> f64 {
         pieces.for_each(|(to, from)| to.copy_from_slice(from));
     });
     secs / (2 * BYTES) as f64
+}
+
+/// Seconds until all threads have done next to nothing.
+fn start() -> f64 {
+    let pieces = 4 * rayon::current_num_threads();
+    let mut done = vec![0_u64; pieces];
+    let secs = best(|| {
+        for _ in 0..20 {
+            done.par_iter_mut().for_each(|done| *done += 1);
+        }
+    });
+    secs / 20.0
 }
 
 /// Runs of each measurement.

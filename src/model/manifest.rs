@@ -420,6 +420,14 @@ impl Manifest {
         format!("{}@{}", self.id, self.version)
     }
 
+    /// Whether mirrored passes are averaged, in any stage.
+    pub fn mirrors(&self) -> bool {
+        let stages = self.earlier.iter().map(|stage| &stage.procedure);
+        stages
+            .chain(&self.procedure)
+            .any(|p| !p.windows.mirror_axes.is_empty())
+    }
+
     /// One more than the highest label: output channels of the last convolution, or by the rule.
     pub fn classes(&self) -> usize {
         if let Some(monai) = &self.monai {

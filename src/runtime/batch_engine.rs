@@ -43,6 +43,7 @@ pub fn run_batch(
 ) -> Result<(Summary, Vec<Row>), BatchError> {
     let engine = LocalEngine {
         model: LoadedModel::open(home, model)?,
+        mirroring: plan.mirroring,
     };
     let log = Log::open(home.root())?;
     Ok(batch::run(&engine, &log, plan, task, on_row)?)
@@ -51,6 +52,7 @@ pub fn run_batch(
 /// Files and models of this machine.
 struct LocalEngine {
     model: LoadedModel,
+    mirroring: bool,
 }
 
 impl Engine for LocalEngine {
@@ -62,6 +64,7 @@ impl Engine for LocalEngine {
             channels: self.model.channels().to_vec(),
             classifies: self.model.classifies(),
             plain_images: self.model.takes_plain_images(),
+            unmirrored: self.model.mirrors() && !self.mirroring,
         }
     }
 
@@ -86,7 +89,9 @@ impl Engine for LocalEngine {
     }
 
     fn needed_bytes(&self, volumes: &[Volume]) -> u64 {
-        volumes.first().map_or(0, |v| self.model.needed_bytes(v))
+        volumes
+            .first()
+            .map_or(0, |v| self.model.needed_bytes(v, self.mirroring))
     }
 
     fn available_bytes(&self) -> u64 {
@@ -95,7 +100,7 @@ impl Engine for LocalEngine {
 
     fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
         let volumes: Vec<&Volume> = volumes.iter().collect();
-        match self.model.run(&volumes, None, task) {
+        match self.model.run(&volumes, self.mirroring, None, task) {
             Ok((segmentation, _)) => Ok(segmentation),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),

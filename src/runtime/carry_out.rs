@@ -183,13 +183,15 @@ impl Runtime {
                 model,
                 volume,
                 data,
+                mirroring,
             } => {
                 let (home, last) = (self.home.clone(), Arc::clone(&self.last_model));
                 self.jobs.spawn("estimate", None, move |_| {
-                    let estimate = models::estimate(&home, &last, &model, &data);
+                    let estimate = models::estimate(&home, &last, &model, &data, mirroring);
                     Ok(Some(Event::Estimated {
                         model,
                         volume,
+                        mirroring,
                         estimate,
                     }))
                 });
@@ -200,6 +202,7 @@ impl Runtime {
                 volume,
                 data,
                 further,
+                mirroring,
                 task,
             } => {
                 let (home, last) = (self.home.clone(), Arc::clone(&self.last_model));
@@ -216,7 +219,7 @@ impl Runtime {
                         .collect();
                     let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
                     let (segmentation, statistics) =
-                        models::run(&home, &last, &model, &volumes, watch, &task)?;
+                        models::run(&home, &last, &model, &volumes, mirroring, watch, &task)?;
                     let segmentation = Arc::new(segmentation);
                     Ok(Some(Event::Segmented {
                         job,
@@ -245,12 +248,14 @@ impl Runtime {
                 input,
                 output,
                 model,
+                mirroring,
                 task,
             } => {
                 let home = self.home.clone();
                 self.jobs.spawn("batch", Some(job), move |outbox| {
-                    let summary =
-                        results::run_batch(&home, &input, &output, &model, &task, outbox)?;
+                    let summary = results::run_batch(
+                        &home, &input, &output, &model, mirroring, &task, outbox,
+                    )?;
                     Ok(Some(Event::BatchDone { job, summary }))
                 });
             }

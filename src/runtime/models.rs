@@ -88,6 +88,11 @@ impl LoadedModel {
         &self.manifest().input.channels
     }
 
+    /// Whether its plans ask for mirrored passes.
+    pub fn mirrors(&self) -> bool {
+        self.manifest().mirrors()
+    }
+
     /// `id@version`.
     pub fn key(&self) -> String {
         self.manifest().key()
@@ -99,10 +104,10 @@ impl LoadedModel {
     }
 
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
-    pub fn needed_bytes(&self, volume: &Volume) -> u64 {
+    pub fn needed_bytes(&self, volume: &Volume, mirroring: bool) -> u64 {
         match &self.ready {
             Ready::Segments(model) => model
-                .plan(volume, available_bytes(), &Task::new())
+                .plan(volume, &settings(mirroring), &Task::new())
                 .map_or(0, |plan| plan.needed_bytes),
             Ready::Findings(classifier) => classifier.needed_bytes().unwrap_or(0),
         }
@@ -115,14 +120,13 @@ impl LoadedModel {
     pub fn run(
         &self,
         volumes: &[&Volume],
+        mirroring: bool,
         watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
         let settings = Settings {
             watch,
-            executor: Executor::Native,
-            available_bytes: available_bytes(),
-            started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            ..settings(mirroring)
         };
         let Ready::Segments(model) = &self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
@@ -154,12 +158,7 @@ impl LoadedModel {
                 "it gives segments, not findings of whole images".to_owned(),
             )));
         };
-        let settings = Settings {
-            watch: None,
-            executor: Executor::Native,
-            available_bytes: available_bytes(),
-            started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        };
+        let settings = settings(true);
         let [.., images] = volume.geometry.dims();
         task.begin("Looking at the images", images);
         (0..images)
@@ -170,6 +169,17 @@ impl LoadedModel {
                 Ok(found)
             })
             .collect()
+    }
+}
+
+/// A run that starts now, in the memory that is free.
+pub(super) fn settings(mirroring: bool) -> Settings {
+    Settings {
+        executor: Executor::Native,
+        available_bytes: available_bytes(),
+        mirroring,
+        started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        watch: None,
     }
 }
 
@@ -209,6 +219,7 @@ pub fn summary_of(entry: &model::Entry) -> ModelSummary {
         modality: manifest.modality.clone(),
         segments: manifest.labels.len(),
         channels: manifest.input.channels.clone(),
+        mirrors: manifest.mirrors(),
         bundled: entry.bundled,
         origin: entry.origin.words(),
     }
@@ -240,6 +251,7 @@ pub(super) fn estimate(
     last: &LastModel,
     model: &str,
     volume: &Volume,
+    mirroring: bool,
 ) -> Result<RunEstimate, String> {
     let loaded = last.open(home, model).map_err(|e| e.to_string())?;
     let (red, amber) = envelope_issues(loaded.manifest(), volume);
@@ -271,7 +283,7 @@ pub(super) fn estimate(
             });
         }
     };
-    let plan = model.plan(volume, available_bytes(), &Task::new());
+    let plan = model.plan(volume, &settings(mirroring), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {
         Err(crate::inference::Error::Memory {
@@ -309,12 +321,13 @@ pub(super) fn run(
     last: &LastModel,
     model: &str,
     volumes: &[&Volume],
+    mirroring: bool,
     watch: Watch,
     task: &Task,
 ) -> Result<(Segmentation, Vec<LabelStatistics>), Stop> {
     let ended = behind_the_window(|| {
         let loaded = last.open(home, model)?;
-        loaded.run(volumes, Some(watch), task)
+        loaded.run(volumes, mirroring, Some(watch), task)
     });
     ended.map_err(|error| match error {
         RunError::Cancelled(_) => Stop::Cancelled,

@@ -89,6 +89,7 @@ pub(super) fn run_batch(
     input: &Path,
     output: &Path,
     model: &str,
+    mirroring: bool,
     task: &Arc<Task>,
     outbox: &Outbox,
 ) -> Result<String, Stop> {
@@ -97,6 +98,7 @@ pub(super) fn run_batch(
         output: output.to_owned(),
         formats: Format::ALL.to_vec(),
         resume: true,
+        mirroring,
         channels: Vec::new(),
     };
     let started = |index: usize, row: &batch::Row| {

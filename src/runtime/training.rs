@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::models::available_bytes;
-use super::{now_utc, pick_volume};
-use crate::inference::{Executor, Settings};
+use super::pick_volume;
+use crate::inference::Settings;
 use crate::task::Task;
 use crate::training::{Error, Picture};
 use crate::volume::auto_window;
@@ -46,10 +45,5 @@ fn dicom_image(path: &Path) -> Result<Picture, Error> {
 
 /// Settings of runs that measure.
 pub fn settings_for_runs() -> Settings {
-    Settings {
-        watch: None,
-        executor: Executor::Native,
-        available_bytes: available_bytes(),
-        started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-    }
+    super::models::settings(true)
 }

@@ -5,6 +5,7 @@ use eframe::egui::{
     RichText, ScrollArea, Stroke, Ui, vec2,
 };
 
+use super::results_panel::mirroring_ui;
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui};
 use super::{icons, theme};
 use crate::app::{App, Command, Dialog, NoticeLevel, command_table};
@@ -187,6 +188,7 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     } else {
         let ready =
             app.batch.input.is_some() && app.batch.output.is_some() && app.selected_model.is_some();
+        mirroring_ui(ui, app, commands);
         if primary_button_ui(ui, icons::PLAY, "Start batch", ready).clicked() {
             commands.push(Command::StartBatch);
         }

@@ -111,6 +111,7 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     if let Some(job) = app.running(JobKind::Model) {
         progress_ui(ui, job, commands);
     } else {
+        mirroring_ui(ui, app, commands);
         let can = app.can_run();
         let response = primary_button_ui(ui, icons::PLAY, "Run model", can.is_ok());
         let response = match &can {
@@ -125,6 +126,24 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         if let (Err(reason), true, false) = (&can, app.workspace.open.is_some(), told) {
             ui.label(RichText::new(reason).small().color(theme::TEXT_WEAK));
         }
+    }
+}
+
+/// Whether mirrored passes are run, for a chosen model whose plans ask for them.
+pub fn mirroring_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
+    let chosen = app.selected_model.as_ref();
+    if !app
+        .models
+        .iter()
+        .any(|m| m.mirrors && Some(&m.key) == chosen)
+    {
+        return;
+    }
+    let mut on = app.settings.mirroring;
+    let text = RichText::new("Mirroring (slower, a little better)").small();
+    let hover = "Averages mirrored passes over the images, as the model's authors ran it";
+    if ui.checkbox(&mut on, text).on_hover_text(hover).changed() {
+        commands.push(Command::SetMirroring(on));
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use negatoscope::import;
-use negatoscope::inference::{Executor, Model, Settings};
+use negatoscope::inference::{Model, Settings};
 use negatoscope::kernels::{Activation, Conv3d, Instructions, Planes, conv3d, fma_peak_gflops};
 use negatoscope::nifti;
 use negatoscope::task::Task;
@@ -79,12 +79,7 @@ fn subcortical(peak: f64) {
         .find(|p| p.manifest().id == "brainchop-4")
         .expect("one of its uses");
     let model = Model::new(package, &|_| Err("none".to_owned())).expect("a network");
-    let settings = Settings {
-        executor: Executor::Native,
-        available_bytes: u64::MAX,
-        started: String::new(),
-        watch: None,
-    };
+    let settings = Settings::default();
     let found = model.run(&volume, &settings, &task).expect("it fits");
     for (phase, secs) in &found.segmentation.provenance.elapsed_secs {
         println!("brainchop-4 {phase}: {secs:.2} s");

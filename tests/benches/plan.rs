@@ -1,14 +1,17 @@
 //! What a run was planned to take against what it took: memory and time, each case in a process of
 //! its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use negatoscope::geometry::{DVec3, VolumeGeometry};
+use negatoscope::import::monai::{Component, Config, nets};
 use negatoscope::import::{self, weights};
-use negatoscope::inference::{Executor, Model, Settings};
+use negatoscope::inference::native::{Native, Workspace};
+use negatoscope::inference::{Array, Model, Program, Settings};
 use negatoscope::kernels::Rates;
 use negatoscope::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
@@ -23,14 +26,17 @@ use negatoscope::task::Task;
 use negatoscope::volume::{
     Calibration, Layout, ModalityLut, Quantity, SourceSeries, Volume, Voxels,
 };
+use serde_json::json;
 
-const CASES: [&str; 6] = [
+const CASES: [&str; 8] = [
     "brainchop-1",
     "brainchop-4",
     "nnunet-2d",
     "nnunet-3d_fullres",
     "nnunet-3d_cascade_fullres",
     "nnunet-middle",
+    "patch-SwinUNETR",
+    "patch-UNETR",
 ];
 
 /// Runs each case in a child and prints planned, measured and their ratio.
@@ -76,6 +82,9 @@ pub fn run(only: Option<&str>) {
 
 /// One case, in the child.
 pub fn case(name: &str) {
+    if let Some(network) = name.strip_prefix("patch-") {
+        return patch(network);
+    }
     let Some((package, volume)) = prepared(name) else {
         println!("skipped: the data of {name} are not there");
         return;
@@ -87,14 +96,9 @@ pub fn case(name: &str) {
     // From here on the largest counts.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let start = Instant::now();
-    let plan = model.plan(&volume, u64::MAX, &task).expect("a plan");
+    let settings = Settings::default();
+    let plan = model.plan(&volume, &settings, &task).expect("a plan");
     println!("  plan {:.3} s  {rates:?}", start.elapsed().as_secs_f64());
-    let settings = Settings {
-        executor: Executor::Native,
-        available_bytes: u64::MAX,
-        started: String::new(),
-        watch: None,
-    };
     let (start, cpu) = (Instant::now(), cpu_secs());
     let found = model.run(&volume, &settings, &task).expect("it fits");
     let took = start.elapsed().as_secs_f64();
@@ -112,6 +116,64 @@ pub fn case(name: &str) {
         "planned {} {peak} {:.3} {took:.3} {cpu:.3}",
         plan.needed_bytes, plan.seconds
     );
+}
+
+/// One patch of 96³ voxels through one of MONAI's networks with random weights.
+fn patch(class: &str) {
+    let size = [96; 3];
+    let described = match class {
+        "UNETR" => {
+            json!({ "_target_": class, "in_channels": 1, "out_channels": 2, "img_size": size })
+        }
+        _ => json!({ "_target_": class, "in_channels": 1, "out_channels": 2, "feature_size": 24 }),
+    };
+    let config = Config::new(json!({ "network_def": described }));
+    let node = config
+        .get("network_def")
+        .expect("it is there")
+        .expect("it is there");
+    let component = Component::of(node)
+        .expect("a component")
+        .expect("not disabled");
+    let network = nets::network(&component, Some(&size), Some((1, 6))).expect("a network");
+    let mut last = 1_u32;
+    let mut random = |_| {
+        last = last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (last >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let weights = network.built.needed.iter().map(|n| {
+        let count = n.shape.iter().product::<usize>();
+        let scale = (count / n.shape[0]).max(1) as f32;
+        let values = (0..count).map(&mut random).map(|x| x / scale.sqrt());
+        (n.name.clone(), Array::new(&n.shape, values.collect()))
+    });
+    let weights: HashMap<String, Array> = weights.collect();
+    let rates = Rates::of_this_machine();
+    let before = memory("VmRSS")
+        - weights
+            .values()
+            .map(|w| 4 * w.values.len() as u64)
+            .sum::<u64>();
+    let program = Program::new(Arc::new(network.built.graph), weights, &size);
+    let native = Native::new(program.expect("a network")).expect("a network");
+    let input = Array::new(
+        &[1, 1, 96, 96, 96],
+        (0..96 * 96 * 96).map(&mut random).collect(),
+    );
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let planned = native.bytes(&size).expect("it fits");
+    let secs = native.expected_secs(&size, &rates).expect("it fits");
+    let mut workspace = Workspace::default();
+    // The first run takes its memory from the system.
+    let ran = native.run(&input, &mut workspace, &Task::new());
+    drop(ran.expect("nothing stops it"));
+    let (start, cpu) = (Instant::now(), cpu_secs());
+    let ran = native.run(&input, &mut workspace, &Task::new());
+    let took = start.elapsed().as_secs_f64();
+    drop(ran.expect("nothing stops it"));
+    let cpu = (cpu_secs() - cpu) / rayon::current_num_threads() as f64;
+    let peak = memory("VmHWM").saturating_sub(before);
+    println!("planned {planned} {peak} {secs:.3} {took:.3} {cpu:.3}");
 }
 
 fn prepared(name: &str) -> Option<(VerifiedPackage, Volume)> {

@@ -227,6 +227,7 @@ fn a_provisional_mask_is_neither_kept_nor_reviewed_and_leaves_with_its_run() {
     app.on_event(Event::Estimated {
         model: "m@1".to_owned(),
         volume,
+        mirroring: true,
         estimate: Ok(enough()),
     });
     app.apply(Command::RunModel);
@@ -279,6 +280,7 @@ fn summary() -> negatoscope::app::ModelSummary {
         modality: "CT".to_owned(),
         segments: 1,
         channels: Vec::new(),
+        mirrors: true,
         bundled: true,
         origin: "bundled".to_owned(),
     }
@@ -296,6 +298,47 @@ fn enough() -> negatoscope::app::RunEstimate {
 }
 
 #[test]
+fn a_choice_about_mirroring_is_kept_and_asks_for_a_new_estimate() {
+    let (mut app, volume) = with_ramp();
+    app.on_event(Event::Models(vec![summary()]));
+    app.take_actions();
+    app.apply(Command::SetMirroring(false));
+    let asked = app.take_actions();
+    assert!(
+        asked
+            .iter()
+            .any(|a| matches!(a, Action::SaveSettings(s) if !s.mirroring))
+    );
+    assert!(asked.iter().any(|a| matches!(
+        a,
+        Action::Estimate {
+            mirroring: false,
+            ..
+        }
+    )));
+    let mut answer = |mirroring| {
+        app.on_event(Event::Estimated {
+            model: "m@1".to_owned(),
+            volume,
+            mirroring,
+            estimate: Ok(enough()),
+        });
+        app.can_run().is_ok()
+    };
+    // An answer to the question before.
+    assert!(!answer(true));
+    assert!(answer(false));
+    app.apply(Command::RunModel);
+    assert!(app.take_actions().iter().any(|a| matches!(
+        a,
+        Action::RunModel {
+            mirroring: false,
+            ..
+        }
+    )));
+}
+
+#[test]
 fn a_run_without_enough_memory_is_refused_with_the_numbers() {
     let (mut app, volume) = with_ramp();
     app.on_event(Event::Models(vec![summary()]));
@@ -308,6 +351,7 @@ fn a_run_without_enough_memory_is_refused_with_the_numbers() {
     app.on_event(Event::Estimated {
         model: "m@1".to_owned(),
         volume,
+        mirroring: true,
         estimate: Ok(estimate),
     });
     app.apply(Command::RunModel);

@@ -45,6 +45,7 @@ struct Fake {
     files: Vec<PathBuf>,
     model_sha256: String,
     channels: Vec<String>,
+    mirroring: bool,
     available: u64,
     /// `read 2`, `run 2`, `end 2`, in order.
     events: Mutex<Vec<String>>,
@@ -58,6 +59,7 @@ impl Fake {
             files: Vec::new(),
             model_sha256: "ab".repeat(32),
             channels: Vec::new(),
+            mirroring: true,
             available: u64::MAX,
             events: Mutex::default(),
             uids: AtomicU64::new(5000),
@@ -140,6 +142,7 @@ impl Engine for Fake {
             channels: self.channels.clone(),
             classifies: false,
             plain_images: false,
+            unmirrored: !self.mirroring,
         }
     }
 
@@ -254,6 +257,7 @@ impl Place {
                 output: folder.path().join("out"),
                 formats: Format::ALL.to_vec(),
                 resume: false,
+                mirroring: true,
                 channels: Vec::new(),
             },
             folder,
@@ -470,6 +474,11 @@ fn what_no_longer_fits_the_journal_is_run_again() {
     fake.events.lock().unwrap().clear();
     place.resumed().run(&fake);
     assert_eq!(fake.runs(), ["0", "1", "2"], "the weights are other ones");
+
+    fake.mirroring = false;
+    fake.events.lock().unwrap().clear();
+    place.resumed().run(&fake);
+    assert_eq!(fake.runs(), ["0", "1", "2"], "without mirrored passes now");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use negatoscope::inference::procedure::{
     Accumulator, Image, Labels, NetworkError, PatchNetwork, PreviousStage, plan_stream,
     predict_streamed, prepare,
 };
-use negatoscope::inference::{Array, Executor, Model, Program, Settings, Watch};
+use negatoscope::inference::{Array, Model, Program, Settings, Watch};
+use negatoscope::model::VerifiedPackage;
 use negatoscope::task::Task;
 use negatoscope::volume::{
     Calibration, Layout, ModalityLut, Quantity, SourceSeries, Volume, Voxels,
@@ -103,8 +104,21 @@ impl PatchNetwork for One {
 
 /// One stage by the procedure's own functions.
 fn stage(folder: &Path, volume: &Volume, before: Option<&Labels>) -> Labels {
+    stage_along(folder, volume, before, None)
+}
+
+/// One stage, mirrored along these axes in place of the plans'.
+fn stage_along(
+    folder: &Path,
+    volume: &Volume,
+    before: Option<&Labels>,
+    axes: Option<Vec<usize>>,
+) -> Labels {
     let trained = nnunet::open(folder).unwrap();
-    let procedure = trained.procedure(folder).unwrap();
+    let mut procedure = trained.procedure(folder).unwrap();
+    if let Some(axes) = axes {
+        procedure.windows.mirror_axes = axes;
+    }
     let [ni, nj, nk] = volume.geometry.dims();
     let [x, y, z] = volume.geometry.spacing_mm();
     let image = Image::new(1, [nk, nj, ni], volume.values()).unwrap();
@@ -133,6 +147,14 @@ fn stage(folder: &Path, volume: &Volume, before: Option<&Labels>) -> Labels {
     };
     let plan = plan_stream(&prepared.grids, &procedure, 1, Accumulator::Half, u64::MAX).unwrap();
     predict_streamed(&prepared, &procedure, &plan, &mut network, &task).unwrap()
+}
+
+/// As much memory as this.
+fn of(available_bytes: u64) -> Settings {
+    Settings {
+        available_bytes,
+        ..Settings::default()
+    }
 }
 
 /// A stage in words, and its labels.
@@ -164,15 +186,13 @@ fn a_cascade_runs_its_stages_and_shows_the_first_one_at_once() {
     let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let keep = Arc::clone(&seen);
     let settings = Settings {
-        executor: Executor::Native,
-        available_bytes: u64::MAX,
-        started: String::new(),
         watch: Some(Watch(Arc::new(move |preview| {
             let labels = preview.segmentation.map.labels;
             keep.lock().unwrap().push((preview.stage, labels));
         }))),
+        ..Settings::default()
     };
-    let before = model.plan(&volume, u64::MAX, &Task::new()).unwrap();
+    let before = model.plan(&volume, &settings, &Task::new()).unwrap();
     let found = model.run(&volume, &settings, &Task::new()).unwrap();
     assert_eq!(found.segmentation.map.labels, second.data);
     let seen = seen.lock().unwrap();
@@ -184,11 +204,60 @@ fn a_cascade_runs_its_stages_and_shows_the_first_one_at_once() {
     assert!(pairs.clone().all(|((s, a), b)| s == a || s == b));
 
     // Weights that are there already are not asked for again.
-    let again = model.plan(&volume, u64::MAX, &Task::new()).unwrap();
+    let again = model.plan(&volume, &settings, &Task::new()).unwrap();
     assert!(again.needed_bytes < before.needed_bytes);
     assert!((again.flops - before.flops).abs() < 1.0);
-    let refused = model.plan(&volume, 1000, &Task::new());
+    let refused = model.plan(&volume, &of(1000), &Task::new());
     assert!(refused.is_err());
+}
+
+#[test]
+fn mirrored_passes_are_left_out_of_every_stage_when_asked() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = results(place.path(), true);
+    let package = import::read(&folder).unwrap().remove(0);
+    assert!(!package.manifest().mirrors());
+    // As a training with mirroring leaves it.
+    let (mut manifest, mut files) = (package.manifest().clone(), package.files().clone());
+    let earlier = manifest
+        .earlier
+        .iter_mut()
+        .map(|stage| &mut stage.procedure);
+    for procedure in earlier.chain(&mut manifest.procedure) {
+        procedure.windows.mirror_axes = vec![0, 1, 2];
+    }
+    assert!(manifest.mirrors());
+    files.manifest = serde_json::to_vec(&manifest).unwrap();
+    let package = VerifiedPackage::verify(files).unwrap();
+    let model = Model::new(package, &|_| Err(String::new())).unwrap();
+    let volume = ct();
+    let beside = folder.with_file_name("nnUNetTrainer__nnUNetPlans__3d_lowres");
+    let stages = |axes: &[usize]| {
+        let first = stage_along(&beside, &volume, None, Some(axes.to_vec()));
+        stage_along(&folder, &volume, Some(&first), Some(axes.to_vec())).data
+    };
+    let (plain, turned) = (stages(&[]), stages(&[0, 1, 2]));
+    assert_ne!(plain, turned);
+    let with = |mirroring| {
+        let settings = Settings {
+            mirroring,
+            ..Settings::default()
+        };
+        let plan = model.plan(&volume, &settings, &Task::new()).unwrap();
+        let found = model.run(&volume, &settings, &Task::new()).unwrap();
+        let said = &found.segmentation.provenance.parameters;
+        let said = said.iter().find(|(name, _)| name == "mirroring").unwrap();
+        (plan, found.segmentation.map.labels, said.1.clone())
+    };
+    let (planned, labels, said) = with(false);
+    assert_eq!(labels, plain);
+    assert_eq!(said, "left out");
+    let (mirrored, labels, said) = with(true);
+    assert_eq!(labels, turned);
+    assert_eq!(said, "as the plans say");
+    // Three axes: eight passes in place of one.
+    assert!((mirrored.flops / planned.flops - 8.0).abs() < 1e-9);
+    assert!(planned.seconds < mirrored.seconds);
 }
 
 #[test]
@@ -235,12 +304,7 @@ fn clinical_laterality_an_orientation_stated_at_import_is_recorded_and_followed(
 
     // A scan stored so runs as it is; the same scan stored otherwise gives the same labels there.
     let model = Model::new(stated, &|_| Err(String::new())).unwrap();
-    let settings = Settings {
-        executor: Executor::Native,
-        available_bytes: u64::MAX,
-        started: String::new(),
-        watch: None,
-    };
+    let settings = Settings::default();
     let volume = ct();
     let found = model.run(&volume, &settings, &Task::new()).unwrap();
     let mut turned = ct();
@@ -282,7 +346,7 @@ fn a_run_takes_less_when_less_is_free_before_it_is_refused() {
     let task = Task::new();
     let plan = |available| {
         model
-            .plan(&volume, available, &task)
+            .plan(&volume, &of(available), &task)
             .map(|p| p.needed_bytes)
     };
     let free = plan(u64::MAX).unwrap();
@@ -297,10 +361,8 @@ fn a_run_takes_less_when_less_is_free_before_it_is_refused() {
     assert!(enough < free, "{enough} of {free}");
     let with = |available_bytes| {
         let settings = Settings {
-            executor: Executor::Native,
             available_bytes,
-            started: String::new(),
-            watch: None,
+            ..Settings::default()
         };
         model.run(&volume, &settings, &task)
     };

@@ -31,9 +31,8 @@ fn data() -> Option<PathBuf> {
 fn settings(executor: Executor) -> Settings {
     Settings {
         executor,
-        available_bytes: u64::MAX,
         started: "2026-01-01T00:00:00Z".to_owned(),
-        watch: None,
+        ..Settings::default()
     }
 }
 
@@ -502,7 +501,9 @@ fn an_installed_model_is_checked_at_every_load() {
 fn what_does_not_fit_or_suit_is_refused_before_the_start() {
     let model = small_model();
     let volume = phantom([21, 17, 13]);
-    let plan = model.plan(&volume, u64::MAX, &Task::new()).unwrap();
+    let plan = model
+        .plan(&volume, &settings(Executor::Native), &Task::new())
+        .unwrap();
     let little = Settings {
         available_bytes: plan.needed_bytes - 1,
         ..settings(Executor::Native)

@@ -8,7 +8,7 @@ use candle_core::Device;
 use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{Array, Error, Program, reference};
 use negatoscope::kernels::Instructions;
-use negatoscope::model::graph::{Affine, Graph, Op, Pool};
+use negatoscope::model::graph::{Affine, Graph, Op, PadMode, Pool};
 use negatoscope::task::Task;
 use safetensors::SafeTensors;
 
@@ -287,6 +287,125 @@ fn dense(seed: u32) -> Program {
     b.program(x, &[24, 20])
 }
 
+/// Tokens: attention of heads and of shifted windows, products of values, values that several take,
+/// operands that are repeated, and the ways between tokens and grids.
+fn transformer(seed: u32) -> Program {
+    let mut b = Builder::new(3, 2, seed);
+    let x = b.conv(0, [3, 24], 3, 4);
+    let last = Op::Transpose {
+        order: vec![0, 2, 3, 1],
+    };
+    let grid = b.graph.push(last, &[x]);
+    let norm = |b: &mut Builder, x: usize| {
+        let affine = Some(b.affine(24));
+        let op = Op::LayerNorm {
+            epsilon: 1e-5,
+            affine,
+        };
+        b.graph.push(op, &[x])
+    };
+    let linear = |b: &mut Builder, x: usize, [from, to]: [usize; 2]| {
+        let weight = b.weight(&[to, from], 0.3);
+        let bias = Some(b.weight(&[to], 0.2));
+        b.graph.push(Op::Linear { weight, bias }, &[x])
+    };
+    let reshape = |b: &mut Builder, x: usize, shape: &[i64]| {
+        let shape = shape.to_vec();
+        b.graph.push(Op::Reshape { shape }, &[x])
+    };
+    // Attention of four heads over all tokens.
+    let tokens = reshape(&mut b, grid, &[1, 30, 24]);
+    let tensor = b.weight(&[1, 30, 24], 0.5);
+    let places = b.graph.push(Op::Constant { tensor }, &[]);
+    let tokens = b.graph.push(Op::Add, &[tokens, places]);
+    let x = norm(&mut b, tokens);
+    let x = linear(&mut b, x, [24, 72]);
+    let x = reshape(&mut b, x, &[30, 3, 4, 6]);
+    let order = vec![1, 2, 0, 3];
+    let x = b.graph.push(Op::Transpose { order }, &[x]);
+    let parts: Vec<usize> = (0..3)
+        .map(|n| {
+            let part = Op::Slice {
+                axis: 0,
+                start: n,
+                end: n + 1,
+            };
+            b.graph.push(part, &[x])
+        })
+        .collect();
+    let x = b.graph.push(Op::Attention { scale: 0.4 }, &parts);
+    let order = vec![0, 2, 1, 3];
+    let x = b.graph.push(Op::Transpose { order }, &[x]);
+    let x = reshape(&mut b, x, &[1, 30, 24]);
+    let x = linear(&mut b, x, [24, 24]);
+    let tokens = b.graph.push(Op::Add, &[tokens, x]);
+    let x = norm(&mut b, tokens);
+    let x = linear(&mut b, x, [24, 50]);
+    let x = b.graph.push(Op::Gelu, &[x]);
+    let x = linear(&mut b, x, [50, 24]);
+    let tokens = b.graph.push(Op::Add, &[x, tokens]);
+    // Attention in windows of a grid that is filled up and turned.
+    let grid = reshape(&mut b, tokens, &[1, 6, 5, 24]);
+    let x = norm(&mut b, grid);
+    let pad = Op::Pad {
+        padding: vec![[0, 0], [0, 2], [0, 1], [0, 0]],
+        mode: PadMode::Constant(0.0),
+    };
+    let x = b.graph.push(pad, &[x]);
+    let mut x = linear(&mut b, x, [24, 72]);
+    for shift in [vec![0, 0], vec![2, 1]] {
+        let bias = b.weight(&[7 * 5, 3], 0.5);
+        let op = Op::WindowAttention {
+            heads: 3,
+            scale: 0.35,
+            bias,
+            table: vec![4, 3],
+            window: vec![4, 3],
+            shift,
+        };
+        let y = b.graph.push(op, &[x]);
+        x = linear(&mut b, y, [24, 72]);
+    }
+    let mut x = linear(&mut b, x, [72, 24]);
+    for (axis, end) in [(1, 6), (2, 5)] {
+        let start = 0;
+        x = b.graph.push(Op::Slice { axis, start, end }, &[x]);
+    }
+    let grid = b.graph.push(Op::Add, &[grid, x]);
+    // As exporters write it: products, a mask that is chosen, softmax.
+    let rows = reshape(&mut b, grid, &[5, 6, 24]);
+    let order = vec![0, 2, 1];
+    let columns = b.graph.push(Op::Transpose { order }, &[rows]);
+    let scores = b.graph.push(Op::MatMul, &[rows, columns]);
+    let tensor = b.weight(&[6, 1], 0.5);
+    let a = b.graph.push(Op::Constant { tensor }, &[]);
+    let tensor = b.weight(&[5, 1, 6], 0.5);
+    let c = b.graph.push(Op::Constant { tensor }, &[]);
+    let more = b.graph.push(Op::Greater, &[a, c]);
+    let scores = b.graph.push(Op::Select, &[more, scores, c]);
+    let shares = b.graph.push(Op::Softmax { axis: 2 }, &[scores]);
+    let x = b.graph.push(Op::MatMul, &[shares, rows]);
+    let halves: Vec<usize> = [(0, 10), (10, 24)]
+        .map(|(start, end)| {
+            let axis = 2;
+            b.graph.push(Op::Slice { axis, start, end }, &[x])
+        })
+        .to_vec();
+    let x = b
+        .graph
+        .push(Op::Concat { axis: 2 }, &[halves[1], halves[0]]);
+    let x = b.graph.push(Op::Mul, &[x, rows]);
+    let x = reshape(&mut b, x, &[1, 6, 5, 24]);
+    let first = Op::Transpose {
+        order: vec![0, 3, 1, 2],
+    };
+    let x = b.graph.push(first, &[x]);
+    let y = b.conv(x, [24, 24], 3, 1);
+    let x = b.graph.push(Op::Add, &[x, y]);
+    let x = b.conv(x, [24, 5], 3, 1);
+    b.program(x, &[24, 20])
+}
+
 #[test]
 fn whole_networks_are_the_same_fused_or_not() {
     for (name, program, spatial) in [
@@ -299,6 +418,7 @@ fn whole_networks_are_the_same_fused_or_not() {
         ("unet 2-D", unet(2, [32, 40, 64], 4, 3), vec![28, 36]),
         ("residual", residual(4), vec![8, 10, 12]),
         ("dense", dense(5), vec![24, 20]),
+        ("transformer", transformer(6), vec![24, 20]),
     ] {
         let (channels, _) = program.graph().input().unwrap();
         let shape = [&[1, channels], spatial.as_slice()].concat();

@@ -19,6 +19,7 @@ mod graph;
 mod models;
 mod monai_bundle;
 mod monai_networks;
+mod monai_zip;
 mod nifti;
 mod nnunet;
 mod nnunet_agreement;

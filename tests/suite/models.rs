@@ -13,9 +13,8 @@ use negatoscope::volume::phantom::{head_geometry, head_mr};
 fn settings(executor: Executor) -> Settings {
     Settings {
         executor,
-        available_bytes: u64::MAX,
         started: "2026-01-01T00:00:00Z".to_owned(),
-        watch: None,
+        ..Settings::default()
     }
 }
 

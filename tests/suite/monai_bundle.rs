@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use negatoscope::import;
 use negatoscope::inference::native::{Native, Workspace};
-use negatoscope::inference::{Array, Executor, Model, Program, Settings, reference};
+use negatoscope::inference::{Array, Model, Program, Settings, reference};
 use negatoscope::model::monai::MonaiDecision;
 use negatoscope::model::{ImagePreparation, OutputKind, Registry, VerifiedPackage};
 use negatoscope::nifti;
@@ -27,10 +27,9 @@ fn import_one(path: &Path) -> VerifiedPackage {
 
 fn settings() -> Settings {
     Settings {
-        executor: Executor::Native,
         available_bytes: 4 << 30,
         started: "2026-11-21T00:00:00Z".into(),
-        watch: None,
+        ..Settings::default()
     }
 }
 
@@ -45,7 +44,7 @@ fn clinical_laterality_predictions_are_those_of_monai() {
             let file = |name: String| golden("volumes").join(format!("{name}.nii.gz"));
             let volume = nifti::read(&file(case.to_owned()), &task).unwrap();
             let expected = nifti::read(&file(format!("{bundle}_{case}")), &task).unwrap();
-            let planned = model.plan(&volume, 4 << 30, &task).unwrap();
+            let planned = model.plan(&volume, &settings(), &task).unwrap();
             let found = model.run(&volume, &settings(), &task).unwrap();
             let labels = &found.segmentation.map.labels;
             let wanted = expected.values();

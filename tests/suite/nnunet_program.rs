@@ -76,9 +76,6 @@ fn check(root: &Path, dataset: &str, folder: &str, way: &str) -> usize {
     );
     let imported: serde_json::Value = serde_json::from_str(&imported).unwrap();
     let key = imported["imported"][0]["key"].as_str().unwrap();
-    if way != "fold0_mirrored" {
-        without_mirroring(&home);
-    }
     // Only the cases that were predicted by the other side.
     let inputs = place.path().join("in");
     std::fs::create_dir(&inputs).unwrap();
@@ -99,7 +96,11 @@ fn check(root: &Path, dataset: &str, folder: &str, way: &str) -> usize {
         }
     }
     let (input, output) = (inputs.to_str().unwrap(), out.to_str().unwrap());
-    run(&home, &["analyze", input, "--model", key, "--out", output]);
+    let mut analyze = vec!["analyze", input, "--model", key, "--out", output];
+    if way != "fold0_mirrored" {
+        analyze.push("--no-mirroring");
+    }
+    run(&home, &analyze);
     for case in &cases {
         let folder = if several {
             case.clone()
@@ -116,34 +117,6 @@ fn check(root: &Path, dataset: &str, folder: &str, way: &str) -> usize {
         assert!(dice.iter().all(|d| *d >= 0.9995), "{configuration} {case}");
     }
     cases.len()
-}
-
-/// As `nnUNetv2_predict --disable_tta` does.
-fn without_mirroring(home: &Path) {
-    fn clear(value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (key, value) in fields {
-                    if key == "mirror_axes" {
-                        *value = serde_json::json!([]);
-                    } else {
-                        clear(value);
-                    }
-                }
-            }
-            serde_json::Value::Array(items) => items.iter_mut().for_each(clear),
-            _ => {}
-        }
-    }
-    for version in entries(&home.join("models"))
-        .iter()
-        .flat_map(|model| entries(model))
-    {
-        let path = version.join("manifest.json");
-        let mut manifest = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        clear(&mut manifest);
-        std::fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
-    }
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! ONNX files with what a person states beside them, as packages; and files that mean harm.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use negatoscope::import::{self, onnx};
+use negatoscope::inference::native::{Native, Workspace};
+use negatoscope::inference::{Array, Program};
 use negatoscope::model::graph::Op;
 use negatoscope::model::monai::{MonaiDecision, MonaiTransform};
 use negatoscope::model::{OutputKind, VerifiedPackage};
+use negatoscope::task::Task;
 use tempfile::TempDir;
 
 const SETTINGS: &str = r#"
@@ -383,6 +387,57 @@ fn computing_is_bounded() {
         ),
         &["Pad"],
     );
+}
+
+/// Each token against each other, as the masks of shifted windows are made: not stored, but computed
+/// at each run.
+#[test]
+fn large_results_of_known_values_are_left_to_the_run() {
+    const N: usize = 1500;
+    let ints = |name: &str, values: &[i64]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let message = Message::default().int(1, values.len() as u64).int(2, 7);
+        message.text(8, name).bytes(9, &bytes)
+    };
+    let regions: Vec<f32> = (0..N).map(|n| (n % 7) as f32).collect();
+    let tensors = [
+        raw("rows", &[1, 1, N as u64, 1], &regions),
+        raw("columns", &[1, 1, 1, N as u64], &regions),
+        raw("zero", &[], &[0.0]),
+        ints("axes", &[2, 3]),
+    ];
+    let to_float = Message::default().text(1, "to").int(3, 1).int(20, 2);
+    let nodes = [
+        node("Sub", &["rows", "columns"], &["apart"]),
+        node("Equal", &["apart", "zero"], &["same"]),
+        node("Not", &["same"], &["other"]),
+        node("Cast", &["other"], &["ones"]).held(5, &to_float),
+        node("ReduceSum", &["ones", "axes"], &["count"]),
+        node("Add", &["x", "count"], &["y"]),
+    ];
+    let imported = network(&file(&nodes, &tensors, 17)).unwrap();
+    // Rows, columns, a few numbers: nothing of N · N.
+    assert!(imported.weights.len() < 8 * 4 * N);
+    let tensors = safetensors::SafeTensors::deserialize(&imported.weights).unwrap();
+    let array = |name: &str| {
+        let view = tensors.tensor(name).unwrap();
+        let words = view.data().chunks_exact(4);
+        let values = words.map(|w| f32::from_le_bytes(w.try_into().unwrap()));
+        Array::new(view.shape(), values.collect())
+    };
+    let weights = imported.graph.tensors().into_iter();
+    let weights = weights.map(|name| (name.to_owned(), array(name))).collect();
+    let program = Program::new(Arc::new(imported.graph.clone()), weights, &[4, 4]).unwrap();
+    let input = Array::new(&[1, 1, 4, 4], (0..16).map(|n| n as f32).collect());
+    let native = Native::new(program).unwrap();
+    let found = native.run(&input, &mut Workspace::default(), &Task::new());
+    let pairs = regions
+        .iter()
+        .flat_map(|a| regions.iter().map(move |b| (a, b)));
+    let count = pairs.filter(|(a, b)| a != b).count() as f32;
+    for (n, value) in found.unwrap()[0].values.iter().enumerate() {
+        assert!((value - (n as f32 + count)).abs() <= 1.0, "{value}");
+    }
 }
 
 #[test]

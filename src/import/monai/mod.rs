@@ -1,4 +1,4 @@
-//! MONAI bundles: `configs/metadata.json`, `configs/inference.json` (or `.yaml`) and `models/model.pt`.
+//! MONAI bundles, as folders and as ZIP files: `configs/metadata.json`, `configs/inference.json` (or `.yaml`) and `models/model.pt`.
 //!
 //! The configuration's components become plain values: a graph over the names of the state dict,
 //! transforms, windows and decisions in the program's words ([`crate::model::monai`]). No Python
@@ -14,6 +14,7 @@ mod output;
 mod package;
 mod transforms;
 mod yaml;
+mod zipped;
 
 use std::path::PathBuf;
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::config::{Component, Config, Node};
+use super::files::Files;
 use super::metadata::Metadata;
 use super::nets::{self, Network};
 use super::transforms::{Preparation, Setting, components, preparation};
-use super::{Error, files, output};
+use super::{Error, output};
 use crate::import::nnunet::{color, word};
 use crate::import::pytorch::{Checkpoint, TensorRef};
 use crate::import::{snomed, weights};
@@ -24,13 +25,14 @@ use crate::model::{
 /// Least edge of an input that only checks the network.
 const EXAMPLE: usize = 32;
 
-/// Reads a bundle into a package.
+/// Reads a bundle, a folder or a ZIP file, into a package.
 ///
 /// # Errors
 /// Naming what is not understood.
-pub fn package(folder: &Path) -> Result<VerifiedPackage, crate::import::Error> {
-    let (root, config_path) = files::config(folder, "inference")?;
-    let (about, _) = files::config(folder, "metadata")?;
+pub fn package(path: &Path) -> Result<VerifiedPackage, crate::import::Error> {
+    let mut files = Files::open(path)?;
+    let (root, config_path) = files.config("inference")?;
+    let (about, _) = files.config("metadata")?;
     let refuse = |what: String| Error::NotUnderstood {
         what,
         path: config_path.clone(),
@@ -38,8 +40,7 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, crate::import::Error> {
     let config = Config::new(root);
     let metadata = Metadata::new(about);
     let read = Bundle::read(&config, &metadata).map_err(refuse)?;
-    let weights_path = files::weights(folder)?;
-    let checkpoint = Checkpoint::open(&weights_path).map_err(Error::from)?;
+    let (checkpoint, weights_path) = files.weights()?;
     let in_weights = |what: String| Error::NotUnderstood {
         what,
         path: weights_path.clone(),
@@ -51,7 +52,7 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, crate::import::Error> {
     if let Some(order) = &read.reordered {
         reorder(&mut graph, order);
     }
-    let license = metadata.says("license").or_else(|| files::license(folder));
+    let license = metadata.says("license").or_else(|| files.license());
     let manifest = read.manifest(&metadata, graph, &saved, license);
     let manifest = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| refuse(format!("the manifest cannot be written ({error})")))?;
@@ -60,7 +61,7 @@ pub fn package(folder: &Path) -> Result<VerifiedPackage, crate::import::Error> {
         weights: saved,
         card: None,
         signature: None,
-        path: folder.to_owned(),
+        path: path.to_owned(),
     })?)
 }
 
@@ -356,7 +357,7 @@ impl Bundle {
             shape: MANIFEST_SHAPE.to_owned(),
             id: word(&format!("monai-{name}")),
             version,
-            license: license.unwrap_or_else(|| "not stated".to_owned()),
+            license: license.unwrap_or_else(|| "license not stated".to_owned()),
             intended_use: match says("intended_use") {
                 Some(text) => format!("Stated by the model's authors: {text}"),
                 None => "Not stated by the bundle. Research only.".to_owned(),

@@ -72,7 +72,7 @@ pub fn package(folder: &Path, orientation: Option<&str>) -> Result<VerifiedPacka
         )),
         version: "1.0.0".to_owned(),
         name: format!("{dataset}, nnU-Net {configuration}"),
-        license: "not stated".to_owned(),
+        license: "license not stated".to_owned(),
         intended_use: "Not stated by the model's folder. Research only.".to_owned(),
         limits,
         training_data: format!("{dataset}, by {}; not described further.", trained.trainer),

@@ -53,6 +53,9 @@ pub(super) fn fold(growing: &Growing<'_>, call: &Call<'_>) -> Parsed<Option<Vec<
         return Ok(None);
     }
     let files = growing.files;
+    if left_to_the_run(files, call.op(), &known)? {
+        return Ok(None);
+    }
     let result = match (call.op(), known.as_slice()) {
         ("ConstantOfShape", [shape]) => {
             let shape = sizes(&files.ints(shape)?)?;
@@ -105,6 +108,23 @@ pub(super) fn fold(growing: &Growing<'_>, call: &Call<'_>) -> Parsed<Option<Vec<
         _ => return Ok(None),
     };
     one(result)
+}
+
+/// Elements of a result of several known values that is computed at import.
+const MOST_JOINED: usize = 1 << 20;
+
+/// Whether a result is so large that it is rather computed from its operands at each run, such as the
+/// masks of shifted windows: each window's tokens against each other.
+fn left_to_the_run(files: &Files, op: &str, known: &[&Known]) -> Parsed<bool> {
+    let shape = match (op, known) {
+        ("Add" | "Sub" | "Mul" | "Div" | "Equal" | "Less" | "Greater", [a, b]) => {
+            common(&a.shape, &b.shape)?
+        }
+        ("Where", [condition, a, b]) => common(&common(&condition.shape, &a.shape)?, &b.shape)?,
+        ("Expand", [x, shape]) => common(&x.shape, &sizes(&files.ints(shape)?)?)?,
+        _ => return Ok(false),
+    };
+    Ok(count(&shape).is_none_or(|n| n > MOST_JOINED))
 }
 
 fn constant(call: &Call<'_>) -> Parsed<Known> {
@@ -237,23 +257,27 @@ fn spread(from: &[usize], to: &[usize]) -> Vec<usize> {
 }
 
 pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Parsed<Vec<usize>> {
+    let shape = common(a, b)?;
+    match count(&shape) {
+        Some(n) if n <= 1 << 24 => Ok(shape),
+        _ => Err(format!("a known value of {shape:?}")),
+    }
+}
+
+/// The shape to which both are repeated.
+fn common(a: &[usize], b: &[usize]) -> Parsed<Vec<usize>> {
     let axes = a.len().max(b.len());
     let at = |shape: &[usize], axis: usize| {
         let missing = axes - shape.len();
         axis.checked_sub(missing).map_or(1, |axis| shape[axis])
     };
-    let shape: Parsed<Vec<usize>> = (0..axes)
+    (0..axes)
         .map(|axis| match (at(a, axis), at(b, axis)) {
             (x, y) if x == y || y == 1 => Ok(x),
             (1, y) => Ok(y),
             _ => Err(format!("{a:?} and {b:?} do not fit")),
         })
-        .collect();
-    let shape = shape?;
-    match count(&shape) {
-        Some(n) if n <= 1 << 24 => Ok(shape),
-        _ => Err(format!("a known value of {shape:?}")),
-    }
+        .collect()
 }
 
 fn gather(files: &Files, x: &Known, at: &Known, along: i64) -> Parsed<Known> {

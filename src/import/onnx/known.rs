@@ -1,6 +1,6 @@
 //! Values that are known without running the network: weights, and shapes computed from shapes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,6 +12,8 @@ use super::wire::{Parsed, Wire};
 
 /// Elements of one tensor that computing with known values may make.
 const MOST_COMPUTED: usize = 1 << 22;
+/// Elements that may be computed in all, so that a small file does not take long.
+const MOST_WORK: usize = 1 << 28;
 
 /// A tensor that does not depend on the image.
 #[derive(Clone, Debug)]
@@ -81,6 +83,15 @@ impl Known {
         }
     }
 
+    /// Elements in memory that nobody else has.
+    fn alone(&self) -> usize {
+        match &self.data {
+            Data::Floats(values) if Rc::strong_count(values) == 1 => values.len(),
+            Data::Ints(values) if Rc::strong_count(values) == 1 => values.len(),
+            _ => 0,
+        }
+    }
+
     /// The same values on other axes.
     pub(super) fn reshaped(&self, shape: Vec<usize>) -> Self {
         Self {
@@ -143,33 +154,49 @@ pub(super) struct Files {
     main: RefCell<Wire>,
     folder: PathBuf,
     beside: RefCell<HashMap<String, (File, u64)>>,
-    /// Elements that may still be computed.
-    budget: RefCell<usize>,
+    /// Elements that computed values may have at the same time, and have.
+    most_held: usize,
+    held: Cell<usize>,
+    /// Elements that were computed so far.
+    work: Cell<usize>,
 }
 
 impl Files {
     pub(super) fn new(main: Wire, path: &Path) -> Self {
         // As many as 64 MB hold, or the file.
-        let budget = (main.size() as usize / 8).max(8 << 20);
+        let most_held = (main.size() as usize / 8).max(8 << 20);
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         Self {
             main: RefCell::new(main),
             folder,
             beside: RefCell::default(),
-            budget: RefCell::new(budget),
+            most_held,
+            held: Cell::new(0),
+            work: Cell::new(0),
         }
     }
 
-    /// Takes part of what may be computed.
+    /// Asks for room to compute a value.
     pub(super) fn spend(&self, elements: usize) -> Parsed<()> {
-        let mut budget = self.budget.borrow_mut();
-        let left = budget
-            .checked_sub(elements)
-            .filter(|_| elements <= MOST_COMPUTED);
-        *budget = left.ok_or_else(|| {
-            format!("computing {elements} known values, more than the file justifies")
-        })?;
+        let work = self.work.get().saturating_add(elements);
+        let held = self.held.get().saturating_add(elements);
+        if elements > MOST_COMPUTED || held > self.most_held || work > MOST_WORK {
+            return Err(format!(
+                "computing {elements} known values, more than the file justifies"
+            ));
+        }
+        self.work.set(work);
         Ok(())
+    }
+
+    /// Counts a value that was computed, and is in nobody else's hands.
+    pub(super) fn hold(&self, known: &Known) {
+        self.held.set(self.held.get() + known.alone());
+    }
+
+    /// The same value is not needed any more.
+    pub(super) fn let_go(&self, known: &Known) {
+        self.held.set(self.held.get().saturating_sub(known.alone()));
     }
 
     /// Values as f32.

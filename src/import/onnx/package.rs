@@ -173,7 +173,7 @@ pub(super) fn manifest(
             .clone()
             .unwrap_or_else(|| "1.0.0".to_owned()),
         name,
-        license: says(&settings.license, &["license"], "not stated"),
+        license: says(&settings.license, &["license"], "license not stated"),
         intended_use: says(&settings.intended_use, &[], "Not stated. Research only."),
         limits,
         training_data: says(

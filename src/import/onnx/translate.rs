@@ -73,6 +73,7 @@ pub(super) fn translate(
     }
     values.insert(input, Value::Node(0));
     let wanted = wanted(model, output)?;
+    let done_with = last_uses(model, &wanted, output);
     for (n, node) in model.nodes.iter().enumerate() {
         if !wanted[n] {
             continue;
@@ -83,9 +84,21 @@ pub(super) fn translate(
             opset,
         };
         let results = step(&mut growing, &call).map_err(|reason| named(node, opset, &reason))?;
+        drop(call);
+        for value in &results {
+            if let Value::Known(known) = value {
+                files.hold(known);
+            }
+        }
         for (name, value) in node.outputs.iter().zip(results) {
             if !name.is_empty() && values.insert(name, value).is_some() {
                 return Err(named(node, opset, &format!("{name:?} is given twice")));
+            }
+        }
+        // What nobody takes any more makes room.
+        for name in done_with.get(&n).into_iter().flatten() {
+            if let Some(Value::Known(known)) = values.remove(*name) {
+                files.let_go(&known);
             }
         }
     }
@@ -142,6 +155,28 @@ fn wanted(model: &proto::Graph, output: &str) -> Parsed<Vec<bool>> {
         }
     }
     Ok(wanted)
+}
+
+/// The names of which each node is the last user.
+fn last_uses<'a>(
+    model: &'a proto::Graph,
+    wanted: &[bool],
+    output: &str,
+) -> HashMap<usize, Vec<&'a str>> {
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for (n, node) in model.nodes.iter().enumerate().filter(|(n, _)| wanted[*n]) {
+        // Also what is given and never taken.
+        for name in node.inputs.iter().chain(&node.outputs) {
+            last.insert(name, n);
+        }
+    }
+    let mut by_node: HashMap<usize, Vec<&str>> = HashMap::new();
+    for (name, n) in last {
+        if name != output {
+            by_node.entry(n).or_default().push(name);
+        }
+    }
+    by_node
 }
 
 fn inputs(node: &Node, values: &HashMap<&str, Value>) -> Parsed<Vec<Option<Value>>> {

@@ -37,6 +37,14 @@ pub(super) fn translate(growing: &mut Growing<'_>, call: &Call<'_>) -> Parsed<Op
             let from = if call.op() == "Less" { [b, a] } else { [a, b] };
             growing.emit(Op::Greater, &from)?
         }
+        "Equal" => {
+            let (a, b) = (growing.node(call.value(0)?)?, growing.node(call.value(1)?)?);
+            equal(growing, a, b)?
+        }
+        "Not" => {
+            let x = growing.node(call.value(0)?)?;
+            not(growing, x)?
+        }
         "Where" => {
             let from: Vec<usize> = (0..3)
                 .map(|n| growing.node(call.value(n)?))
@@ -69,6 +77,13 @@ pub(super) fn translate(growing: &mut Growing<'_>, call: &Call<'_>) -> Parsed<Op
         "Einsum" => einsum::translate(growing, call)?,
         "DepthToSpace" | "SpaceToDepth" => blocks(growing, call)?,
         "Cast" => {
+            if call.int("to", 0)? == 9 {
+                // A truth value: anything but zero.
+                let x = growing.node(call.value(0)?)?;
+                let zero = growing.node(&Value::Known(Known::floats(&[], vec![0.0])))?;
+                let zero = equal(growing, x, zero)?;
+                return Ok(Some(vec![Value::Node(not(growing, zero)?)]));
+            }
             if !matches!(call.int("to", 0)?, 1 | 10 | 11 | 16) {
                 return Err("values of the image become whole numbers".to_owned());
             }
@@ -80,6 +95,20 @@ pub(super) fn translate(growing: &mut Growing<'_>, call: &Call<'_>) -> Parsed<Op
         },
     };
     Ok(Some(vec![Value::Node(node)]))
+}
+
+/// 1 where two values are the same: neither is the greater one.
+fn equal(growing: &mut Growing<'_>, a: usize, b: usize) -> Parsed<usize> {
+    let more = growing.emit(Op::Greater, &[a, b])?;
+    let less = growing.emit(Op::Greater, &[b, a])?;
+    let other = growing.emit(Op::Add, &[more, less])?;
+    not(growing, other)
+}
+
+/// 1 for 0, and 0 for 1.
+fn not(growing: &mut Growing<'_>, truth: usize) -> Parsed<usize> {
+    let one = growing.node(&Value::Known(Known::floats(&[], vec![1.0])))?;
+    growing.emit(Op::Sub, &[one, truth])
 }
 
 /// A function of each value.

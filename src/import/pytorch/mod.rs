@@ -111,7 +111,18 @@ impl Checkpoint {
             source,
             path: path.to_owned(),
         };
-        let mut file = File::open(path).map_err(io)?;
+        Self::from_file(File::open(path).map_err(io)?, path)
+    }
+
+    /// [`Checkpoint::open`] of a file that goes by `path` in messages.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn from_file(mut file: File, path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io {
+            source,
+            path: path.to_owned(),
+        };
         let length = file.metadata().map_err(io)?.len();
         let root = read_root(&mut file, length).map_err(|fault| refused(fault, path))?;
         Ok(Self {

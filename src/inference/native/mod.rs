@@ -8,6 +8,7 @@ mod fuse;
 mod memory;
 mod ops;
 mod pool;
+mod tokens;
 mod value;
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +24,8 @@ use self::value::{Grid, Store, Value, dims_of};
 use super::tensor::{Array, Program};
 use super::{Error, reference};
 use crate::kernels::{
-    Conv, ConvShape, Epilogue, Instructions, Method, Rates, Transposed, TransposedShape, View,
+    Conv, ConvShape, Epilogue, Instructions, Matrix, Method, Rates, Transposed, TransposedShape,
+    View,
 };
 use crate::model::graph::Op;
 use crate::task::{Cancelled, Task};
@@ -35,6 +37,7 @@ pub struct Native {
     fused: Arc<Vec<Fused>>,
     convs: Arc<HashMap<usize, Conv>>,
     transposed: Arc<HashMap<usize, Transposed>>,
+    matrices: Arc<HashMap<usize, Matrix>>,
     instructions: Instructions,
     /// Tensors that were not packed, and stay as they are.
     kept_bytes: u64,
@@ -72,23 +75,27 @@ impl Native {
     fn made(mut program: Program, instructions: Instructions, pack: bool) -> Self {
         let fused = fuse(program.graph());
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
+        let mut matrices = HashMap::new();
         let nodes = &program.graph().nodes;
         let made: Vec<_> = (0..nodes.len())
             .into_par_iter()
             .map(|n| {
                 let op = &nodes[n].op;
                 let conv = packed(&program, op, &fused[n], pack);
-                (conv, packed_transposed(&program, op, pack))
+                let up = packed_transposed(&program, op, pack);
+                (conv, up, packed_matrix(&program, op, pack))
             })
             .collect();
-        for (n, (conv, up)) in made.into_iter().enumerate() {
+        for (n, (conv, up, matrix)) in made.into_iter().enumerate() {
             convs.extend(conv.map(|conv| (n, conv)));
             transposed.extend(up.map(|up| (n, up)));
+            matrices.extend(matrix.map(|matrix| (n, matrix)));
         }
         // What kernels have packed is not needed twice.
         let (mut packed, mut other) = (HashSet::new(), HashSet::new());
         for (n, node) in program.graph().nodes.iter().enumerate() {
-            let by_kernel = convs.contains_key(&n) || transposed.contains_key(&n);
+            let by_kernel =
+                convs.contains_key(&n) || transposed.contains_key(&n) || matrices.contains_key(&n);
             for tensor in node.op.tensors() {
                 let set = if by_kernel { &mut packed } else { &mut other };
                 set.insert(tensor.to_owned());
@@ -102,6 +109,7 @@ impl Native {
             fused: Arc::new(fused),
             convs: Arc::new(convs),
             transposed: Arc::new(transposed),
+            matrices: Arc::new(matrices),
             instructions,
             kept_bytes,
         }
@@ -140,7 +148,8 @@ impl Native {
     pub fn weight_bytes(&self) -> u64 {
         let convs: usize = self.convs.values().map(Conv::weight_bytes).sum();
         let ups: usize = self.transposed.values().map(Transposed::weight_bytes).sum();
-        (convs + ups) as u64 + self.kept_bytes
+        let matrices: usize = self.matrices.values().map(Matrix::weight_bytes).sum();
+        (convs + ups + matrices) as u64 + self.kept_bytes
     }
 
     /// Results for an input `[1, channels, …]`; the task's progress counts operations.
@@ -259,7 +268,10 @@ impl Run<'_> {
             }
             op => match self.fast(n, op, &node.from)? {
                 Some(value) => value,
-                None => self.plain(n, op, &node.from)?,
+                None => match self.on_rows(n, op, &node.from)? {
+                    Some(value) => value,
+                    None => self.plain(n, op, &node.from)?,
+                },
             },
         };
         self.keep(fused.result.unwrap_or(n), value);
@@ -394,6 +406,25 @@ fn spread<T: Copy>(of: &[T], one: T) -> [T; 3] {
     let mut all = [one; 3];
     all[3 - of.len()..].copy_from_slice(of);
     all
+}
+
+/// A linear layer, packed.
+fn packed_matrix(program: &Program, op: &Op, pack: bool) -> Option<Matrix> {
+    let Op::Linear { weight, bias } = op else {
+        return None;
+    };
+    let weights = program.weight(weight);
+    let [columns, inner] = *weights.shape.as_slice() else {
+        return None;
+    };
+    let bias = bias
+        .as_ref()
+        .map_or(&[][..], |name| &program.weight(name).values);
+    Some(if pack {
+        Matrix::new(&weights.values, inner, columns, true, bias)
+    } else {
+        Matrix::outline(inner, columns)
+    })
 }
 
 /// A transposed convolution, packed.

@@ -6,7 +6,9 @@ use rayon::prelude::*;
 
 use super::pool::Pool;
 use crate::inference::tensor::Array;
-use crate::kernels::{Activation, BLOCK, Moments, Prologue, View, ViewMut, blocked_floats};
+use crate::kernels::{
+    Activation, BLOCK, Moments, Prologue, View, ViewMut, blocked_floats, channels_from_blocks,
+};
 
 /// Per channel `activation(x · scale + offset)`, not yet applied to the memory.
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ pub struct Value {
     pub pending: Option<Arc<Pending>>,
     /// Of the memory as it is, when known.
     pub moments: Option<Arc<Moments>>,
+    /// Plain memory that came from the pool, and goes back to it.
+    pub pooled: bool,
 }
 
 impl Value {
@@ -93,6 +97,15 @@ impl Value {
             store: Store::Grid(Arc::new(grid)),
             pending: None,
             moments: None,
+            pooled: false,
+        }
+    }
+
+    /// Plain values in memory of the pool.
+    pub fn rows(shape: &[usize], values: Vec<f32>) -> Self {
+        Self {
+            pooled: true,
+            ..Self::plain(Array::new(shape, values))
         }
     }
 
@@ -102,6 +115,7 @@ impl Value {
             store: Store::Plain(Arc::new(array)),
             pending: None,
             moments: None,
+            pooled: false,
         }
     }
 
@@ -121,10 +135,18 @@ impl Value {
 
     /// Gives its memory back when nobody else has it.
     pub fn release(self, pool: &mut Pool) {
-        if let Store::Grid(grid) = self.store
-            && let Some(grid) = Arc::into_inner(grid)
-        {
-            pool.put(grid.data);
+        match self.store {
+            Store::Grid(grid) => {
+                if let Some(grid) = Arc::into_inner(grid) {
+                    pool.put(grid.data);
+                }
+            }
+            Store::Plain(array) if self.pooled => {
+                if let Some(array) = Arc::into_inner(array) {
+                    pool.put(array.values);
+                }
+            }
+            Store::Plain(_) => {}
         }
     }
 
@@ -137,20 +159,44 @@ impl Value {
         let mut grid = Grid::new(pool, dims, channels);
         grid.view_mut()
             .fill_from(View::plain(&array.values, dims, channels));
-        Self::grid(&array.shape, grid)
+        let shape = array.shape.clone();
+        self.release(pool);
+        Self::grid(&shape, grid)
     }
 
     /// The value in plain memory, with everything done to it.
     pub fn into_plain(self, pool: &mut Pool) -> Arc<Array> {
+        let Store::Plain(array) = self.into_rows(pool).store else {
+            unreachable!("it was made plain");
+        };
+        array
+    }
+
+    /// The value in plain memory, with everything done to it, to be worked on.
+    pub fn into_rows(self, pool: &mut Pool) -> Self {
         let done = self.settled(pool);
-        match &done.store {
-            Store::Plain(array) => Arc::clone(array),
-            Store::Grid(grid) => {
-                let array = Arc::new(Array::new(&done.shape, grid.view().to_channels()));
-                done.release(pool);
-                array
-            }
+        let Store::Grid(grid) = &done.store else {
+            return done;
+        };
+        let mut values = pool.take(grid.voxels() * grid.channels);
+        channels_from_blocks(&grid.data, grid.voxels(), &mut values);
+        let shape = done.shape.clone();
+        done.release(pool);
+        Self::rows(&shape, values)
+    }
+
+    /// The plain values, to be changed: in place where nobody else has them.
+    pub fn into_own(self, pool: &mut Pool) -> Vec<f32> {
+        let mut rows = self.into_rows(pool);
+        let Store::Plain(array) = &mut rows.store else {
+            unreachable!("it was made plain");
+        };
+        if let Some(array) = Arc::get_mut(array) {
+            return std::mem::take(&mut array.values);
         }
+        let mut values = pool.take(array.values.len());
+        copy(&array.values, &mut values);
+        values
     }
 
     /// The value with nothing pending; in place where nobody else has it.
@@ -175,6 +221,12 @@ impl Value {
         self.moments = None;
         self
     }
+}
+
+/// Copies with all threads.
+pub fn copy(from: &[f32], to: &mut [f32]) {
+    let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
+    pieces.for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 /// Voxels that are treated at once, small enough for the first cache.

@@ -117,6 +117,7 @@ def meshnet_of(package):
 
 
 SEGRESNET = {
+    "_target_": "SegResNet",
     "spatial_dims": 3,
     "init_filters": 16,
     "in_channels": 1,
@@ -126,15 +127,21 @@ SEGRESNET = {
 }
 
 
+def monai_network(folder):
+    from monai.networks import nets
+
+    inference = json.loads((folder / "model" / "configs" / "inference.json").read_text())
+    described = dict(inference["network_def"])
+    return getattr(nets, described.pop("_target_"))(**described)
+
+
 def network_of(folder):
     import torch
 
     if (folder / "model" / "manifest.json").is_file():
         return meshnet_of(folder / "model")
     if (folder / "model" / "models").is_dir():
-        from monai.networks.nets import SegResNet
-
-        network = SegResNet(**SEGRESNET).eval()
+        network = monai_network(folder).eval()
         network.load_state_dict(torch.load(folder / "model" / "models" / "model.pt", weights_only=True))
         return network
     if (folder / "model.pt").is_file():
@@ -205,15 +212,12 @@ def prepare_brainchop(folder, edge):
     torch.onnx.export(network, (example,), folder / "model.onnx", dynamo=False, opset_version=17, **names, **free)
 
 
-def prepare_segresnet(folder, edge):
+def prepare_bundle(folder, network, edge, onnx=True):
     """A MONAI bundle with random weights."""
     import torch
-    from monai.networks.nets import SegResNet
 
     (folder / "model" / "models").mkdir(parents=True)
     (folder / "model" / "configs").mkdir()
-    torch.manual_seed(5)
-    torch.save(SegResNet(**SEGRESNET).state_dict(), folder / "model" / "models" / "model.pt")
     metadata = {
         "version": "1.0.0",
         "monai_version": "1.6.1",
@@ -232,14 +236,16 @@ def prepare_segresnet(folder, edge):
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
     ]
     inference = {
-        "network_def": {"_target_": "SegResNet", **SEGRESNET},
+        "network_def": network,
         "preprocessing": {"_target_": "Compose", "transforms": transforms},
         "postprocessing": {"_target_": "Compose", "transforms": post},
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [edge] * 3, "overlap": 0.5},
     }
     (folder / "model" / "configs" / "metadata.json").write_text(json.dumps(metadata))
     (folder / "model" / "configs" / "inference.json").write_text(json.dumps(inference))
-    export(folder, torch.randn(1, 1, edge, edge, edge))
+    torch.manual_seed(5)
+    torch.save(monai_network(folder).state_dict(), folder / "model" / "models" / "model.pt")
+    export(folder, torch.randn(1, 1, edge, edge, edge), onnx)
 
 
 def prepare_densenet(folder):
@@ -253,12 +259,14 @@ def prepare_densenet(folder):
     export(folder, torch.randn(1, 1, 224, 224))
 
 
-def export(folder, x):
+def export(folder, x, onnx=True):
     import torch
     from safetensors.torch import save_file
 
     save_file({"x": x}, folder / "x.safetensors")
     names = {"input_names": ["x"], "output_names": ["y"]}
+    if not onnx:
+        return
     # The older exporter needs nothing beyond torch and onnx.
     torch.onnx.export(network_of(folder), (x,), folder / "model.onnx", dynamo=False, opset_version=17, **names)
 
@@ -391,7 +399,10 @@ def compare(name, folder, rounds, threads, profile):
     bench = ["cargo", "bench", "--quiet", "--profile", profile, "--bench", "negatoscope"]
     bench += ["--", "peer", str(folder)]
     engines = [Engine("ours", bench, threads)]
-    for peer in ("torch", "torch_channels_last", "onnx"):
+    peers = ["torch", "torch_channels_last"]
+    if (folder / "model.onnx").is_file():
+        peers.append("onnx")
+    for peer in peers:
         command = [sys.executable, __file__, "--worker", peer, str(folder), "--threads", str(threads)]
         engines.append(Engine(peer, command, threads))
     for number in range(rounds + 1):
@@ -452,8 +463,14 @@ def main():
             prepare_brainchop(folder, edge)
             name = f"brainchop 4, {edge} x {edge} x {edge}"
             compare(name, folder, given.rounds, given.threads, given.profile)
+    edge = 64 if given.small else 96
+    two = {"in_channels": 1, "out_channels": 2}
+    swin = {"_target_": "SwinUNETR", **two, "feature_size": 24}
+    unetr = {"_target_": "UNETR", **two, "img_size": [edge] * 3}
     for name, prepare_it in [
-        ("SegResNet 96", lambda folder: prepare_segresnet(folder, 48 if given.small else 96)),
+        ("SegResNet 96", lambda folder: prepare_bundle(folder, SEGRESNET, edge)),
+        ("SwinUNETR 96", lambda folder: prepare_bundle(folder, swin, edge, onnx=False)),
+        ("UNETR 96", lambda folder: prepare_bundle(folder, unetr, edge, onnx=False)),
         ("DenseNet-121 224", prepare_densenet),
     ]:
         if wanted in name.lower():
