@@ -27,6 +27,7 @@ mod resize;
 mod scratch;
 mod simd;
 mod tile;
+mod tokens;
 mod transposed;
 mod winograd;
 
@@ -48,4 +49,5 @@ pub use pool_backward::pool_gradient;
 pub use rates::Rates;
 pub use resize::{Interpolation, resize};
 pub use simd::{Instructions, fma_peak_gflops};
+pub use tokens::{gelu_rows, norm_rows, norm_rows_gradient, softmax_gradient, softmax_scaled};
 pub use transposed::{Transposed, TransposedShape};

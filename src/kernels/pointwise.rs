@@ -134,7 +134,7 @@ fn gelu(x: f32) -> f32 {
 /// # Source
 /// The 13/8-degree rational interpolant on [−4, 4] of Eigen (`generic_fast_erf_float`).
 #[inline(always)]
-fn erf(x: f32) -> f32 {
+pub(super) fn erf(x: f32) -> f32 {
     let inside = x.clamp(-4.0, 4.0);
     let s = inside * inside;
     let mut p = -2.726_142_4e-10_f32;
