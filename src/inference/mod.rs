@@ -20,6 +20,7 @@ mod predict_monai;
 pub mod procedure;
 pub mod reference;
 mod resize_plane;
+mod rollout;
 mod run;
 mod tensor;
 
@@ -29,6 +30,7 @@ pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
 pub use resize_plane::resize_plane;
+pub use rollout::{Rollout, attention_rollout};
 pub use run::{Executor, Found, Model, Preview, Settings, Watch, device_name, forward};
 pub use tensor::{Array, Program};
 

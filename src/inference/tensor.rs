@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Error;
+use crate::model::VerifiedPackage;
 use crate::model::graph::Graph;
 
 /// Numbers on axes, the last axis fastest.
@@ -51,6 +52,41 @@ impl Program {
         };
         program.shapes(example)?;
         Ok(program)
+    }
+
+    /// A package's graph with its tensors, for a grid of this size.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when it has none, or they do not fit.
+    pub fn of_package(package: &VerifiedPackage, spatial: &[usize]) -> Result<Self, Error> {
+        let graph = package.manifest().network.graph.clone();
+        let graph = graph.ok_or_else(|| Error::Network("it has no graph".to_owned()))?;
+        let mut weights = HashMap::new();
+        for name in graph.tensors() {
+            let found = package.array(name);
+            let (shape, values) =
+                found.ok_or_else(|| Error::Network(format!("tensor {name:?} is missing")))?;
+            weights.insert(name.to_owned(), Array::new(&shape, values));
+        }
+        Self::new(Arc::new(graph), weights, spatial)
+    }
+
+    /// The same program that gives the values of these nodes too, behind its results: what an
+    /// explanation reads from inside a network. Weights are shared; any executor can run it.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn keeping(&self, nodes: &[usize]) -> Self {
+        let mut graph = self.graph.as_ref().clone();
+        assert!(
+            nodes.iter().all(|n| *n < graph.nodes.len()),
+            "nodes of the graph"
+        );
+        graph.outputs.extend_from_slice(nodes);
+        Self {
+            graph: Arc::new(graph),
+            weights: Arc::clone(&self.weights),
+        }
     }
 
     /// The graph and its tensors.

@@ -41,14 +41,21 @@ impl Matrix {
         );
         let mut packed = Vec::with_capacity(inner * columns.next_multiple_of(BLOCK));
         for (first, blocks) in groups_of(columns) {
-            for k in 0..inner {
-                for c in first..first + blocks * BLOCK {
-                    let at = if transposed {
-                        c * inner + k
-                    } else {
-                        k * columns + c
-                    };
-                    packed.push(if c < columns { values[at] } else { 0.0 });
+            let width = blocks * BLOCK;
+            let filled = width.min(columns - first);
+            if transposed {
+                let start = packed.len();
+                packed.resize(start + inner * width, 0.0);
+                let group = &mut packed[start..];
+                for c in 0..filled {
+                    let column = &values[(first + c) * inner..][..inner];
+                    let places = group.iter_mut().skip(c).step_by(width);
+                    places.zip(column).for_each(|(to, from)| *to = *from);
+                }
+            } else {
+                for row in values.chunks_exact(columns) {
+                    packed.extend_from_slice(&row[first..first + filled]);
+                    packed.resize(packed.len() + width - filled, 0.0);
                 }
             }
         }
@@ -87,33 +94,58 @@ impl Matrix {
     /// # Panics
     /// When lengths do not fit.
     pub fn multiply(&self, input: &[f32], output: &mut [f32], instructions: Instructions) {
-        let rows = input.len().checked_div(self.inner).unwrap_or(0);
-        assert_eq!(input.len(), rows * self.inner, "rows of the input");
-        assert_eq!(output.len(), rows * self.columns, "rows of the output");
+        self.check(input, output);
         let pool = Pool::new(ROWS * self.bias.len());
         output
             .par_chunks_mut((ROWS * self.columns).max(1))
             .zip(input.par_chunks((ROWS * self.inner).max(1)))
             .for_each(|(output, input)| {
                 let mut sums = pool.take();
-                let count = input.len() / self.inner.max(1);
-                dispatch(
-                    instructions,
-                    Run {
-                        matrix: self,
-                        input,
-                        count,
-                        sums: &mut sums,
-                    },
-                );
-                for (n, line) in output.chunks_mut(self.columns.max(1)).enumerate() {
-                    for (c, to) in line.chunks_mut(BLOCK).enumerate() {
-                        let from = (c * ROWS + n) * BLOCK;
-                        to.copy_from_slice(&sums[from..from + to.len()]);
-                    }
-                }
+                self.piece(input, output, &mut sums, instructions);
                 pool.give(sums);
             });
+    }
+
+    /// The same on the caller's thread, for many small products at a time; the same values.
+    ///
+    /// # Panics
+    /// When lengths do not fit.
+    pub fn multiply_here(&self, input: &[f32], output: &mut [f32], instructions: Instructions) {
+        self.check(input, output);
+        let mut sums = vec![0.0; ROWS * self.bias.len()];
+        let pieces = output.chunks_mut((ROWS * self.columns).max(1));
+        for (output, input) in pieces.zip(input.chunks((ROWS * self.inner).max(1))) {
+            self.piece(input, output, &mut sums, instructions);
+        }
+    }
+
+    fn check(&self, input: &[f32], output: &[f32]) {
+        let rows = input.len().checked_div(self.inner).unwrap_or(0);
+        assert_eq!(input.len(), rows * self.inner, "rows of the input");
+        assert_eq!(output.len(), rows * self.columns, "rows of the output");
+    }
+
+    /// Up to [`ROWS`] rows.
+    fn piece(
+        &self,
+        input: &[f32],
+        output: &mut [f32],
+        sums: &mut [f32],
+        instructions: Instructions,
+    ) {
+        let job = Run {
+            matrix: self,
+            input,
+            count: input.len() / self.inner.max(1),
+            sums,
+        };
+        dispatch(instructions, job);
+        for (n, line) in output.chunks_mut(self.columns.max(1)).enumerate() {
+            for (c, to) in line.chunks_mut(BLOCK).enumerate() {
+                let from = (c * ROWS + n) * BLOCK;
+                to.copy_from_slice(&sums[from..from + to.len()]);
+            }
+        }
     }
 }
 
@@ -198,6 +230,9 @@ mod tests {
                         .sum::<f64>();
                     prop_assert!((f64::from(*got) - want).abs() < 2e-5);
                 }
+                let mut here = vec![f32::NAN; rows * columns];
+                matrix.multiply_here(&a, &mut here, instructions);
+                prop_assert_eq!(out, here);
             }
         }
     }

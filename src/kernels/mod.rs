@@ -30,6 +30,7 @@ mod scratch;
 mod simd;
 mod tile;
 mod tokens;
+mod tokens_backward;
 mod transposed;
 mod winograd;
 
@@ -56,5 +57,8 @@ pub use simd::{Instructions, fma_peak_gflops};
 pub use tokens::{
     activate_rows, add_rows, blocks_from_rows, channels_from_blocks, cut_box, layer_norm_rows,
     permute, rows_from_blocks, softmax_wide,
+};
+pub use tokens_backward::{
+    gelu_rows, norm_rows, norm_rows_gradient, softmax_gradient, softmax_scaled,
 };
 pub use transposed::{Transposed, TransposedShape};

@@ -40,6 +40,11 @@ pub enum Start {
         /// As above.
         fan_in: usize,
     },
+    /// Normal with this deviation.
+    Normal {
+        /// Above 0.
+        deviation: f64,
+    },
     /// One number.
     Fill(f32),
 }
@@ -96,6 +101,7 @@ impl Parameters {
                     let most = 1.0 / (fan_in as f64).sqrt();
                     chance.between(-most, most) as f32
                 }
+                Start::Normal { deviation } => (chance.normal() * deviation) as f32,
                 Start::Fill(value) => value,
             }));
             slots.push(Slot {

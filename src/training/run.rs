@@ -302,7 +302,7 @@ fn loss_of(recipe: &Recipe, samples: &[Sample]) -> Loss {
 fn network_of(recipe: &Recipe) -> Result<(Arc<Graph>, Parameters), Error> {
     let (graph, needed) = recipe
         .network
-        .build(1, recipe.axes(), recipe.results())
+        .build_for(1, &recipe.data.size, recipe.results())
         .map_err(Error::Network)?;
     let mut parameters = Parameters::new(&needed, recipe.seed);
     if let Some(start) = &recipe.start {

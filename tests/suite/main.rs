@@ -36,4 +36,5 @@ mod signatures;
 mod snapshots;
 mod train_golden;
 mod training;
+mod vit;
 mod window;

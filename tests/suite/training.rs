@@ -15,7 +15,7 @@ use negatoscope::training::{
 };
 use serde_json::Value;
 
-const WORDS: &str = r#"
+pub const WORDS: &str = r#"
 [model]
 id = "shapes"
 name = "Shapes"
@@ -106,7 +106,7 @@ fn shape(n: usize, edge: usize, ring: bool) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// 48 images of 24 × 24 of 24 patients, and their labels.
-fn class_folder(folder: &Path) {
+pub fn class_folder(folder: &Path) {
     let mut csv = "file,label,patient\n".to_owned();
     for n in 0..48 {
         let (image, _) = shape(n, 24, n % 2 == 1);
@@ -125,12 +125,12 @@ fn mask_folder(folder: &Path) {
     }
 }
 
-fn split_of(recipe: &Recipe, folder: &Path) -> Result<Split, Error> {
+pub fn split_of(recipe: &Recipe, folder: &Path) -> Result<Split, Error> {
     let samples = data::load(&recipe.data, folder, &["train", "val"], &Picture::read)?;
     data::split(&recipe.data, folder, samples, recipe.seed)
 }
 
-fn run(
+pub fn run(
     recipe: &Recipe,
     split: &Split,
     out: &Path,
@@ -150,7 +150,7 @@ fn run(
     train(recipe, split, out, resume, &mut tell, &task)
 }
 
-fn bits(trained: &Trained) -> Vec<u32> {
+pub fn bits(trained: &Trained) -> Vec<u32> {
     trained
         .parameters
         .values

@@ -108,6 +108,17 @@ pub fn one(
     Ok(Array::new(value.dims(), value.flatten_all()?.to_vec1()?))
 }
 
+/// The attention of queries and keys `[batch, heads, tokens, width]`: how much of each key's value
+/// goes to each query, `[batch, heads, queries, keys]`.
+///
+/// # Errors
+/// [`Error::Candle`] when shapes do not fit.
+pub fn attention_shares(queries: &Array, keys: &Array, scale: f32) -> Result<Array, Error> {
+    let tensor = |of: &Array| Tensor::from_slice(&of.values, of.shape.clone(), &Device::Cpu);
+    let value = shares(&tensor(queries)?, &tensor(keys)?, scale)?;
+    Ok(Array::new(value.dims(), value.flatten_all()?.to_vec1()?))
+}
+
 struct Weights<'a> {
     program: &'a Program,
     device: &'a Device,
@@ -287,10 +298,7 @@ fn step(
             out.reshape(shape)
         }
         Op::Attention { scale } => {
-            let [q, k, v] = [&from[0], &from[1], &from[2]];
-            let keys = k.transpose(D::Minus1, D::Minus2)?.contiguous()?;
-            let scores = (q.contiguous()?.matmul(&keys)? * f64::from(*scale))?;
-            softmax(&scores, 3)?.matmul(&v.contiguous()?)
+            shares(&from[0], &from[1], *scale)?.matmul(&from[2].contiguous()?)
         }
         Op::WindowAttention { bias, .. } => {
             let table = &program.weight(bias).values;
@@ -299,6 +307,12 @@ fn step(
             Tensor::from_vec(result, shape, device)
         }
     }
+}
+
+fn shares(queries: &Tensor, keys: &Tensor, scale: f32) -> CandleResult<Tensor> {
+    let keys = keys.transpose(D::Minus1, D::Minus2)?.contiguous()?;
+    let scores = (queries.contiguous()?.matmul(&keys)? * f64::from(scale))?;
+    softmax(&scores, 3)
 }
 
 fn add_bias(weights: &Weights<'_>, x: &Tensor, bias: Option<&str>) -> CandleResult<Tensor> {

@@ -5,12 +5,14 @@ mod dense;
 mod mesh;
 mod residual;
 mod unet;
+mod vit;
 
 pub use self::blocks::NormKind;
 pub use self::dense::Dense;
 pub use self::mesh::Mesh;
 pub use self::residual::Residual;
 pub use self::unet::Unet;
+pub use self::vit::Vit;
 
 use super::parameters::Needed;
 use crate::model::graph::Graph;
@@ -27,14 +29,31 @@ pub enum Architecture {
     Unet(Unet),
     /// MeshNet (Fedorov et al. 2017): dilated convolutions, for segmentation with few weights.
     Meshnet(Mesh),
+    /// A Vision Transformer (Dosovitskiy et al. 2021), for classes of images.
+    Vit(Vit),
 }
 
 impl Architecture {
-    /// The graph for images of `channels` on `axes` spatial axes with `classes` results, and its
-    /// tensors.
+    /// The graph for images of `channels` and a size with `classes` results, and its tensors.
     ///
     /// # Errors
     /// In words, when the settings make no network.
+    pub fn build_for(
+        &self,
+        channels: usize,
+        size: &[usize],
+        classes: usize,
+    ) -> Result<(Graph, Vec<Needed>), String> {
+        match self {
+            Self::Vit(settings) => settings.build(channels, size, classes),
+            _ => self.build(channels, size.len(), classes),
+        }
+    }
+
+    /// The same for images of any size on `axes` spatial axes.
+    ///
+    /// # Errors
+    /// In words, also for a network that is made for one size.
     pub fn build(
         &self,
         channels: usize,
@@ -46,12 +65,16 @@ impl Architecture {
             Self::Densenet121(_) => Ok(Dense::build(channels, axes, classes)),
             Self::Unet(settings) => settings.build(channels, axes, classes),
             Self::Meshnet(settings) => settings.build(channels, axes, classes),
+            Self::Vit(_) => Err("a Vision Transformer is made for images of one size".to_owned()),
         }
     }
 
     /// Whether it gives values for whole images, not for voxels.
     pub const fn classifies(&self) -> bool {
-        matches!(self, Self::ResidualCnn(_) | Self::Densenet121(_))
+        matches!(
+            self,
+            Self::ResidualCnn(_) | Self::Densenet121(_) | Self::Vit(_)
+        )
     }
 
     /// Dropout before the last layer while training, 0 to below 1.
@@ -61,6 +84,7 @@ impl Architecture {
             Self::Densenet121(s) => s.dropout,
             Self::Unet(s) => s.dropout,
             Self::Meshnet(s) => s.dropout,
+            Self::Vit(s) => s.dropout,
         }
     }
 
@@ -68,6 +92,7 @@ impl Architecture {
     pub fn multiple(&self) -> usize {
         match self {
             Self::Unet(settings) => 1 << settings.widths.len().saturating_sub(1),
+            Self::Vit(settings) => settings.patch.max(1),
             _ => 1,
         }
     }

@@ -2,25 +2,22 @@
 
 use rayon::prelude::*;
 
-use super::forward::{Mode, Tape, copy_channels, drop_some};
+use super::forward::{Tape, copy_channels, drop_some};
 use super::plan::Work;
-use super::{Network, each_image, norm, part, slice};
+use super::{Grids, each_image, norm, part, slice};
 use crate::kernels::{
     BLOCK, Conv, ConvShape, Epilogue, GradientTerms, InputGradient, Method, Prologue, View,
     bias_gradient, input_gradient, pool_gradient, weight_gradient,
 };
 
-impl Network {
-    /// Gradients of all parameters, from those of the results (in the order of
-    /// [`Tape::results`]). The tape's memory goes back to the network.
-    ///
-    /// # Panics
-    /// When lengths do not fit or the pass was one of evaluation.
-    pub fn backward(&self, parameters: &[f32], tape: Tape, results: &[f32]) -> Vec<f32> {
-        assert_eq!(results.len(), tape.results.len(), "a gradient per result");
-        let Mode::Training { place } = tape.mode else {
-            panic!("a pass of evaluation keeps nothing");
-        };
+impl Grids {
+    pub(super) fn backward(
+        &self,
+        parameters: &[f32],
+        tape: Tape,
+        results: &[f32],
+        place: [u64; 2],
+    ) -> Vec<f32> {
         let mut tape = tape;
         let mut gradients = vec![0.0; parameters.len()];
         let mut by_value: Vec<Option<Vec<f32>>> = self.planned.iter().map(|_| None).collect();

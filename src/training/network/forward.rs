@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::norm::{self, Applied};
 use super::plan::Work;
-use super::{Network, Packed, Planned, each_image, optional, part, slice};
+use super::tokens::ImageTape;
+use super::{Grids, Packed, Planned, each_image, optional, part, slice};
 use crate::kernels::{
     BLOCK, Conv, Epilogue, Method, Moments, Prologue, Transposed, View, ViewMut, global_mean,
     normalize_into, pool,
@@ -35,28 +36,32 @@ pub struct Tape {
     pub(super) mode: Mode,
     pub(super) values: Vec<Option<Vec<f32>>>,
     pub(super) norms: Vec<Option<Applied>>,
+    pub(super) tokens: Vec<ImageTape>,
 }
 
-impl Network {
-    /// Runs a batch, images `[channels][z][y][x]` one after another.
-    ///
-    /// # Panics
-    /// When the batch is empty or not of the network's size.
-    pub fn forward(&self, parameters: &[f32], images: &[f32], mode: Mode) -> Tape {
-        let per_image = self.input_floats();
-        let count = images.len() / per_image;
-        assert!(
-            count > 0 && count * per_image == images.len(),
-            "whole images"
-        );
-        let packed = self.packed(parameters);
-        let mut tape = Tape {
-            images: count,
+impl Tape {
+    pub(super) const fn new(mode: Mode) -> Self {
+        Self {
+            images: 0,
             results: Vec::new(),
             running: Vec::new(),
             mode,
+            values: Vec::new(),
+            norms: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+}
+
+impl Grids {
+    pub(super) fn forward(&self, parameters: &[f32], images: &[f32], mode: Mode) -> Tape {
+        let count = images.len() / self.input_floats();
+        let packed = self.packed(parameters);
+        let mut tape = Tape {
+            images: count,
             values: self.planned.iter().map(|_| None).collect(),
             norms: self.planned.iter().map(|_| None).collect(),
+            ..Tape::new(mode)
         };
         let mut found: Vec<Option<Vec<Moments>>> = self.planned.iter().map(|_| None).collect();
         let mut left: Vec<usize> = self.planned.iter().map(|p| p.uses).collect();

@@ -1,7 +1,8 @@
 //! A graph that can be trained: forward in training or evaluation mode, and backward.
 //!
-//! Values are batches of grids in blocks of eight channels. Norms take the activation behind them
-//! along. What has no backward pass here is refused by name when the network is made.
+//! Values are batches of grids in blocks of eight channels, and norms take the activation behind
+//! them along; graphs with attention or layer norm are of tokens and go by [`tokens`]. What has no
+//! backward pass here is refused by name when the network is made.
 
 mod backward;
 mod forward;
@@ -9,6 +10,7 @@ mod norm;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -17,6 +19,7 @@ use rayon::prelude::*;
 
 pub use self::forward::{Mode, Tape};
 use self::plan::Work;
+use self::tokens::Tokens;
 use super::{Error, Parameters};
 use crate::kernels::{Conv, Instructions, Transposed, View, ViewMut, blocked_floats};
 use crate::model::graph::Graph;
@@ -25,6 +28,19 @@ use crate::model::graph::Graph;
 #[derive(Debug)]
 pub struct Network {
     graph: Arc<Graph>,
+    body: Body,
+}
+
+/// What a graph's values are.
+#[derive(Debug)]
+enum Body {
+    Grids(Grids),
+    Tokens(Tokens),
+}
+
+/// A graph of grids.
+#[derive(Debug)]
+struct Grids {
     planned: Vec<Planned>,
     outputs: Vec<usize>,
     instructions: Instructions,
@@ -115,21 +131,27 @@ impl Network {
         spatial: &[usize],
         dropout: f32,
     ) -> Result<Self, Error> {
-        let planned = plan::plan(&graph, parameters, spatial, dropout > 0.0)?;
-        let outputs = planned.outputs;
-        Ok(Self {
-            graph,
-            planned: planned.nodes,
-            outputs,
-            instructions: Instructions::detect(),
-            dropout,
-            memory: Mutex::default(),
-        })
+        let body = if Tokens::takes(&graph) {
+            Body::Tokens(Tokens::new(&graph, parameters, spatial, dropout)?)
+        } else {
+            let planned = plan::plan(&graph, parameters, spatial, dropout > 0.0)?;
+            Body::Grids(Grids {
+                planned: planned.nodes,
+                outputs: planned.outputs,
+                instructions: Instructions::detect(),
+                dropout,
+                memory: Mutex::default(),
+            })
+        };
+        Ok(Self { graph, body })
     }
 
     /// The same with given instructions, for comparisons.
     pub const fn with(mut self, instructions: Instructions) -> Self {
-        self.instructions = instructions;
+        match &mut self.body {
+            Body::Grids(grids) => grids.instructions = instructions,
+            Body::Tokens(tokens) => tokens.instructions = instructions,
+        }
         self
     }
 
@@ -140,17 +162,78 @@ impl Network {
 
     /// Floats of one input image, `[channels][z][y][x]`.
     pub fn input_floats(&self) -> usize {
-        self.planned[0].channels * self.planned[0].voxels()
+        match &self.body {
+            Body::Grids(grids) => grids.input_floats(),
+            Body::Tokens(tokens) => tokens.input_floats(),
+        }
     }
 
     /// Channels and voxels of each result.
     pub fn results(&self) -> Vec<(usize, usize)> {
-        let of = |n: &usize| (self.planned[*n].channels, self.planned[*n].voxels());
-        self.outputs.iter().map(of).collect()
+        match &self.body {
+            Body::Grids(grids) => grids.results(),
+            Body::Tokens(tokens) => tokens.results(),
+        }
     }
 
     /// Floats of all results of one image, result after result `[channels][z][y][x]`.
     pub fn output_floats(&self) -> usize {
+        self.results().iter().map(|(c, v)| c * v).sum()
+    }
+
+    /// Runs a batch, images `[channels][z][y][x]` one after another.
+    ///
+    /// # Panics
+    /// When the batch is empty or not of the network's size.
+    pub fn forward(&self, parameters: &[f32], images: &[f32], mode: Mode) -> Tape {
+        let per_image = self.input_floats();
+        let count = images.len() / per_image;
+        assert!(
+            count > 0 && count * per_image == images.len(),
+            "whole images"
+        );
+        match &self.body {
+            Body::Grids(grids) => grids.forward(parameters, images, mode),
+            Body::Tokens(tokens) => {
+                let (results, tapes) = tokens.forward(parameters, images, mode);
+                Tape {
+                    images: count,
+                    results,
+                    tokens: tapes,
+                    ..Tape::new(mode)
+                }
+            }
+        }
+    }
+
+    /// Gradients of all parameters, from those of the results (in the order of
+    /// [`Tape::results`]). The tape's memory goes back to the network.
+    ///
+    /// # Panics
+    /// When lengths do not fit or the pass was one of evaluation.
+    pub fn backward(&self, parameters: &[f32], tape: Tape, results: &[f32]) -> Vec<f32> {
+        assert_eq!(results.len(), tape.results.len(), "a gradient per result");
+        let Mode::Training { place } = tape.mode else {
+            panic!("a pass of evaluation keeps nothing");
+        };
+        match &self.body {
+            Body::Grids(grids) => grids.backward(parameters, tape, results, place),
+            Body::Tokens(tokens) => tokens.backward(parameters, tape.tokens, results, place),
+        }
+    }
+}
+
+impl Grids {
+    fn input_floats(&self) -> usize {
+        self.planned[0].channels * self.planned[0].voxels()
+    }
+
+    fn results(&self) -> Vec<(usize, usize)> {
+        let of = |n: &usize| (self.planned[*n].channels, self.planned[*n].voxels());
+        self.outputs.iter().map(of).collect()
+    }
+
+    fn output_floats(&self) -> usize {
         self.results().iter().map(|(c, v)| c * v).sum()
     }
 

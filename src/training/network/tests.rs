@@ -188,6 +188,46 @@ fn gradients_of_a_network_equal_differences() {
     check_gradients(g, &needed, &[8, 12], 0.3);
 }
 
+/// A Vision Transformer on a plane that is no square; nine images, so that groups of them differ.
+fn vit() -> (Graph, Vec<Needed>) {
+    let settings = build::Vit {
+        patch: 4,
+        width: 24,
+        depth: 2,
+        heads: 3,
+        mlp: 2,
+        dropout: 0.0,
+    };
+    let vit = Architecture::Vit(settings);
+    vit.build_for(1, &[12, 8], 3).unwrap()
+}
+
+#[test]
+fn gradients_of_a_vision_transformer_equal_differences() {
+    let (graph, needed) = vit();
+    check_gradients(graph.clone(), &needed, &[12, 8], 0.0);
+    check_gradients(graph, &needed, &[12, 8], 0.3);
+}
+
+#[test]
+fn a_vision_transformer_does_not_depend_on_threads() {
+    let (graph, needed) = vit();
+    let parameters = parameters(&needed);
+    let network = Network::new(Arc::new(graph), &parameters, &[12, 8], 0.2).unwrap();
+    let images = values(9 * network.input_floats(), 9);
+    let direction = values(9 * network.output_floats(), 2);
+    let mode = Mode::Training { place: [1, 2] };
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let tape = network.forward(&parameters.values, &images, mode);
+            network.backward(&parameters.values, tape, &direction)
+        })
+    };
+    let bits = |g: Vec<f32>| g.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert_eq!(bits(run(1)), bits(run(3)));
+}
+
 fn architectures() -> Vec<(Architecture, usize, Vec<usize>)> {
     vec![
         (
