@@ -122,7 +122,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("dicom_parser", &["dicom"]),
     ("dicom_transfer_syntax_registry", &["dicom"]),
     ("jpeg_decoder", &["dicom", "training"]),
-    ("zip", &["dicom", "model", "training"]),
+    ("zip", &["dicom", "import", "model", "training"]),
     ("candle_core", &["inference", "training"]),
     ("safetensors", &["model", "import", "training"]),
     ("eframe", &["ui", "render"]),

@@ -144,7 +144,9 @@ impl Classifier {
         let [low, high] = range;
         let factor = (high - low) / 255.0;
         let mut values = plane.prepared(classification);
-        values.iter_mut().for_each(|v| *v = low + *v * factor);
+        for v in &mut values {
+            *v = low + *v * factor;
+        }
         Array::new(&[&[1, 1], classification.size.as_slice()].concat(), values)
     }
 
@@ -266,9 +268,13 @@ impl Classifier {
 
 fn softmax(mut values: Vec<f64>) -> Vec<f64> {
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    values.iter_mut().for_each(|v| *v = (*v - most).exp());
+    for v in &mut values {
+        *v = (*v - most).exp();
+    }
     let sum: f64 = values.iter().sum();
-    values.iter_mut().for_each(|v| *v /= sum);
+    for v in &mut values {
+        *v /= sum;
+    }
     values
 }
 

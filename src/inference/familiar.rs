@@ -59,25 +59,29 @@ pub fn stranger(template: &Template, plane: &[f32], dims: [usize; 2]) -> Option<
     let others = [
         (
             correlation(&inverted, &template.mean),
-            "black and white look exchanged",
+            "with black and white exchanged",
         ),
-        (turned(1), "it looks turned by a quarter"),
-        (turned(2), "it looks upside down"),
-        (turned(3), "it looks turned by a quarter"),
+        (turned(1), "turned by a quarter"),
+        (turned(2), "upside down"),
+        (turned(3), "turned by a quarter"),
     ];
-    let (best, reason) = others
+    let (best, how) = others
         .into_iter()
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .expect("there are four");
-    if best > alike + CLEARLY && best >= template.lowest {
-        return Some(reason.to_owned());
+    let other = best > alike + CLEARLY && best >= template.lowest;
+    if !other && alike >= template.lowest {
+        return None;
     }
-    (alike < template.lowest).then(|| {
-        format!(
-            "it does not look like the images that the model has learned from (similarity {alike:.2}, at least {:.2} expected)",
-            template.lowest
-        )
-    })
+    let hint = if other {
+        format!("; it would look more like them {how}")
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "it does not look like the images that the model has learned from (similarity {alike:.2}, at least {:.2} expected){hint}",
+        template.lowest
+    ))
 }
 
 /// Turned counter-clockwise by quarters.

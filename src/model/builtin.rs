@@ -6,12 +6,26 @@ use super::package::PackageFiles;
 
 /// Packages compiled in.
 pub fn packages() -> Vec<PackageFiles> {
-    vec![package(
-        "hippocampus-mini",
-        include_bytes!("../../assets/models/hippocampus-mini/manifest.json"),
-        include_bytes!("../../assets/models/hippocampus-mini/weights.safetensors"),
-        include_bytes!("../../assets/models/hippocampus-mini/MODEL_CARD.md"),
-    )]
+    vec![
+        package(
+            "hippocampus-mini",
+            include_bytes!("../../assets/models/hippocampus-mini/manifest.json"),
+            include_bytes!("../../assets/models/hippocampus-mini/weights.safetensors"),
+            include_bytes!("../../assets/models/hippocampus-mini/MODEL_CARD.md"),
+        ),
+        package(
+            "lungs-cxr",
+            include_bytes!("../../assets/models/lungs-cxr/manifest.json"),
+            include_bytes!("../../assets/models/lungs-cxr/weights.safetensors"),
+            include_bytes!("../../assets/models/lungs-cxr/MODEL_CARD.md"),
+        ),
+        package(
+            "pneumonia-28",
+            include_bytes!("../../assets/models/pneumonia-28/manifest.json"),
+            include_bytes!("../../assets/models/pneumonia-28/weights.safetensors"),
+            include_bytes!("../../assets/models/pneumonia-28/MODEL_CARD.md"),
+        ),
+    ]
 }
 
 fn package(name: &str, manifest: &[u8], weights: &[u8], card: &[u8]) -> PackageFiles {

@@ -107,8 +107,10 @@ pub struct ClassCase {
 pub struct MaskFigures {
     /// Overlap, by label.
     pub dice: BTreeMap<String, Summary>,
-    /// 95th percentile of surface distances in mm, by label.
+    /// 95th percentile of surface distances, by label.
     pub hd95: BTreeMap<String, Summary>,
+    /// `mm`, or `px` where files tell no spacing.
+    pub hd95_unit: &'static str,
     /// Every case.
     pub cases: Vec<MaskCase>,
 }
@@ -160,13 +162,14 @@ impl Evaluation {
                 rows
             }
             Figures::Masks(f) => {
-                let part = |what: &'static str, of: &BTreeMap<String, Summary>| {
+                let part = |what: &str, of: &BTreeMap<String, Summary>| {
                     of.iter()
-                        .map(move |(label, s)| (format!("{what} {label}"), s.mean, s.ci95))
+                        .map(|(label, s)| (format!("{what} {label}"), s.mean, s.ci95))
                         .collect::<Vec<_>>()
                 };
                 let mut rows = part("Dice", &f.dice);
-                rows.extend(part("HD95 (mm)", &f.hd95));
+                let unit = format!("HD95 ({})", f.hd95_unit);
+                rows.extend(part(&unit, &f.hd95));
                 rows
             }
         }
@@ -230,6 +233,7 @@ pub fn rules_for(
         whole_image: false,
         // Images whose files tell none are taken to have that of the training images.
         spacing_mm: (manifest.procedure.as_ref())
+            .filter(|p| p.preprocessing.whole_image.is_none())
             .map(|p| p.preprocessing.target_spacing.clone())
             .unwrap_or_default(),
         range: [0.0, 255.0],
@@ -524,6 +528,7 @@ fn masks(
     let model = Model::new(package.clone(), load).map_err(refused)?;
     task.begin("Cases", listed.len());
     let mut cases = Vec::new();
+    let mut unit = "mm";
     for (name, image, mask) in listed {
         task.check()?;
         let image = reader(image)?;
@@ -533,6 +538,9 @@ fn masks(
                 reason: format!("a mask of {dims:?} for an image of {:?}", image.dims),
                 path: mask.clone(),
             });
+        }
+        if image.spacing_mm.is_none() && rules.spacing_mm.is_empty() {
+            unit = "px";
         }
         let spacing_mm = data::spacing_of(rules, &image);
         let volume = volume_of(&image, spacing_mm)?;
@@ -567,6 +575,7 @@ fn masks(
     Ok(MaskFigures {
         dice: summary(&|c| &c.dice),
         hd95: summary(&|c| &c.hd95),
+        hd95_unit: unit,
         cases,
     })
 }

@@ -393,7 +393,13 @@ pub fn card(
         ("training", &split.training),
         ("validation", &split.validation),
     ] {
-        let (images, patients) = (samples.len(), patients(samples));
+        let images = samples.len();
+        // Where nothing names patients, each image stands for one of its own.
+        let patients = if samples.iter().all(|s| s.patient == s.name) {
+            "not told".to_owned()
+        } else {
+            patients(samples).to_string()
+        };
         line(&format!("| {name} | {images} | {patients} |"));
     }
     for doubt in &split.doubts {

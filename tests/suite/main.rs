@@ -7,6 +7,7 @@ mod batch;
 mod cascade;
 mod channels;
 mod cli;
+mod diagnosis;
 mod dicom_dcm2niix;
 mod dicom_decode;
 mod dicom_missing;

@@ -276,12 +276,12 @@ pub fn bytes(native: &Native, spatial: &[usize]) -> Result<u64, Error> {
     }
     let threads = rayon::current_num_threads();
     let (mut alive, mut peak) = (walk.bytes(0), 0);
-    for n in 0..count {
+    for (n, ended) in ends.iter().enumerate().take(count) {
         if n > 0 && walk.place[n] == Place::Own {
             alive += walk.bytes(n);
         }
         peak = peak.max(alive + walk.scratch(native, n, threads));
-        alive -= ends[n].iter().map(|m| walk.bytes(*m)).sum::<usize>();
+        alive -= ended.iter().map(|m| walk.bytes(*m)).sum::<usize>();
     }
     Ok(peak as u64 + native.weight_bytes())
 }

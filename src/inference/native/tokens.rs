@@ -51,11 +51,11 @@ pub fn has_rows(op: &Op, from: &[&[usize]], shape: &[usize]) -> bool {
         | Op::Transpose { .. }
         | Op::Slice { .. }
         | Op::Attention { .. }
-        | Op::WindowAttention { .. } => true,
+        | Op::WindowAttention { .. }
+        | Op::Add => true,
         Op::Pad { mode, .. } => matches!(mode, PadMode::Constant(_)),
         Op::Concat { .. } => from.iter().all(|s| !s.contains(&0)),
         Op::Softmax { axis } => axis + 1 == shape.len(),
-        Op::Add => true,
         Op::MatMul => batches(from).is_some(),
         op => activation_of(op).is_some() || is_by_place(op),
     }

@@ -87,19 +87,16 @@ impl Grids {
         let original_spacing = rule.transpose_forward.map(|axis| spacing[axis]);
         let spacing = rule.spacing_for(original_spacing)?;
         let whole = Box3::whole(before_crop);
-        let (crop, network, spacing) = match rule.whole_image {
-            Some([rows, columns]) => {
-                let to = [before_crop[0], rows, columns];
-                let spacing = std::array::from_fn(|axis| {
-                    original_spacing[axis] * before_crop[axis] as f64 / to[axis].max(1) as f64
-                });
-                (whole, to, spacing)
-            }
-            None => {
-                let crop = crop.unwrap_or(whole);
-                let network = new_shape(crop.size(), original_spacing, spacing)?;
-                (crop, network, spacing)
-            }
+        let (crop, network, spacing) = if let Some([rows, columns]) = rule.whole_image {
+            let to = [before_crop[0], rows, columns];
+            let spacing = std::array::from_fn(|axis| {
+                original_spacing[axis] * before_crop[axis] as f64 / to[axis].max(1) as f64
+            });
+            (whole, to, spacing)
+        } else {
+            let crop = crop.unwrap_or(whole);
+            let network = new_shape(crop.size(), original_spacing, spacing)?;
+            (crop, network, spacing)
         };
         if network.iter().map(|&size| size as f64).product::<f64>() > MOST_VOXELS as f64 {
             return Err(Error::Mismatch(format!(

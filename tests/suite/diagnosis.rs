@@ -1,0 +1,180 @@
+//! Findings of whole images from the command line, by the models that come with the program.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn negatoscope(home: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_negatoscope"))
+        .arg("--home")
+        .arg(home)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn evaluated(arguments: &[&str]) -> Value {
+    let home = tempfile::tempdir().unwrap();
+    let output = negatoscope(home.path(), &[&["evaluate", "--json"], arguments].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn data(path: &str) -> Option<String> {
+    let Ok(root) = std::env::var("NEGATOSCOPE_TEST_DATA") else {
+        eprintln!("skipped: NEGATOSCOPE_TEST_DATA is not set");
+        return None;
+    };
+    Some(Path::new(&root).join(path).display().to_string())
+}
+
+#[test]
+fn the_bundled_classifier_is_as_good_as_its_card_says() {
+    let Some(file) = data("pneumoniamnist/pneumoniamnist_trainval.npz") else {
+        return;
+    };
+    let found = evaluated(&["--model", "pneumonia-28", "--data", &file, "--part", "val"]);
+    assert_eq!(found["n"], 524);
+    assert!(found["auc"].as_f64().unwrap() > 0.99, "{}", found["auc"]);
+    assert!(
+        found["accuracy"].as_f64().unwrap() > 0.96,
+        "{}",
+        found["accuracy"]
+    );
+}
+
+#[test]
+fn the_bundled_lungs_are_those_that_readers_drew() {
+    let Some(folder) = data("cxr-lungs-montgomery") else {
+        return;
+    };
+    let found = evaluated(&["--model", "lungs-cxr", "--data", &folder]);
+    assert_eq!(found["n"], 98);
+    let dice = found["dice"]["Lung"]["mean"].as_f64().unwrap();
+    assert!(dice > 0.97, "{dice}");
+    // PNG files tell no spacing.
+    assert_eq!(found["hd95_unit"], "px");
+}
+
+/// Rows of a CSV file as maps.
+fn rows(path: &Path) -> Vec<std::collections::HashMap<String, String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    reader.deserialize().map(Result::unwrap).collect()
+}
+
+#[test]
+fn chests_get_a_number_and_strangers_a_reason() {
+    let Some(chest) = data("dicom-objects/fo-dicom/CR-MONO1-10-chest.dcm") else {
+        return;
+    };
+    let others = [
+        // A hip, a dog from the side, and a CT.
+        "dicom-syntax/nema-wg04/RG2_J2KI.dcm",
+        "dicom-objects/highdicom/dx_image.dcm",
+        "dicom-syntax/pydicom/CT_small.dcm",
+    ];
+    let [hip, dog, ct] = others.map(|p| data(p).unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let place = out.display().to_string();
+    let analyze = [
+        "analyze",
+        &chest,
+        &hip,
+        &dog,
+        &ct,
+        "--model",
+        "pneumonia-28",
+        "--out",
+        &place,
+    ];
+    let output = negatoscope(home.path(), &analyze);
+    assert!(output.status.success(), "{output:?}");
+    let batch: Value =
+        serde_json::from_slice(&std::fs::read(out.join("batch.json")).unwrap()).unwrap();
+    assert_eq!((&batch["done"], &batch["skipped"]), (&3.into(), &1.into()));
+    let (mut numbers, mut refused) = (0, 0);
+    for row in batch["rows"].as_array().unwrap() {
+        if row["status"] == "skipped" {
+            assert_eq!(row["reason"], "CT series, the model is for DX");
+            continue;
+        }
+        let folder = Path::new(row["results"].as_str().unwrap());
+        let table = rows(&folder.join("findings.csv"));
+        assert_eq!(table.len(), 1);
+        let one = &table[0];
+        let record: Value =
+            serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap();
+        let image = &record["images"][0];
+        assert_eq!(
+            image["sop_instance_uid"].as_str(),
+            Some(one["sop_instance_uid"].as_str())
+        );
+        if one["finding"].is_empty() {
+            refused += 1;
+            assert!(one["probability"].is_empty() && one["refused"].contains("does not look like"));
+            assert!(image["findings"].as_array().unwrap().is_empty());
+            assert!(
+                row["reason"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("no finding is given")
+            );
+        } else {
+            numbers += 1;
+            assert_eq!(
+                (one["finding"].as_str(), one["review"].as_str()),
+                ("Pneumonia", "AI - not reviewed")
+            );
+            let p: f64 = one["probability"].parse().unwrap();
+            assert!((0.0..=1.0).contains(&p));
+            assert!((image["findings"][0]["probability"].as_f64().unwrap() - p).abs() < 1e-4);
+            // An adult's image, or one that tells no age, is doubtful for a model of children.
+            let issues = image["issues"].as_array().unwrap();
+            assert!(
+                issues.iter().any(|i| i["code"] == "outside-envelope"),
+                "{issues:?}"
+            );
+        }
+    }
+    assert_eq!((numbers, refused), (1, 2));
+    // Nothing is run twice.
+    let again = negatoscope(home.path(), &[&analyze[..], &["--resume"]].concat());
+    assert!(again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("finished earlier"));
+    let verify = negatoscope(home.path(), &["audit", "verify"]);
+    assert!(verify.status.success());
+}
+
+#[test]
+fn a_radiograph_has_points_and_no_volume() {
+    let Some(chest) = data("dicom-objects/fo-dicom/CR-MONO1-10-chest.dcm") else {
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let place = out.display().to_string();
+    let output = negatoscope(
+        home.path(),
+        &["analyze", &chest, "--model", "lungs-cxr", "--out", &place],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let batch: Value =
+        serde_json::from_slice(&std::fs::read(out.join("batch.json")).unwrap()).unwrap();
+    let row = &batch["rows"][0];
+    assert!(row["volumes_ml"].as_object().unwrap().is_empty(), "{row}");
+    let folder = Path::new(row["results"].as_str().unwrap());
+    let table = rows(&folder.join("measurements.csv"));
+    // The lungs cover a good part of a chest.
+    let points: f64 = table[0]["voxels"].parse().unwrap();
+    assert!((0.2..0.5).contains(&(points / (440.0 * 440.0))), "{points}");
+    assert_eq!(
+        (
+            table[0]["volume_ml"].as_str(),
+            table[0]["centroid_l_mm"].as_str()
+        ),
+        ("", "")
+    );
+}
