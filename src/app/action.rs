@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
 use crate::audit::EventId;
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::study::{Patient, Series, Study};
 use crate::task::Task;
 use crate::volume::Volume;
@@ -25,6 +25,15 @@ pub enum AskFor {
     BatchOutput,
     /// A model folder or file to import.
     ModelImport,
+}
+
+/// A result that can be written.
+#[derive(Clone, Debug)]
+pub enum ToExport {
+    /// Labels.
+    Segmentation(Arc<Segmentation>),
+    /// What a classifier says.
+    Findings(Arc<Vec<Assessment>>),
 }
 
 /// Work outside of the app's own state.
@@ -106,7 +115,7 @@ pub enum Action {
         /// The job.
         job: JobId,
         /// The result.
-        segmentation: Arc<Segmentation>,
+        result: ToExport,
         /// Its input.
         data: Arc<Volume>,
         /// Folder.

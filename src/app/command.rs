@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Dialog, JobId, SeriesKey};
+use crate::findings::ReviewState;
 use crate::geometry::{DVec2, DVec3, ViewPlane};
 use crate::volume::VoiWindow;
 
@@ -104,6 +105,8 @@ pub enum Command {
     AcceptResult,
     /// The person does not.
     RejectResult,
+    /// A person's word on a finding: which assessment, which finding.
+    ReviewFinding(usize, usize, ReviewState),
     /// Save results…
     Export,
     /// Import a model…

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{AskFor, JobId, Notice, SeriesKey, VolumeId};
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::study::Worklist;
 use crate::volume::{LabelStatistics, VoiWindow, Volume};
 
@@ -154,6 +154,15 @@ pub enum Event {
         segmentation: Arc<Segmentation>,
         /// Numbers by label.
         statistics: Vec<LabelStatistics>,
+    },
+    /// A classifier has looked at the images.
+    Assessed {
+        /// The job.
+        job: JobId,
+        /// Input.
+        volume: VolumeId,
+        /// One for each image.
+        assessments: Vec<Assessment>,
     },
     /// A model shows what it has found so far.
     Provisional {

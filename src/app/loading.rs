@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::state::file_name;
 use super::workspace::OpenVolume;
-use super::{Action, App, Browser, JobId, JobKind, Notice, NoticeLevel, SeriesKey, VolumeId};
+use super::{
+    Action, App, Browser, JobId, JobKind, ModelSummary, Notice, NoticeLevel, SeriesKey, VolumeId,
+};
 use crate::geometry::ViewPlane;
-use crate::study::{Patient, Series, Study, Uid, Worklist};
+use crate::study::{Patient, Series, Study, Uid, Worklist, same_kind};
 use crate::volume::{VoiWindow, Volume};
 
 /// A stack that loads.
@@ -240,8 +242,27 @@ impl App {
             self.results = None;
             self.replaced = None;
         }
+        if self.findings.as_ref().is_some_and(|f| f.volume != open.id) {
+            self.findings = None;
+        }
+        self.choose_model_for(&open.data.modality);
         self.workspace.show(open);
         self.ask_estimate();
+    }
+
+    /// Where the chosen model is for another kind of image and one for this kind is there, that.
+    fn choose_model_for(&mut self, modality: &str) {
+        let suits = |m: &ModelSummary| same_kind(&m.modality, modality);
+        let chosen = self
+            .models
+            .iter()
+            .find(|m| Some(&m.key) == self.selected_model.as_ref());
+        if chosen.is_some_and(suits) {
+            return;
+        }
+        if let Some(model) = self.models.iter().find(|m| suits(m)) {
+            self.selected_model = Some(model.key.clone());
+        }
     }
 
     /// A load that failed or was cancelled leaves what was shown before; a lone slice goes.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::state::file_name;
-use super::{Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, SeriesKey, VolumeId};
+use super::{
+    Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, SeriesKey, ToExport, VolumeId,
+};
 use crate::findings::{ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
@@ -167,21 +169,27 @@ impl App {
     }
 
     pub(super) fn export_to(&mut self, folder: PathBuf) {
-        let (Some(results), Some(open)) = (&self.results, &self.workspace.open) else {
+        let Some(open) = &self.workspace.open else {
             return;
         };
-        let mut segmentation = (*results.segmentation).clone();
-        segmentation.review = results.review;
-        let segmentation = Arc::new(segmentation);
-        let data = Arc::clone(&open.data);
-        let (job, task) = self.start(JobKind::Export, "Saving results".to_owned());
-        self.actions.push(Action::Export {
-            job,
-            segmentation,
-            data,
-            folder,
-            task,
+        let labels = self.results.as_ref().map(|results| {
+            let mut segmentation = (*results.segmentation).clone();
+            segmentation.review = results.review;
+            ToExport::Segmentation(Arc::new(segmentation))
         });
+        let said = (self.findings.as_ref())
+            .map(|findings| ToExport::Findings(Arc::new(findings.assessments.clone())));
+        let data = Arc::clone(&open.data);
+        for result in labels.into_iter().chain(said) {
+            let (job, task) = self.start(JobKind::Export, "Saving results".to_owned());
+            self.actions.push(Action::Export {
+                job,
+                result,
+                data: Arc::clone(&data),
+                folder: folder.clone(),
+                task,
+            });
+        }
     }
 
     pub(super) fn start_batch(&mut self) {

@@ -8,7 +8,8 @@ use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
-    ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, Traffic, VolumeId, Workspace,
+    ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, ShownFindings, Traffic,
+    VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -50,6 +51,8 @@ pub struct App {
     pub workspace: Workspace,
     /// The segmentation of the open volume.
     pub results: Option<Results>,
+    /// What a classifier says about the open images.
+    pub findings: Option<ShownFindings>,
     /// Small pictures of stacks: width, height, RGBA.
     pub thumbnails: HashMap<SeriesKey, (usize, usize, Arc<Vec<u8>>)>,
     /// Installed models.
@@ -221,11 +224,22 @@ impl App {
             Command::RunModel => self.run_model(),
             Command::CancelJob(id) => self.cancel(id),
             Command::Escape => self.escape(),
-            Command::AcceptResult => self.review(ReviewState::Accepted),
-            Command::RejectResult => self.review(ReviewState::Rejected),
+            Command::ReviewFinding(image, finding, state) => {
+                self.review_finding(image, finding, state);
+            }
+            Command::AcceptResult => {
+                if !self.review_next(ReviewState::Accepted) {
+                    self.review(ReviewState::Accepted);
+                }
+            }
+            Command::RejectResult => {
+                if !self.review_next(ReviewState::Rejected) {
+                    self.review(ReviewState::Rejected);
+                }
+            }
             Command::Export => {
                 let still = self.results.as_ref().map(|r| r.provisional.is_some());
-                if still == Some(false) {
+                if still == Some(false) || (still.is_none() && self.findings.is_some()) {
                     self.ask(AskFor::ExportFolder);
                 } else if still == Some(true) {
                     self.notices.push(Notice::info(
@@ -318,6 +332,21 @@ impl App {
                     self.estimate = Some(estimate);
                 }
             }
+            Event::Assessed {
+                job,
+                volume,
+                assessments,
+            } => {
+                self.finish(job);
+                if self.workspace.open.as_ref().is_some_and(|o| o.id == volume) {
+                    self.show_findings(volume, assessments);
+                } else {
+                    self.notices.push(Notice::info(
+                        "Result dropped",
+                        "Another series was opened while the model ran. Open the series and run it again.",
+                    ));
+                }
+            }
             Event::Segmented {
                 job,
                 volume,
@@ -347,6 +376,9 @@ impl App {
                 self.finish(job);
                 if let Some(results) = &mut self.results {
                     results.exported = true;
+                }
+                if let Some(findings) = &mut self.findings {
+                    findings.exported = true;
                 }
                 let text = format!("{} in {}", files.join(", "), folder.display());
                 self.notices.push(Notice::info("Results saved", &text));

@@ -39,7 +39,7 @@ impl Format {
     pub const fn findings_file_name(self) -> &'static str {
         match self {
             Self::Csv => "findings.csv",
-            _ => "result.json",
+            _ => "findings.json",
         }
     }
 

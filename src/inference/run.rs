@@ -10,7 +10,7 @@ use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::predict::Stages;
-use super::{Error, candle_executor, channels, largest_component, predict_monai};
+use super::{Error, GrayPlane, candle_executor, channels, largest_component, predict_monai};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
@@ -81,6 +81,15 @@ impl Default for Settings {
 pub struct Model {
     package: Arc<VerifiedPackage>,
     body: Body,
+}
+
+/// All images as they are shown: a model of pictures has learned from what people see, with black
+/// and white in their places.
+fn shown(volume: &Volume) -> Vec<f32> {
+    let [.., images] = volume.geometry.dims();
+    (0..images)
+        .flat_map(|k| GrayPlane::of_slice(volume, k).values)
+        .collect()
 }
 
 /// What computes, and around what.
@@ -244,6 +253,9 @@ impl Model {
         let images = volumes.len();
         fits((images * grid + scan) as u64 * 4, settings)?;
         let mut conformed = conform(volume, &manifest.input.conform, task)?;
+        if manifest.takes_plain_images() {
+            conformed.values = shown(volume);
+        }
         channels::add(&mut conformed, &volume.geometry, further, task)?;
         clock.lap("conform");
         let back = WayBack {
@@ -272,6 +284,9 @@ impl Model {
                         return Ok(values);
                     }
                     let mut again = conform(volume, &manifest.input.conform, task)?;
+                    if manifest.takes_plain_images() {
+                        again.values = shown(volume);
+                    }
                     channels::add(&mut again, &volume.geometry, further, task)?;
                     Ok(again.values)
                 };

@@ -6,7 +6,9 @@ use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
 use super::{clock, dialogs, models, results};
-use crate::app::{Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, VolumeId};
+use crate::app::{
+    Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
+};
 use crate::audit::{self, AuditEvent, ParticipantObject};
 use crate::dicom;
 use crate::inference::Watch;
@@ -218,6 +220,13 @@ impl Runtime {
                         .map(Arc::as_ref)
                         .collect();
                     let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
+                    if let Some(assessments) = models::assess(&home, &last, &model, &data, &task)? {
+                        return Ok(Some(Event::Assessed {
+                            job,
+                            volume,
+                            assessments,
+                        }));
+                    }
                     let (segmentation, statistics) =
                         models::run(&home, &last, &model, &volumes, mirroring, watch, &task)?;
                     let segmentation = Arc::new(segmentation);
@@ -231,7 +240,7 @@ impl Runtime {
             }
             Action::Export {
                 job,
-                segmentation,
+                result,
                 data,
                 folder,
                 task,
@@ -239,7 +248,14 @@ impl Runtime {
                 let Some(receipt) = receipt else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
                     task.check()?;
-                    let files = results::export_all(&segmentation, &data, &folder, &receipt)?;
+                    let files = match &result {
+                        ToExport::Segmentation(segmentation) => {
+                            results::export_all(segmentation, &data, &folder, &receipt)?
+                        }
+                        ToExport::Findings(found) => {
+                            results::export_findings(found, &data, &folder, &receipt)?
+                        }
+                    };
                     Ok(Some(Event::Exported { job, folder, files }))
                 });
             }

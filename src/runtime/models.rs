@@ -329,14 +329,36 @@ pub(super) fn run(
         let loaded = last.open(home, model)?;
         loaded.run(volumes, mirroring, Some(watch), task)
     });
-    ended.map_err(|error| match error {
+    ended.map_err(|error| stopped(&error))
+}
+
+/// What a classifier says about all images of a volume; `None` for a model that gives segments.
+pub(super) fn assess(
+    home: &Home,
+    last: &LastModel,
+    model: &str,
+    volume: &Volume,
+    task: &Task,
+) -> Result<Option<Vec<Assessment>>, Stop> {
+    let ended = behind_the_window(|| {
+        let loaded = last.open(home, model)?;
+        if !loaded.classifies() {
+            return Ok(None);
+        }
+        loaded.assess(volume, task).map(Some)
+    });
+    ended.map_err(|error| stopped(&error))
+}
+
+fn stopped(error: &RunError) -> Stop {
+    match error {
         RunError::Cancelled(_) => Stop::Cancelled,
         error => failed(
             "The model could not be run",
             "The images are not changed. The reason stands under Details.",
-            &error,
+            error,
         ),
-    })
+    }
 }
 
 /// Memory that the system can give without swapping; unlimited where it cannot be asked.

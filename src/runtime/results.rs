@@ -13,7 +13,7 @@ use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::app::{BatchRow, Browser, Event, JobId, Notice, SeriesKey};
 use crate::audit::Receipt;
 use crate::export::{self, Format};
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, Segmentation};
 use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
 use crate::{batch, dicom};
@@ -64,6 +64,26 @@ pub(super) fn export_all(
             &error,
         )
     })
+}
+
+/// The window's export of findings.
+pub(super) fn export_findings(
+    assessments: &[Assessment],
+    volume: &Volume,
+    folder: &Path,
+    receipt: &Receipt,
+) -> Result<Vec<String>, Stop> {
+    let formats = Format::OF_FINDINGS;
+    let written = export::write_findings(assessments, volume, &formats, folder, now_utc(), receipt);
+    let written = written.map_err(|error| {
+        failed(
+            "The findings were not saved",
+            "Nothing was left half-written. Check that the folder can be written and the disk has room, then save again.",
+            &error,
+        )
+    })?;
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    Ok(written.iter().filter_map(|w| name(&w.path)).collect())
 }
 
 /// Reads a DICOM SEG onto a volume.

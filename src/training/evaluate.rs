@@ -19,7 +19,8 @@ use crate::model::{
 };
 use crate::task::Task;
 use crate::volume::{
-    Calibration, Layout as VolumeLayout, ModalityLut, Quantity, SourceSeries, Volume, Voxels,
+    Calibration, Layout as VolumeLayout, ModalityLut, NamedWindow, Quantity, SourceSeries,
+    VoiWindow, Volume, Voxels,
 };
 
 /// Seed of the bootstrap's draws.
@@ -620,7 +621,14 @@ fn volume_of(image: &Picture, [z, y, x]: [f64; 3]) -> Result<Volume, Error> {
         layout: VolumeLayout::Volumetric,
         calibration: Calibration::Patient,
         inverted: false,
-        windows: Vec::new(),
+        windows: match image.values {
+            // A picture is shown as it is.
+            Values::Bytes(_) => vec![NamedWindow {
+                window: VoiWindow::spanning(0.0, 255.0),
+                name: String::new(),
+            }],
+            Values::Floats(_) => Vec::new(),
+        },
         padding: None,
         frame_rate: None,
         source: SourceSeries::default(),

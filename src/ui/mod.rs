@@ -7,6 +7,7 @@ mod browser_panel;
 mod corner_text;
 mod dialogs;
 mod empty;
+mod findings_list;
 mod icons;
 mod menu;
 mod results_panel;

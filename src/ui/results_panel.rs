@@ -2,6 +2,7 @@
 
 use eframe::egui::{self, ProgressBar, RichText, ScrollArea, Slider, Ui};
 
+use super::findings_list::findings_ui;
 use super::widgets::{
     card, icon_button_ui, icon_line_ui, primary_button_ui, section_ui, swatch_ui,
 };
@@ -17,6 +18,9 @@ pub fn results_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
             model_ui(ui, app, commands);
             if let Some(results) = &app.results {
                 segments_ui(ui, app, results, commands);
+            }
+            if let Some(findings) = &app.findings {
+                findings_ui(ui, app, findings, commands);
             }
             doubts_ui(ui, app);
         });
@@ -61,10 +65,14 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         ui.spacing_mut().item_spacing.y = 4.0;
         ui.add(egui::Label::new(RichText::new(&selected.intended_use).small()).wrap());
         let facts = format!(
-            "{}  ·  version {}  ·  {} segments  ·  {}  ·  {}",
+            "{}  ·  version {}  ·  {}  ·  {}  ·  {}",
             selected.modality,
             selected.version,
-            selected.segments,
+            if selected.segments == 0 {
+                "findings".to_owned()
+            } else {
+                format!("{} segments", selected.segments)
+            },
             selected.origin,
             selected.license
         );
@@ -341,8 +349,9 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
 fn doubts_ui(ui: &mut Ui, app: &App) {
     let volume = app.workspace.open.iter().flat_map(|open| &open.data.issues);
     let run = app.results.iter().flat_map(|r| &r.segmentation.issues);
+    let said = (app.findings.iter()).flat_map(|f| f.assessments.iter().flat_map(|a| &a.issues));
     let mut seen: Vec<String> = Vec::new();
-    for issue in volume.chain(run) {
+    for issue in volume.chain(run).chain(said) {
         let text = issue.to_string();
         if !seen.contains(&text) {
             seen.push(text);

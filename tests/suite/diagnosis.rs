@@ -106,7 +106,7 @@ fn chests_get_a_number_and_strangers_a_reason() {
         assert_eq!(table.len(), 1);
         let one = &table[0];
         let record: Value =
-            serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(folder.join("findings.json")).unwrap()).unwrap();
         let image = &record["images"][0];
         assert_eq!(
             image["sop_instance_uid"].as_str(),

@@ -1,0 +1,138 @@
+//! What a classifier says about the images: probability, call, and the person's word.
+
+use eframe::egui::{self, Color32, RichText, Sense, Ui, Vec2};
+
+use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui, section_ui};
+use super::{icons, theme};
+use crate::app::{App, Command, ShownFindings};
+use crate::findings::{Assessment, Call, Finding, ReviewState};
+
+/// Draws the list.
+pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut Vec<Command>) {
+    section_ui(ui, "Findings");
+    let several = shown.assessments.len() > 1;
+    for (n, assessment) in shown.assessments.iter().enumerate() {
+        if several {
+            let title = format!("Image {}", assessment.image + 1);
+            ui.label(RichText::new(title).small().color(theme::TEXT_WEAK));
+        }
+        assessment_ui(ui, n, assessment, commands);
+    }
+    if let Some(first) = shown.assessments.first() {
+        let made = &first.provenance;
+        let words = format!("{} {}", made.model_name, made.model_version);
+        ui.add(egui::Label::new(RichText::new(words).small().color(theme::TEXT_WEAK)).wrap());
+    }
+    // Beside segments one button saves both.
+    if app.results.is_none() && app.running(crate::app::JobKind::Export).is_none() {
+        let label = if shown.exported {
+            "Save again…"
+        } else {
+            "Save findings…"
+        };
+        let response = primary_button_ui(ui, icons::FLOPPY_DISK, label, true);
+        if response.on_hover_text("CSV and JSON (Ctrl+S)").clicked() {
+            commands.push(Command::Export);
+        }
+    }
+}
+
+fn assessment_ui(ui: &mut Ui, n: usize, assessment: &Assessment, commands: &mut Vec<Command>) {
+    for reason in &assessment.refused {
+        let words = format!("No finding is given: {reason}");
+        icon_line_ui(ui, icons::X_CIRCLE, theme::FAILURE, &words);
+    }
+    for (m, finding) in assessment.findings.iter().enumerate() {
+        finding_ui(ui, finding, &mut |state| {
+            commands.push(Command::ReviewFinding(n, m, state));
+        });
+    }
+}
+
+const fn call_color(call: Option<Call>) -> Color32 {
+    match call {
+        Some(Call::Present) => theme::FAILURE,
+        Some(Call::NotSure) => theme::DOUBT,
+        Some(Call::Absent) | None => theme::TEXT_WEAK,
+    }
+}
+
+fn finding_ui(ui: &mut Ui, finding: &Finding, say: &mut dyn FnMut(ReviewState)) {
+    let rejected = finding.review == ReviewState::Rejected;
+    ui.horizontal(|ui| {
+        let mut name = RichText::new(&finding.name).color(theme::TEXT);
+        if rejected {
+            name = name.strikethrough().color(theme::TEXT_WEAK);
+        }
+        ui.label(name);
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            if icon_button_ui(ui, icons::X, &format!("Reject {}", finding.name)).clicked() {
+                say(ReviewState::Rejected);
+            }
+            if icon_button_ui(ui, icons::CHECK, &format!("Accept {}", finding.name)).clicked() {
+                say(ReviewState::Accepted);
+            }
+            let percent = format!("{:.0} %", 100.0 * finding.probability);
+            ui.label(RichText::new(percent).color(theme::TEXT));
+        });
+    });
+    bar_ui(ui, finding);
+    let call = finding.call.map_or("no threshold", Call::words);
+    let review = match finding.review {
+        ReviewState::NotReviewed => "AI – not reviewed",
+        ReviewState::Accepted => "accepted",
+        ReviewState::Rejected => "rejected",
+    };
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(call).small().color(call_color(finding.call)));
+        ui.label(
+            RichText::new(format!("·  {review}"))
+                .small()
+                .color(theme::TEXT_WEAK),
+        );
+    })
+    .response
+    .on_hover_text(details(finding));
+    ui.add_space(4.0);
+}
+
+/// What the numbers mean.
+fn details(finding: &Finding) -> String {
+    let kind = if finding.calibrated {
+        "Calibrated probability"
+    } else {
+        "Score, not calibrated"
+    };
+    let threshold = finding.threshold.map_or_else(
+        || "the model gives no threshold".to_owned(),
+        |t| format!("present from {:.1} %", 100.0 * t),
+    );
+    let point = finding.operating_point.as_ref().map_or_else(String::new, |p| {
+        format!(
+            "\nAt this threshold, on {} cases of its validation: sensitivity {:.0} %, specificity {:.0} %",
+            p.cases[0] + p.cases[1],
+            100.0 * p.sensitivity,
+            100.0 * p.specificity
+        )
+    });
+    format!(
+        "{kind}; {threshold}{point}\nCtrl+Enter accepts the next finding, Ctrl+Backspace rejects it"
+    )
+}
+
+/// The probability as a bar, with a mark at the threshold.
+fn bar_ui(ui: &mut Ui, finding: &Finding) {
+    let size = Vec2::new(ui.available_width(), 5.0);
+    let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
+    let at = |p: f64| egui::lerp(rect.left()..=rect.right(), p.clamp(0.0, 1.0) as f32);
+    let painter = ui.painter();
+    painter.rect_filled(rect, 2.0, theme::RAISED);
+    let mut filled = rect;
+    filled.set_right(at(finding.probability));
+    painter.rect_filled(filled, 2.0, call_color(finding.call));
+    if let Some(threshold) = finding.threshold {
+        let x = at(threshold);
+        let mark = egui::Rect::from_x_y_ranges(x - 0.75..=x + 0.75, rect.y_range().expand(2.0));
+        painter.rect_filled(mark, 0.0, theme::TEXT);
+    }
+}
