@@ -16,7 +16,7 @@ use crate::redact::Sensitive;
 use crate::study::{CodedConcept, Uid};
 
 /// This program as a writer of files (PS3.10 section 7.1); a UUID-derived UID of its own.
-const IMPLEMENTATION_CLASS_UID: &str = "2.25.251826450287106735318217438526104213719";
+pub(super) const IMPLEMENTATION_CLASS_UID: &str = "2.25.251826450287106735318217438526104213719";
 /// At most 16 characters.
 const IMPLEMENTATION_VERSION_NAME: &str = concat!("NSCOPE_", env!("CARGO_PKG_VERSION"));
 
@@ -37,7 +37,7 @@ pub enum WriteError {
     #[error("the data set cannot be encoded")]
     Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A derived object belongs to a study.
-    #[error("a DICOM segmentation needs a DICOM study: the source is no DICOM series")]
+    #[error("a DICOM object of a result needs a DICOM study: the source is no DICOM series")]
     NoStudy,
     /// Images without position.
     #[error("a DICOM segmentation needs images with position and orientation")]
@@ -77,6 +77,24 @@ pub enum WriteError {
     BadLabel {
         /// The label.
         label: u8,
+    },
+    /// The image that findings are about is not among the source's.
+    #[error("image {image} is not among the {images} images of the source")]
+    NoSourceImage {
+        /// Index, from 0.
+        image: usize,
+        /// Source images.
+        images: usize,
+    },
+    /// A report must not tell a number that is none.
+    #[error("{what} of finding {finding} is {value}, not from 0 to 1")]
+    NotAProbability {
+        /// The quantity.
+        what: &'static str,
+        /// Index of the finding, from 1.
+        finding: usize,
+        /// Found.
+        value: f64,
     },
     /// CT and MR images hold one number per pixel.
     #[error("a color volume cannot be written as {modality} images")]

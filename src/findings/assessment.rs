@@ -1,6 +1,9 @@
 //! What a classifier says about an image.
 
+use chrono::{DateTime, Utc};
+
 use super::{Provenance, ReviewState};
+use crate::redact::Sensitive;
 use crate::study::{CodedConcept, Issue};
 use crate::volume::SourceSeries;
 
@@ -57,6 +60,15 @@ pub struct Finding {
     pub call: Option<Call>,
     /// Whether a person has looked at it.
     pub review: ReviewState,
+}
+
+/// Who looked at a finding, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// As the person wrote it.
+    pub by: Sensitive<String>,
+    /// When the person decided.
+    pub at: DateTime<Utc>,
 }
 
 /// All that a classifier says about one image.

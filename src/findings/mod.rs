@@ -6,6 +6,6 @@ mod assessment;
 mod provenance;
 mod segment;
 
-pub use assessment::{Assessment, Call, Finding, OperatingPoint};
+pub use assessment::{Assessment, Call, Finding, OperatingPoint, Review};
 pub use provenance::Provenance;
 pub use segment::{AlgorithmType, ReviewState, Segment, Segmentation};

@@ -32,6 +32,7 @@ mod procedure_monai;
 mod program;
 mod pytorch;
 mod render;
+mod report;
 mod seg_export;
 mod signatures;
 mod snapshots;
