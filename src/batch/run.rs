@@ -411,6 +411,7 @@ impl<E: Engine> Batch<'_, E> {
             volume,
             &formats,
             &row.results,
+            &mut || self.engine.fresh_uid(),
             self.engine.now(),
             &receipt,
         )

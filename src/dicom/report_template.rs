@@ -146,6 +146,8 @@ pub(super) const REVIEWS: [(ReviewState, Code); 3] = [
 /// A code of this program for a finding that its model gives none: at most 16 characters, the same
 /// for the same name.
 pub(super) fn private_finding(name: &str) -> CodedConcept {
+    // As it is written: a backslash separates values.
+    let name = &name.replace('\\', "/");
     // FNV-1a; the name itself is the Code Meaning, so that a collision loses nothing.
     let hash = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
@@ -294,7 +296,7 @@ pub(super) fn image(name: Code, source: &SourceImage, content: Vec<Composer>) ->
 #[derive(Clone, Copy)]
 pub(super) struct Content<'a>(pub Item<'a>);
 
-impl<'a> Content<'a> {
+impl Content<'_> {
     /// Children of this name and value type, in order.
     pub fn named(self, name: Code, value_type: &'static str) -> impl Iterator<Item = Self> {
         self.0

@@ -34,16 +34,19 @@ pub enum Error {
         path: PathBuf,
     },
     /// The SEG.
-    #[error("the DICOM segmentation was not written")]
+    #[error("the DICOM object was not written")]
     Segmentation(#[from] dicom::WriteError),
     /// The label map.
     #[error("the NIfTI label map was not written")]
     Nifti(#[from] nifti::Error),
+    /// The SR just written cannot be read.
+    #[error("the DICOM report could not be read back, it was not kept")]
+    ReadReport(#[from] dicom::ReadReportError),
     /// The SEG just written cannot be read.
     #[error("the DICOM segmentation could not be read back, it was not kept")]
     ReadBack(#[from] dicom::ReadSegmentationError),
     /// The SEG just written says something else than the mask.
-    #[error("the DICOM segmentation was not kept: read back, {what}")]
+    #[error("the DICOM object was not kept: read back, {what}")]
     Guard {
         /// What differs, with numbers.
         what: String,

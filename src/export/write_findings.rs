@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::write_results::{keep_all, written_file};
 use super::{Error, Format, Written};
 use crate::audit;
+use crate::dicom;
 use crate::findings::{Assessment, Finding, ReviewState};
 use crate::study::Uid;
 use crate::volume::Volume;
@@ -24,6 +25,7 @@ pub fn write_findings(
     volume: &Volume,
     formats: &[Format],
     folder: &Path,
+    uids: &mut dyn FnMut() -> Uid,
     now: DateTime<Utc>,
     receipt: &audit::Receipt,
 ) -> Result<Vec<Written>, Error> {
@@ -34,8 +36,29 @@ pub fn write_findings(
     })?;
     let mut pending = Vec::new();
     let mut written = Vec::new();
+    // The record names the other files with their hashes: it comes last.
     for format in Format::OF_FINDINGS {
         if !formats.contains(&format) {
+            continue;
+        }
+        if format == Format::Seg {
+            // An SR belongs to one image of a DICOM study; other inputs have none.
+            let known = |a: &&Assessment| {
+                a.source.study_instance_uid.is_some() && a.source.image(a.image).is_some()
+            };
+            for a in assessments.iter().filter(known) {
+                let name = match a.image {
+                    0 => "findings.dcm".to_owned(),
+                    n => format!("findings-{}.dcm", n + 1),
+                };
+                let (file, one) = written_file(format, &folder.join(name), |w| {
+                    dicom::write_report_to(w, a, &[], uids, now)?;
+                    Ok(())
+                })?;
+                check(file.temporary(), a)?;
+                pending.push(file);
+                written.push(one);
+            }
             continue;
         }
         let path = folder.join(format.findings_file_name());
@@ -49,6 +72,23 @@ pub fn write_findings(
     }
     keep_all(pending)?;
     Ok(written)
+}
+
+/// An SR just written must say what was found.
+fn check(path: &Path, a: &Assessment) -> Result<(), Error> {
+    let read = dicom::read_report(path)?;
+    let same = read.findings.len() == a.findings.len()
+        && (read.findings.iter().zip(&a.findings)).all(|(r, f)| {
+            (r.finding.probability - f.probability).abs() < 1e-9
+                && (r.finding.call, r.finding.review) == (f.call, f.review)
+        })
+        && read.refused.len() == a.refused.len();
+    if same {
+        return Ok(());
+    }
+    Err(Error::Guard {
+        what: "the report holds other findings".to_owned(),
+    })
 }
 
 const fn review_words(review: ReviewState) -> &'static str {

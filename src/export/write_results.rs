@@ -32,12 +32,13 @@ impl Format {
     /// In the order of writing: the record comes last.
     pub const ALL: [Self; 4] = [Self::Seg, Self::Nifti, Self::Csv, Self::Json];
 
-    /// Those of a classifier's findings.
-    pub const OF_FINDINGS: [Self; 2] = [Self::Csv, Self::Json];
+    /// Those of a classifier's findings; the DICOM form is an SR there.
+    pub const OF_FINDINGS: [Self; 3] = [Self::Seg, Self::Csv, Self::Json];
 
     /// Name of the file of a classifier's findings.
     pub const fn findings_file_name(self) -> &'static str {
         match self {
+            Self::Seg => "findings.dcm",
             Self::Csv => "findings.csv",
             _ => "findings.json",
         }

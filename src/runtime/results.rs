@@ -74,7 +74,15 @@ pub(super) fn export_findings(
     receipt: &Receipt,
 ) -> Result<Vec<String>, Stop> {
     let formats = Format::OF_FINDINGS;
-    let written = export::write_findings(assessments, volume, &formats, folder, now_utc(), receipt);
+    let written = export::write_findings(
+        assessments,
+        volume,
+        &formats,
+        folder,
+        &mut RandomUids::fresh,
+        now_utc(),
+        receipt,
+    );
     let written = written.map_err(|error| {
         failed(
             "The findings were not saved",

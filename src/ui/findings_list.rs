@@ -31,7 +31,10 @@ pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut
             "Save findings…"
         };
         let response = primary_button_ui(ui, icons::FLOPPY_DISK, label, true);
-        if response.on_hover_text("CSV and JSON (Ctrl+S)").clicked() {
+        if response
+            .on_hover_text("DICOM SR, CSV and JSON (Ctrl+S)")
+            .clicked()
+        {
             commands.push(Command::Export);
         }
     }

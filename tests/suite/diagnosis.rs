@@ -105,6 +105,10 @@ fn chests_get_a_number_and_strangers_a_reason() {
         let table = rows(&folder.join("findings.csv"));
         assert_eq!(table.len(), 1);
         let one = &table[0];
+        // The dog's file and both others are DICOM: each has its report.
+        let report = negatoscope::dicom::read_report(&folder.join("findings.dcm")).unwrap();
+        assert_eq!(report.findings.is_empty(), one["finding"].is_empty());
+        assert!(!report.verified && report.comments.iter().any(|c| c.contains("Research use")));
         let record: Value =
             serde_json::from_slice(&std::fs::read(folder.join("findings.json")).unwrap()).unwrap();
         let image = &record["images"][0];

@@ -32,6 +32,7 @@ fn assessment() -> Assessment {
             sop_class_uid: uid(DIGITAL_X_RAY),
             sop_instance_uid: uid(&format!("1.2.3.4.{n}")),
             frame: None,
+            number: None,
             position_lps: None,
         })
     };
