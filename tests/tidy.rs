@@ -24,7 +24,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("study", &["geometry", "redact"]),
     // A volume carries its doubts and the UIDs that it came from.
     ("volume", &["geometry", "task", "study", "redact"]),
-    ("findings", &["geometry", "volume", "study"]),
+    // Who has reviewed a finding is nobody else's business.
+    ("findings", &["geometry", "volume", "study", "redact"]),
     ("audit", &["study", "redact", "whole_file"]),
     ("dicom", &["words"]),
     (
