@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::ItemSource;
+use crate::export::MapPicture;
 use crate::findings::{Assessment, Segmentation};
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
@@ -94,6 +95,17 @@ pub trait Engine: Sync {
     /// # Errors
     /// The run failed; an image that the model is not for is an assessment that says so.
     fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure>;
+
+    /// Adds explanations to findings, and draws them.
+    ///
+    /// # Errors
+    /// As [`Engine::assess`].
+    fn explain(
+        &self,
+        assessments: &mut [Assessment],
+        volume: &Volume,
+        task: &Task,
+    ) -> Result<Vec<MapPicture>, Failure>;
 
     /// The time now.
     fn now(&self) -> DateTime<Utc>;

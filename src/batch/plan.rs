@@ -7,6 +7,7 @@ use ring::digest;
 use super::channels;
 use super::engine::ModelIdentity;
 use crate::export::Format;
+use crate::findings::ExplanationMethod;
 use crate::study::{FileSource, Issue, Patient, Series, Stack, Study, Worklist, same_kind};
 
 /// Fewest slices that count as a volume.
@@ -21,6 +22,9 @@ pub struct Plan {
     pub output: PathBuf,
     /// Result forms.
     pub formats: Vec<Format>,
+    /// How findings are explained where [`Format::Maps`] is asked for; `None`: the best way that
+    /// the model has.
+    pub explain: Option<ExplanationMethod>,
     /// Leave out what the journal says is done.
     pub resume: bool,
     /// Averages mirrored passes where the model's plans ask for them.
@@ -359,6 +363,7 @@ mod tests {
             inputs: Vec::new(),
             output: output.to_owned(),
             formats: Vec::new(),
+            explain: None,
             resume: false,
             mirroring: true,
             channels: Vec::new(),

@@ -308,14 +308,14 @@ impl<E: Engine> Batch<'_, E> {
         // Results lie on the grid of the first and refer to it.
         let volume = &volumes[0];
         let mut formats = self.plan.formats.clone();
-        formats.retain(|format| format.suits(volume));
+        formats.retain(|format| format.suits(volume) && *format != Format::Maps);
         if formats.is_empty() {
             return Err(Failure::Reason(
                 "none of the result forms suits this input (a DICOM SEG needs a DICOM series)"
                     .to_owned(),
             ));
         }
-        let note = if formats.len() < self.plan.formats.len() {
+        let note = if self.plan.formats.contains(&Format::Seg) && !formats.contains(&Format::Seg) {
             "no DICOM SEG: the input has no position in a patient".to_owned()
         } else {
             String::new()
@@ -395,7 +395,16 @@ impl<E: Engine> Batch<'_, E> {
         let model = ParticipantObject::model(&self.model.key, &self.model.sha256);
         let run = event(EventId::ModelRun).about(model);
         self.log.append(&run).map_err(|e| Failure::from_error(&e))?;
-        let assessments = self.engine.assess(volume, task).inspect_err(|failure| {
+        let explained = || {
+            let mut assessments = self.engine.assess(volume, task)?;
+            let pictures = if formats.contains(&Format::Maps) {
+                self.engine.explain(&mut assessments, volume, task)?
+            } else {
+                Vec::new()
+            };
+            Ok((assessments, pictures))
+        };
+        let (assessments, pictures) = explained().inspect_err(|failure| {
             let (outcome, why) = match failure {
                 Failure::Cancelled => (Outcome::MinorFailure, "cancelled"),
                 Failure::Reason(why) => (Outcome::SeriousFailure, why.as_str()),
@@ -408,6 +417,7 @@ impl<E: Engine> Batch<'_, E> {
         remove_leftovers(&row.results);
         let written = export::write_findings(
             &assessments,
+            &pictures,
             volume,
             &formats,
             &row.results,
@@ -694,9 +704,10 @@ fn remove_leftovers(folder: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = Format::ALL
-            .iter()
-            .any(|f| name.starts_with(&format!(".{}.", f.file_name())));
+        let begins = |words: &str| name.starts_with(&format!(".{words}"));
+        let ours = Format::ALL.iter().any(|f| begins(f.file_name()))
+            || begins("findings")
+            || begins("explanation-");
         let temporary = entry.path().extension().is_some_and(|e| e == "part");
         if ours && temporary {
             let _ = std::fs::remove_file(entry.path());

@@ -8,6 +8,7 @@ use super::print::say;
 use super::progress::ProgressLine;
 use crate::batch::{Plan, Status};
 use crate::export::Format;
+use crate::findings::ExplanationMethod;
 use crate::runtime::{Home, run_batch};
 use crate::task::Task;
 
@@ -32,6 +33,11 @@ pub struct Arguments {
     /// Leave out series that are finished already with this model.
     #[arg(long)]
     resume: bool,
+    /// Show where the evidence for findings lies: a map over the image as PNG and Secondary Capture,
+    /// with a test of whether it explains anything.
+    #[arg(long, value_name = "METHOD", num_args = 0..=1, default_missing_value = "best",
+          value_parser = ["best", "grad-cam", "attention-rollout", "occlusion"])]
+    explain: Option<String>,
     /// Leave out the mirrored passes that a model's plans ask for: up to eight times faster, a
     /// little worse.
     #[arg(long)]
@@ -55,6 +61,13 @@ fn named(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A way of explaining by its name; `None` for the best.
+fn method_named(name: &str) -> Option<ExplanationMethod> {
+    ExplanationMethod::ALL
+        .into_iter()
+        .find(|method| method.name() == name)
+}
+
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     // "auto" and "cpu" are the same as long as the CPU is the only device.
     tracing::debug!(device = arguments.device, "device");
@@ -65,7 +78,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             .format
             .iter()
             .map(|name| name.parse())
+            .chain(arguments.explain.iter().map(|_| Ok(Format::Maps)))
             .collect::<Result<Vec<Format>, _>>()?,
+        explain: arguments.explain.as_deref().and_then(method_named),
         resume: arguments.resume,
         mirroring: !arguments.no_mirroring,
         channels: arguments.channel.clone(),

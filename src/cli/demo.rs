@@ -104,6 +104,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         formats: Format::ALL.to_vec(),
         resume: true,
         mirroring: true,
+        explain: None,
         channels: Vec::new(),
     };
     let task = Arc::new(Task::new());

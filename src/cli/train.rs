@@ -11,8 +11,10 @@ use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
 use crate::task::Task;
+use crate::training::data::{Sample, Split};
 use crate::training::evaluate::{self, Evaluation};
-use crate::training::{Recipe, Told, data, leaks, result, train, validate};
+use crate::training::result::Decision;
+use crate::training::{Recipe, Told, Trained, data, leaks, metrics, result, train, validate};
 use crate::whole_file;
 
 #[derive(clap::Args, Debug)]
@@ -53,57 +55,22 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     task.begin("Reading images", 0);
     let line = ProgressLine::start(&task);
     let samples = data::load(&recipe.data, &place, &["train", "val"], &image_reader)?;
-    let mut split = data::split(&recipe.data, &place, samples, recipe.seed)?;
-    let found = leaks::take_out(&mut split);
-    if recipe.data.leaks_are_errors && !split.doubts.is_empty() {
-        anyhow::bail!("{}: {}", split.doubts.join("; "), place.display());
-    }
-    for doubt in &split.doubts {
-        line.note(&format!("negatoscope: doubt: {doubt}"));
-    }
-    line.note(&format!(
-        "{} images to learn from, {} to measure by",
-        split.training.len(),
-        split.validation.len()
-    ));
-    let mut tell = |told: Told| match told {
-        Told::Step {
-            epoch, step, steps, ..
-        } => {
-            if step == 1 {
-                task.begin(&format!("Epoch {epoch}"), steps);
-            }
-            task.report(step, steps);
-        }
-        Told::Epoch { figures, best } => line.note(&format!(
-            "epoch {:>4}  loss {:.4}  validation loss {:.4}  {} {:.4}  rate {:.2e}{}",
-            figures.epoch,
-            figures.training_loss,
-            figures.validation_loss,
-            if recipe.network.classifies() {
-                "AUC"
-            } else {
-                "Dice"
-            },
-            figures.score,
-            figures.learning_rate,
-            if best { "  best" } else { "" }
-        )),
+    let mut made = match recipe.data.folds {
+        Some(folds) => cross_validated(&recipe, &place, samples, folds, out, arguments, &line)?,
+        None => held_out(&recipe, &place, samples, out, arguments, &line)?,
     };
-    let trained = train(&recipe, &split, out, arguments.resume, &mut tell, &task)?;
     task.begin("Measuring", 0);
-    let decision = if recipe.network.classifies() {
-        let results = validate::results(&recipe, &trained, &split.validation, &task)?;
-        Some(result::decide(&results, &split.validation))
-    } else {
-        None
-    };
-    let package = result::package(&recipe, &split, &trained, decision.as_ref())?;
-    let figures = match &package.manifest().classification {
-        Some(_) => {
+    let (split, trained) = (&made.split, &made.trained);
+    let package = result::package(&recipe, split, trained, made.decision.as_ref())?;
+    let figures = match (&package.manifest().classification, made.measured.take()) {
+        (Some(classification), Some(results)) => {
+            let figures = evaluate::class_figures(classification, &made.cases, &results, None);
+            evaluate::Figures::Classes(figures)
+        }
+        (Some(_), None) => {
             evaluate::Figures::Classes(evaluate::classes(&package, &split.validation, None, &task)?)
         }
-        None => evaluate::Figures::Masks(evaluate::masks_of(
+        (None, _) => evaluate::Figures::Masks(evaluate::masks_of(
             &package,
             &recipe.data,
             &place,
@@ -117,10 +84,10 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let measured = Evaluation {
         model: package.manifest().key(),
         weights_sha256: package.manifest().weights_sha256.clone(),
-        n: split.validation.len(),
+        n: made.cases.len().max(split.validation.len()),
         figures,
     };
-    let card = result::card(&recipe, &split, &package, &trained, &measured);
+    let card = result::card(&recipe, split, &package, trained, &measured);
     let folder = out.join("package");
     result::write(&package, &card, &folder)?;
     let report = json!({
@@ -130,7 +97,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         "best_score": trained.best.1,
         "training_images": split.training.len(),
         "validation_images": split.validation.len(),
-        "leaks": { "exact": found.exact.len(), "near": found.near.len() },
+        "leaks": { "exact": made.leaks[0], "near": made.leaks[1] },
+        "folds": made.folds,
         "history": trained.history,
         "validation": measured,
     });
@@ -152,4 +120,177 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         folder.display()
     );
     Ok(Ending::Done)
+}
+
+/// A network that is trained, and what is known about it.
+struct Made {
+    /// What it learned from, and was measured by.
+    split: Split,
+    trained: Trained,
+    decision: Option<Decision>,
+    /// Of cross-validation: all cases, with the probabilities by networks that never saw them.
+    cases: Vec<Sample>,
+    measured: Option<Vec<Vec<f64>>>,
+    /// AUC of each fold.
+    folds: Vec<f64>,
+    /// Images that were the same, and nearly the same, on both sides.
+    leaks: [usize; 2],
+}
+
+/// One part is held out.
+fn held_out(
+    recipe: &Recipe,
+    place: &Path,
+    samples: Vec<Sample>,
+    out: &Path,
+    arguments: &Arguments,
+    line: &ProgressLine,
+) -> anyhow::Result<Made> {
+    let mut split = data::split(&recipe.data, place, samples, recipe.seed)?;
+    let leaks = without_leaks(recipe, &mut split, place, line)?;
+    let trained = trained(recipe, &split, out, arguments, line)?;
+    let decision = if recipe.network.classifies() {
+        let results = validate::results(recipe, &trained, &split.validation, line.task())?;
+        Some(result::decide(&results, &split.validation))
+    } else {
+        None
+    };
+    Ok(Made {
+        split,
+        trained,
+        decision,
+        cases: Vec::new(),
+        measured: None,
+        folds: Vec::new(),
+        leaks,
+    })
+}
+
+/// Each part is held out once; then all images are learned from.
+fn cross_validated(
+    recipe: &Recipe,
+    place: &Path,
+    samples: Vec<Sample>,
+    folds: usize,
+    out: &Path,
+    arguments: &Arguments,
+    line: &ProgressLine,
+) -> anyhow::Result<Made> {
+    let mut leaks = [0; 2];
+    let (mut cases, mut results, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, mut split) in data::folds(place, &samples, folds, recipe.seed)?
+        .into_iter()
+        .enumerate()
+    {
+        line.note(&format!("fold {} of {folds}", n + 1));
+        let found = without_leaks(recipe, &mut split, place, line)?;
+        (leaks[0], leaks[1]) = (leaks[0] + found[0], leaks[1] + found[1]);
+        let folder = out.join(format!("fold-{}", n + 1));
+        std::fs::create_dir_all(&folder)?;
+        let trained = trained(recipe, &split, &folder, arguments, line)?;
+        scores.push(trained.best.1);
+        results.extend(validate::results(
+            recipe,
+            &trained,
+            &split.validation,
+            line.task(),
+        )?);
+        cases.extend(split.validation);
+    }
+    let decision = result::decide(&results, &cases);
+    let probabilities = results
+        .iter()
+        .map(|r| metrics::softmax(r, decision.temperature))
+        .collect();
+    line.note("the model from all images");
+    let split = Split {
+        training: samples,
+        validation: Vec::new(),
+        doubts: Vec::new(),
+    };
+    let trained = trained(recipe, &split, out, arguments, line)?;
+    Ok(Made {
+        split,
+        trained,
+        decision: Some(decision),
+        cases,
+        measured: Some(probabilities),
+        folds: scores,
+        leaks,
+    })
+}
+
+/// Takes images out of training that are held out too, and says so.
+fn without_leaks(
+    recipe: &Recipe,
+    split: &mut Split,
+    place: &Path,
+    line: &ProgressLine,
+) -> anyhow::Result<[usize; 2]> {
+    let found = leaks::take_out(split);
+    if recipe.data.leaks_are_errors && !split.doubts.is_empty() {
+        anyhow::bail!("{}: {}", split.doubts.join("; "), place.display());
+    }
+    for doubt in &split.doubts {
+        line.note(&format!("negatoscope: doubt: {doubt}"));
+    }
+    Ok([found.exact.len(), found.near.len()])
+}
+
+/// Trains on a split, telling the epochs.
+fn trained(
+    recipe: &Recipe,
+    split: &Split,
+    out: &Path,
+    arguments: &Arguments,
+    line: &ProgressLine,
+) -> anyhow::Result<Trained> {
+    line.note(&format!(
+        "{} images to learn from, {} to measure by",
+        split.training.len(),
+        split.validation.len()
+    ));
+    let task = line.task();
+    let score = if recipe.network.classifies() {
+        "AUC"
+    } else {
+        "Dice"
+    };
+    let mut tell = |told: Told| match told {
+        Told::Step {
+            epoch, step, steps, ..
+        } => {
+            if step == 1 {
+                task.begin(&format!("Epoch {epoch}"), steps);
+            }
+            task.report(step, steps);
+        }
+        Told::Epoch { figures, best } => {
+            let measured = if split.validation.is_empty() {
+                String::new()
+            } else {
+                let (loss, value) = (figures.validation_loss, figures.score);
+                format!("  validation loss {loss:.4}  {score} {value:.4}")
+            };
+            line.note(&format!(
+                "epoch {:>4}  loss {:.4}{measured}  rate {:.2e}{}",
+                figures.epoch,
+                figures.training_loss,
+                figures.learning_rate,
+                if best && recipe.data.folds.is_none() {
+                    "  best"
+                } else {
+                    ""
+                }
+            ));
+        }
+    };
+    Ok(train(
+        recipe,
+        split,
+        out,
+        arguments.resume,
+        &mut tell,
+        task,
+    )?)
 }

@@ -26,6 +26,7 @@ mod segmentation_pixels;
 mod spacing;
 mod stacks;
 mod syntax;
+mod write_capture;
 mod write_image;
 mod write_report;
 mod write_segmentation;
@@ -40,6 +41,7 @@ pub use read_report::{ReadFinding, ReadReport, ReadReportError, read_report};
 pub use read_segmentation::{
     PlacedLabels, ReadSegment, ReadSegmentation, ReadSegmentationError, read_segmentation,
 };
+pub use write_capture::{Capture, write_capture_to};
 pub use write_image::{
     ImageSeriesOptions, SYNTHETIC_COMMENT, SYNTHETIC_PATIENT, write_image_series,
 };

@@ -15,7 +15,7 @@ use crate::dicom;
 use crate::nifti;
 
 pub use measurements::{Measured, measure};
-pub use write_findings::write_findings;
+pub use write_findings::{MapPicture, write_findings};
 pub use write_results::{Format, UnknownFormat, Written, write_results};
 
 /// Why results were not written.

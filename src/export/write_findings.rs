@@ -16,12 +16,28 @@ use crate::volume::Volume;
 /// Version of the shape below; a change that breaks a reader counts up.
 const SHAPE: &str = "negatoscope-findings/1";
 
+/// An explanation as a picture: the image with the map over it, and what its colors mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapPicture {
+    /// Index of the assessment.
+    pub assessment: usize,
+    /// Index among its explanations.
+    pub explanation: usize,
+    /// Columns and rows.
+    pub size_px: [usize; 2],
+    /// Three bytes a pixel.
+    pub rgb: Vec<u8>,
+    /// The same as a file.
+    pub png: Vec<u8>,
+}
+
 /// Writes what a classifier says about the images of a volume into `folder` (made if absent).
 ///
 /// # Errors
 /// Nothing was left behind then, unless a rename fails after others.
 pub fn write_findings(
     assessments: &[Assessment],
+    pictures: &[MapPicture],
     volume: &Volume,
     formats: &[Format],
     folder: &Path,
@@ -41,12 +57,44 @@ pub fn write_findings(
         if !formats.contains(&format) {
             continue;
         }
+        if format == Format::Maps {
+            for picture in pictures {
+                let a = &assessments[picture.assessment];
+                let map = &a.explanations[picture.explanation];
+                let stem = folder.join(map_name(a, picture.explanation));
+                let png = stem.with_extension("png");
+                let (file, one) = written_file(format, &png, |w| Ok(w.write_all(&picture.png)?))?;
+                pending.push(file);
+                written.push(one);
+                if !formats.contains(&Format::Seg) || !has_source(a) {
+                    continue;
+                }
+                let derivation = format!(
+                    "{} of {} by {} {}; {}",
+                    map.method.words(),
+                    map.finding,
+                    a.provenance.model_name,
+                    a.provenance.model_version,
+                    map.faithfulness.words()
+                );
+                let capture = dicom::Capture {
+                    size_px: picture.size_px,
+                    rgb: &picture.rgb,
+                    series_description: &format!("{}: {}", map.method.words(), map.finding),
+                    derivation: &derivation,
+                };
+                let (file, one) = written_file(format, &stem.with_extension("dcm"), |w| {
+                    dicom::write_capture_to(w, &capture, &a.source, a.image, uids, now)?;
+                    Ok(())
+                })?;
+                pending.push(file);
+                written.push(one);
+            }
+            continue;
+        }
         if format == Format::Seg {
             // An SR belongs to one image of a DICOM study; other inputs have none.
-            let known = |a: &&Assessment| {
-                a.source.study_instance_uid.is_some() && a.source.image(a.image).is_some()
-            };
-            for a in assessments.iter().filter(known) {
+            for a in assessments.iter().filter(|a| has_source(a)) {
                 let name = match a.image {
                     0 => "findings.dcm".to_owned(),
                     n => format!("findings-{}.dcm", n + 1),
@@ -72,6 +120,29 @@ pub fn write_findings(
     }
     keep_all(pending)?;
     Ok(written)
+}
+
+/// Whether it is about an image of a DICOM study.
+fn has_source(a: &Assessment) -> bool {
+    a.source.study_instance_uid.is_some() && a.source.image(a.image).is_some()
+}
+
+/// Name of an explanation's files, without their ending.
+fn map_name(a: &Assessment, explanation: usize) -> String {
+    let map = &a.explanations[explanation];
+    let letters = map.finding.chars().map(|c| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    });
+    let (finding, method): (String, _) = (letters.take(40).collect(), map.method.name());
+    let number = explanation + 1;
+    match a.image {
+        0 => format!("explanation-{number}-{finding}-{method}"),
+        n => format!("explanation-image{}-{number}-{finding}-{method}", n + 1),
+    }
 }
 
 /// An SR just written must say what was found.
@@ -209,11 +280,33 @@ fn image(a: &Assessment) -> Value {
         "sop_instance_uid": a.source.image(a.image).map(|i| i.sop_instance_uid.to_string()),
         "refused": a.refused,
         "findings": a.findings.iter().map(finding).collect::<Vec<_>>(),
+        "explanations": (0..a.explanations.len()).map(|n| explanation(a, n)).collect::<Vec<_>>(),
         "issues": a
             .issues
             .iter()
             .map(|issue| json!({ "code": issue.code(), "message": issue.to_string() }))
             .collect::<Vec<_>>(),
+    })
+}
+
+fn explanation(a: &Assessment, n: usize) -> Value {
+    let map = &a.explanations[n];
+    json!({
+        "finding": map.finding,
+        "method": map.method.name(),
+        "unit": map.method.unit(),
+        "explains": map.faithfulness.explains(),
+        "test": map.faithfulness,
+        "rows": map.dims[0],
+        "columns": map.dims[1],
+        "values": map.values,
+        "region_px": {
+            "top": map.region_px[0],
+            "left": map.region_px[1],
+            "bottom": map.region_px[2],
+            "right": map.region_px[3],
+        },
+        "picture": map_name(a, n) + ".png",
     })
 }
 

@@ -26,6 +26,8 @@ pub enum Format {
     Csv,
     /// How it was made, with the hashes of the other files.
     Json,
+    /// Maps of the evidence for findings: PNG, and Secondary Captures beside the DICOM form.
+    Maps,
 }
 
 impl Format {
@@ -33,7 +35,7 @@ impl Format {
     pub const ALL: [Self; 4] = [Self::Seg, Self::Nifti, Self::Csv, Self::Json];
 
     /// Those of a classifier's findings; the DICOM form is an SR there.
-    pub const OF_FINDINGS: [Self; 3] = [Self::Seg, Self::Csv, Self::Json];
+    pub const OF_FINDINGS: [Self; 4] = [Self::Maps, Self::Seg, Self::Csv, Self::Json];
 
     /// Name of the file of a classifier's findings.
     pub const fn findings_file_name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Format {
             Self::Nifti => "nifti",
             Self::Csv => "csv",
             Self::Json => "json",
+            Self::Maps => "maps",
         }
     }
 
@@ -60,7 +63,7 @@ impl Format {
             Self::Seg => "segmentation.dcm",
             Self::Nifti => "segmentation.nii.gz",
             Self::Csv => "measurements.csv",
-            Self::Json => "result.json",
+            Self::Json | Self::Maps => "result.json",
         }
     }
 
@@ -154,6 +157,7 @@ pub fn write_results(
                         record::result(segmentation, volume, &measured, &written, now, receipt)?;
                     w.write_all(&text)?;
                 }
+                Format::Maps => unreachable!("of findings alone"),
             }
             Ok(())
         })?;

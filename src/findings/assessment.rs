@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Provenance, ReviewState};
+use super::{Explanation, Provenance, ReviewState};
 use crate::redact::Sensitive;
 use crate::study::{CodedConcept, Issue};
 use crate::volume::SourceSeries;
@@ -76,6 +76,8 @@ pub struct Review {
 pub struct Assessment {
     /// In the model's order, without the class that stands for nothing found.
     pub findings: Vec<Finding>,
+    /// Where the evidence lies, as far as it was asked for.
+    pub explanations: Vec<Explanation>,
     /// Why no finding is given: the image is none that the model was made for.
     pub refused: Vec<String>,
     /// The series it was made from.

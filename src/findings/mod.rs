@@ -1,11 +1,14 @@
-//! What was found: segments, segmentations, findings of whole images, and the record of how they were made.
+//! What was found: segments, segmentations, findings of whole images with their explanations, and
+//! the record of how they were made.
 //!
 //! Absent on purpose: how findings are drawn or written.
 
 mod assessment;
+mod explanation;
 mod provenance;
 mod segment;
 
 pub use assessment::{Assessment, Call, Finding, OperatingPoint, Review};
+pub use explanation::{Explanation, ExplanationMethod, Faithfulness};
 pub use provenance::Provenance;
 pub use segment::{AlgorithmType, ReviewState, Segment, Segmentation};

@@ -173,8 +173,26 @@ impl Classifier {
         workspace: &mut Workspace,
         task: &Task,
     ) -> Result<Vec<f64>, Error> {
-        let found = self.network.run(input, workspace, task)?;
-        let results = &found[0].values;
+        let results = self.results_of(input, workspace, task)?;
+        let classification = self.classification();
+        let temperature = classification.temperature.unwrap_or(1.0);
+        let scaled = results.iter().map(|r| f64::from(*r) / temperature);
+        Ok(match classification.activation {
+            ClassActivation::Softmax => softmax(scaled.collect()),
+            ClassActivation::Sigmoid => scaled.map(|r| 1.0 / (1.0 + (-r).exp())).collect(),
+            ClassActivation::None => results.iter().copied().map(f64::from).collect(),
+        })
+    }
+
+    /// The network's results for a prepared input, one for each class.
+    pub(super) fn results_of(
+        &self,
+        input: &Array,
+        workspace: &mut Workspace,
+        task: &Task,
+    ) -> Result<Vec<f32>, Error> {
+        let mut found = self.network.run(input, workspace, task)?;
+        let results = std::mem::take(&mut found[0].values);
         let classification = self.classification();
         if results.len() != classification.classes.len() {
             let (got, want) = (results.len(), classification.classes.len());
@@ -183,13 +201,7 @@ impl Classifier {
         if results.iter().any(|r| !r.is_finite()) {
             return Err(Error::Network("a result is no number".to_owned()));
         }
-        let temperature = classification.temperature.unwrap_or(1.0);
-        let scaled = results.iter().map(|r| f64::from(*r) / temperature);
-        Ok(match classification.activation {
-            ClassActivation::Softmax => softmax(scaled.collect()),
-            ClassActivation::Sigmoid => scaled.map(|r| 1.0 / (1.0 + (-r).exp())).collect(),
-            ClassActivation::None => results.iter().copied().map(f64::from).collect(),
-        })
+        Ok(results)
     }
 
     /// Assesses one image of a volume.
@@ -237,6 +249,7 @@ impl Classifier {
         let source = &volume.source;
         Ok(Assessment {
             findings,
+            explanations: Vec::new(),
             refused,
             source: source.clone(),
             image: k,

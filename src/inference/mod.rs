@@ -10,6 +10,7 @@ mod classify;
 mod components;
 mod conform;
 mod envelope;
+mod explain;
 pub mod familiar;
 pub mod native;
 mod network;

@@ -87,6 +87,12 @@ pub fn attention_rollout(program: &Program, input: &Array, task: &Task) -> Resul
     })
 }
 
+/// Whether a graph has attention that could be rolled out.
+pub(super) fn has_layers(graph: &Graph) -> bool {
+    let attends = |op: &Op| matches!(op, Op::Attention { .. } | Op::Softmax { axis: 3 });
+    graph.nodes.iter().any(|node| attends(&node.op))
+}
+
 /// All attention of a graph, in order.
 fn layers(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<Layer> {
     let square = |n: usize| shapes[n].len() == 4 && shapes[n][2] == shapes[n][3];

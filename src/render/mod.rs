@@ -5,6 +5,7 @@
 
 mod canvas;
 mod cpu;
+mod heat;
 mod offscreen;
 mod png;
 mod shaders;
@@ -14,10 +15,11 @@ mod snapshot;
 mod textures;
 mod uniforms;
 
-pub use self::png::write_png;
+pub use self::png::{png_bytes, write_png};
 pub use cpu::draw_slice_cpu;
+pub use heat::{heat_color, heat_opacity};
 pub use offscreen::Offscreen;
 pub use slice_gpu::{Fidelity, SliceGpu};
 pub use slice_view::{OverlayStyle, RgbaPixels, SliceView};
-pub use snapshot::{CornerLines, SnapshotOptions, snapshot};
+pub use snapshot::{CornerLines, SnapshotOptions, snapshot, tick_words};
 pub use textures::Error;

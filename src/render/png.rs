@@ -14,6 +14,13 @@ pub fn write_png(to: &Path, picture: &RgbaPixels) -> io::Result<()> {
     crate::whole_file::write(to, |out| encode(out, picture))
 }
 
+/// The same in memory.
+pub fn png_bytes(picture: &RgbaPixels) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, picture).expect("memory takes all");
+    bytes
+}
+
 /// PNG, 8-bit RGB.
 ///
 /// # Errors

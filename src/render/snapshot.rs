@@ -4,7 +4,9 @@
 
 use super::canvas::{Align, Canvas, Face};
 use super::cpu::draw_slice_cpu;
+use super::heat::{self, heat_color};
 use super::slice_view::{OverlayStyle, RgbaPixels, SliceView};
+use crate::findings::Explanation;
 use crate::geometry::ViewPlane;
 use crate::volume::{Calibration, LabelMap, VoiWindow, Volume};
 
@@ -25,6 +27,8 @@ pub struct SnapshotOptions {
     pub interpolate: bool,
     /// How labels are drawn.
     pub overlay: Option<OverlayStyle>,
+    /// A map of evidence over the slice, which must be of its image.
+    pub explanation: Option<Explanation>,
     /// Names by label, for the legend.
     pub legend: Vec<(u8, String)>,
     /// Orientation letters and ruler.
@@ -61,6 +65,7 @@ impl SnapshotOptions {
             invert: false,
             interpolate: true,
             overlay: None,
+            explanation: None,
             legend: Vec::new(),
             marks: true,
             oriented: true,
@@ -100,6 +105,9 @@ pub fn snapshot(
     view.background = BACKGROUND;
     view.overlay.clone_from(&options.overlay);
     let mut picture = draw_slice_cpu(volume, labels, &view);
+    if let Some(map) = &options.explanation {
+        heat::blend(&mut picture, volume, &view, map);
+    }
     let present = labels.map(|map| visible_labels(map, &view));
     picture.height = height as usize;
     picture
@@ -122,6 +130,9 @@ pub fn snapshot(
     let left = page.doubts(left, &options.doubts);
     if let (Some(style), Some(present)) = (&options.overlay, present) {
         page.legend(left, style, &options.legend, &present);
+    }
+    if let Some(map) = &options.explanation {
+        page.color_bar(map);
     }
     page.canvas.picture
 }
@@ -163,6 +174,18 @@ fn length_words(length: f64, calibration: Calibration) -> String {
         Calibration::Unknown => "px",
     };
     format!("{length} {unit}")
+}
+
+/// A number of a color bar, with three figures.
+pub fn tick_words(value: f32) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        v if v >= 0.001 => format!("{value:.3}"),
+        _ => format!("{value:.1e}"),
+    }
 }
 
 struct Page {
@@ -328,6 +351,42 @@ impl Page {
             y += step;
         }
         y
+    }
+
+    /// What the colors stand for, and whether the map holds.
+    fn color_bar(&mut self, map: &Explanation) {
+        let (s, step, size) = (self.scale, self.line_height(), self.text_size());
+        let (width, height) = (12.0 * s, self.height * 0.36);
+        let (x, top) = (self.width - 84.0 * s, self.height * 0.32);
+        let edges = [([x - 1.0, top - 1.0], [width + 2.0, height + 2.0])];
+        self.canvas.marks(&edges, INK);
+        let rows = height as usize;
+        for row in 0..rows {
+            let part = 1.0 - row as f32 / (rows - 1).max(1) as f32;
+            let at = [x, top + row as f32];
+            self.canvas.fill(at, [width, 1.0], heat_color(part), 1.0);
+        }
+        let left = [Align::Low, Align::Middle];
+        for part in [0.0, 0.5, 1.0] {
+            let y = top + height * (1.0 - part);
+            let text = tick_words(map.highest() * part);
+            let at = [x + width + 6.0 * s, y];
+            self.canvas.text(at, left, &text, size, Face::Regular, INK);
+        }
+        let right = [Align::High, Align::High];
+        let above = [self.width - 12.0 * s, top - 0.6 * step];
+        let unit = map.method.unit();
+        self.canvas
+            .text(above, right, unit, size, Face::Regular, INK);
+        let title = format!("{}: {}", map.method.words(), map.finding);
+        let at = [above[0], above[1] - step];
+        self.canvas.text(at, right, &title, size, Face::Medium, INK);
+        if !map.faithfulness.explains() {
+            let right = [Align::High, Align::Low];
+            let at = [above[0], top + height + 0.8 * step];
+            let text = "this map explains nothing";
+            self.canvas.text(at, right, text, size, Face::Medium, DOUBT);
+        }
     }
 
     /// Names the segments that the picture shows; results that nobody reviewed are called so.

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::clock::{RandomUids, now_utc};
+use super::explain::{explain_findings, map_pictures};
 use super::home::Home;
 use super::models::{LoadedModel, RunError};
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::audit::{self, Log};
 use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
-use crate::findings::{Assessment, Segmentation};
+use crate::export::MapPicture;
+use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -44,6 +46,7 @@ pub fn run_batch(
     let engine = LocalEngine {
         model: LoadedModel::open(home, model)?,
         mirroring: plan.mirroring,
+        explain: plan.explain,
     };
     let log = Log::open(home.root())?;
     Ok(batch::run(&engine, &log, plan, task, on_row)?)
@@ -53,6 +56,7 @@ pub fn run_batch(
 struct LocalEngine {
     model: LoadedModel,
     mirroring: bool,
+    explain: Option<ExplanationMethod>,
 }
 
 impl Engine for LocalEngine {
@@ -110,6 +114,19 @@ impl Engine for LocalEngine {
     fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {
         match self.model.assess(volume, task) {
             Ok(found) => Ok(found),
+            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
+            Err(error) => Err(Failure::from_error(&error)),
+        }
+    }
+
+    fn explain(
+        &self,
+        assessments: &mut [Assessment],
+        volume: &Volume,
+        task: &Task,
+    ) -> Result<Vec<MapPicture>, Failure> {
+        match explain_findings(&self.model, assessments, volume, self.explain, task) {
+            Ok(()) => Ok(map_pictures(assessments, volume)),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),
         }

@@ -9,6 +9,7 @@ mod carry_out;
 mod clock;
 mod compute;
 mod dialogs;
+mod explain;
 mod home;
 mod jobs;
 mod models;

@@ -9,7 +9,7 @@ use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
-use crate::findings::{Assessment, Segmentation};
+use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::import;
 use crate::inference::{
     self, Classifier, Executor, Model, Settings, Watch, device_name, envelope_issues,
@@ -141,6 +141,34 @@ impl LoadedModel {
     /// Whether it gives findings of whole images.
     pub const fn classifies(&self) -> bool {
         matches!(self.ready, Ready::Findings(_))
+    }
+
+    /// Ways of explaining its findings, the best first.
+    pub fn explanation_methods(&self) -> Vec<ExplanationMethod> {
+        match &self.ready {
+            Ready::Findings(classifier) => classifier.explanation_methods(),
+            Ready::Segments(_) => Vec::new(),
+        }
+    }
+
+    /// A map of the evidence for a finding in image `k` of a volume.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn explain(
+        &self,
+        volume: &Volume,
+        k: usize,
+        finding: &str,
+        method: ExplanationMethod,
+        task: &Task,
+    ) -> Result<Explanation, RunError> {
+        let Ready::Findings(classifier) = &self.ready else {
+            return Err(RunError::Inference(inference::Error::Input(
+                "it gives segments, which need no explanation".to_owned(),
+            )));
+        };
+        Ok(classifier.explain(volume, k, finding, method, task)?)
     }
 
     /// Whether it sees plain images one by one.

@@ -7,6 +7,7 @@ use super::batch_engine::BatchError;
 use super::carry_out::failed;
 use super::clock::{RandomUids, now_utc};
 use super::compute::behind_the_window;
+use super::explain::map_pictures;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
@@ -76,6 +77,7 @@ pub(super) fn export_findings(
     let formats = Format::OF_FINDINGS;
     let written = export::write_findings(
         assessments,
+        &map_pictures(assessments, volume),
         volume,
         &formats,
         folder,
@@ -127,6 +129,7 @@ pub(super) fn run_batch(
         formats: Format::ALL.to_vec(),
         resume: true,
         mirroring,
+        explain: None,
         channels: Vec::new(),
     };
     let started = |index: usize, row: &batch::Row| {

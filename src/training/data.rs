@@ -526,11 +526,64 @@ pub fn split(
     };
     let (validation, training): (Vec<Sample>, Vec<Sample>) =
         samples.into_iter().partition(|s| is_validation[&s.patient]);
+    checked(path, training, validation, rules.layout != Layout::Masks)
+}
+
+/// The parts of a cross-validation: patients of each class are dealt to the folds in turn, and each
+/// fold is held out once.
+///
+/// # Errors
+/// As [`split`].
+pub fn folds(
+    path: &Path,
+    samples: &[Sample],
+    folds: usize,
+    seed: u64,
+) -> Result<Vec<Split>, Error> {
+    let mut of = BTreeMap::new();
+    for (class, patients) in by_class(samples) {
+        let number = class.map_or(0, |c| u64::from(c) + 1);
+        let order = Chance::at(&[seed, 0x464F_4C44, number]).order(patients.len());
+        for (n, at) in order.into_iter().enumerate() {
+            of.insert(patients[at].to_owned(), n % folds);
+        }
+    }
+    (0..folds)
+        .map(|fold| {
+            let (validation, training) = samples
+                .iter()
+                .cloned()
+                .partition(|s| of[&s.patient] == fold);
+            checked(path, training, validation, true)
+        })
+        .collect()
+}
+
+/// Patients by the class of their first image, in the order of their names.
+fn by_class(samples: &[Sample]) -> BTreeMap<Option<u8>, Vec<&str>> {
+    let mut classes: BTreeMap<&str, Option<u8>> = BTreeMap::new();
+    for sample in samples {
+        classes.entry(&sample.patient).or_insert(sample.class());
+    }
+    let mut by_class: BTreeMap<Option<u8>, Vec<&str>> = BTreeMap::new();
+    for (patient, class) in classes {
+        by_class.entry(class).or_default().push(patient);
+    }
+    by_class
+}
+
+/// Both sides must have images, and of more than one class where images have classes.
+fn checked(
+    path: &Path,
+    training: Vec<Sample>,
+    validation: Vec<Sample>,
+    classes: bool,
+) -> Result<Split, Error> {
     for (name, side) in [("training", &training), ("validation", &validation)] {
         if side.is_empty() {
             return Err(refused(path, format!("no images for {name}")));
         }
-        if rules.layout != Layout::Masks && side.iter().all(|s| s.class() == side[0].class()) {
+        if classes && side.iter().all(|s| s.class() == side[0].class()) {
             return Err(refused(
                 path,
                 format!("only one class among the images for {name}"),
@@ -546,16 +599,8 @@ pub fn split(
 
 /// Patients, a part of each class held out.
 fn drawn(rules: &DataRules, samples: &[Sample], seed: u64) -> BTreeMap<String, bool> {
-    let mut classes: BTreeMap<&str, Option<u8>> = BTreeMap::new();
-    for sample in samples {
-        classes.entry(&sample.patient).or_insert(sample.class());
-    }
-    let mut by_class: BTreeMap<Option<u8>, Vec<&str>> = BTreeMap::new();
-    for (patient, class) in classes {
-        by_class.entry(class).or_default().push(patient);
-    }
     let mut sides = BTreeMap::new();
-    for (class, patients) in by_class {
+    for (class, patients) in by_class(samples) {
         let number = class.map_or(0, |c| u64::from(c) + 1);
         let order = Chance::at(&[seed, 0x0053_504C_4954, number]).order(patients.len());
         let held = (patients.len() as f64 * rules.validation).round() as usize;

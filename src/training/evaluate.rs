@@ -220,6 +220,7 @@ pub fn rules_for(
         ((1..=most).map(|n| n.to_string()).collect(), vec![8, 8])
     };
     Ok(DataRules {
+        folds: None,
         layout,
         path: path.to_owned(),
         classes,
@@ -358,7 +359,8 @@ pub fn classes(
     Ok(class_figures(classification, samples, &results, finding))
 }
 
-fn class_figures(
+/// Figures of probabilities by class, one list for each sample.
+pub fn class_figures(
     classification: &Classification,
     samples: &[Sample],
     results: &[Vec<f64>],

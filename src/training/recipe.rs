@@ -111,6 +111,10 @@ pub struct DataRules {
     /// Part of the patients that is held out where nothing else says so, 0 to 1.
     #[serde(default = "validation")]
     pub validation: f64,
+    /// Cross-validation: every patient is measured once, by a network that learned from the other
+    /// folds; the model that is kept learns from all. Each takes its last epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
     /// Size of the network's input along y, x (or z, y, x) in points: images are resized to it;
     /// volumes and images with masks are cut to pieces of it.
     pub size: Vec<usize>,
@@ -201,6 +205,20 @@ pub struct StartRules {
 }
 
 impl Recipe {
+    /// As it may be passed on, and as it means the same on any machine: where data and packages lay
+    /// is nobody's business.
+    pub fn without_places(&self) -> Self {
+        let mut recipe = self.clone();
+        recipe.data.path = PathBuf::new();
+        if let Some(start) = &mut recipe.start {
+            start.package = start
+                .package
+                .file_name()
+                .map_or_else(PathBuf::new, PathBuf::from);
+        }
+        recipe
+    }
+
     /// Reads and checks a recipe; its paths become absolute or relative to the working folder.
     ///
     /// # Errors
@@ -259,6 +277,18 @@ impl Recipe {
                 data.class_values.len(),
                 data.classes.len()
             ));
+        }
+        if let Some(folds) = data.folds {
+            if masks {
+                return Err("cross-validation is for classes of images".to_owned());
+            }
+            if !(2..=20).contains(&folds) {
+                return Err(format!("{folds} folds, expected 2 to 20"));
+            }
+            if data.split_column.is_some() || training.patience.is_some() {
+                let reason = "cross-validation draws its own parts and trains to the last epoch";
+                return Err(reason.to_owned());
+            }
         }
         if data.whole_image && (!masks || data.size.len() != 2) {
             return Err("whole images are for plane images with masks".to_owned());

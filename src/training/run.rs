@@ -13,7 +13,7 @@ use super::network::{Mode, Network};
 use super::optimizer::{self, Memory, Schedule};
 use super::parameters::Parameters;
 use super::recipe::Recipe;
-use super::validate::validate;
+use super::validate::{Validation, validate};
 use super::{Error, tape};
 use crate::model::graph::Graph;
 use crate::model::{PackageFiles, VerifiedPackage, sha256_hex};
@@ -209,7 +209,16 @@ pub fn train(
             } else {
                 &parameters.values
             };
-            let found = validate(recipe, &network, &loss, values, &split.validation, task)?;
+            // Of cross-validation's last model nothing is held out.
+            let found = if split.validation.is_empty() {
+                Validation {
+                    loss: f64::NAN,
+                    score: f64::NAN,
+                    ..Validation::default()
+                }
+            } else {
+                validate(recipe, &network, &loss, values, &split.validation, task)?
+            };
             let figures = EpochFigures {
                 epoch: state.epoch,
                 training_loss: state.loss / per_epoch as f64,
@@ -217,9 +226,12 @@ pub fn train(
                 score: found.score,
                 learning_rate: schedule.rate(state.steps.saturating_sub(1)),
             };
-            let best = state
-                .best_figures
-                .is_none_or(|(_, score)| found.score > score || score.is_nan());
+            // Choosing an epoch by what is measured would flatter cross-validation.
+            let last_counts = recipe.data.folds.is_some();
+            let best = last_counts
+                || state
+                    .best_figures
+                    .is_none_or(|(_, score)| found.score > score || score.is_nan());
             if best {
                 state.best_figures = Some((state.epoch, found.score));
                 state.best.clone_from(values);
@@ -261,8 +273,7 @@ fn keep(
 
 /// What a checkpoint must agree with: the recipe without the data's place, and the samples.
 fn run_name(recipe: &Recipe, split: &Split) -> String {
-    let mut recipe = recipe.clone();
-    recipe.data.path = std::path::PathBuf::new();
+    let mut recipe = recipe.without_places();
     // Words about the result change nothing in the run.
     (recipe.data.any_class, recipe.model.ages_years) = (None, None);
     let mut text = serde_json::to_string(&recipe).expect("a recipe is plain data");

@@ -10,7 +10,7 @@ use negatoscope::audit::{self, EventId, Log, Outcome};
 use negatoscope::batch::{
     Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Status, Summary, run,
 };
-use negatoscope::export::Format;
+use negatoscope::export::{Format, MapPicture};
 use negatoscope::findings::{Assessment, Segmentation};
 use negatoscope::study::{
     FileSource, Instance, Patient, Series, Skipped, Stack, Study, Uid, Worklist,
@@ -232,6 +232,15 @@ impl Engine for Fake {
         unreachable!("it gives segments")
     }
 
+    fn explain(
+        &self,
+        _: &mut [Assessment],
+        _: &Volume,
+        _: &Task,
+    ) -> Result<Vec<MapPicture>, Failure> {
+        unreachable!("it gives segments")
+    }
+
     fn now(&self) -> DateTime<Utc> {
         now()
     }
@@ -258,6 +267,7 @@ impl Place {
                 formats: Format::ALL.to_vec(),
                 resume: false,
                 mirroring: true,
+                explain: None,
                 channels: Vec::new(),
             },
             folder,

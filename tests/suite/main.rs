@@ -15,6 +15,7 @@ mod dicom_read;
 mod dicom_series;
 mod engine;
 mod envelope;
+mod explain;
 mod export;
 mod graph;
 mod models;

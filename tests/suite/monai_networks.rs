@@ -11,6 +11,7 @@ use negatoscope::import::monai::{Component, Config};
 use negatoscope::import::xrv;
 use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{Array, Program, reference};
+use negatoscope::kernels::{Instructions, Rates};
 use negatoscope::task::Task;
 use serde_json::{Value, json};
 
@@ -167,6 +168,10 @@ fn the_reference_executor_agrees_with_the_libraries_modules() {
 fn the_native_executor_agrees_with_the_libraries_modules() {
     check(&mut |program, input| {
         let native = Native::new(program).unwrap();
+        // Planned as well: nodes without an input (positions, a class token) are costs too.
+        let rates = Rates::measure(Instructions::detect());
+        let secs = native.expected_secs(&input.shape[2..], &rates).unwrap();
+        assert!(secs > 0.0 && secs.is_finite());
         let result = native.run(input, &mut Workspace::default(), &Task::new());
         result.unwrap().remove(0)
     });

@@ -37,6 +37,7 @@ fn assessment() -> Assessment {
         })
     };
     Assessment {
+        explanations: Vec::new(),
         findings: vec![
             Finding {
                 name: "Pneumonia".into(),

@@ -462,6 +462,64 @@ fn a_killed_training_goes_on_and_its_package_is_measured() {
 }
 
 #[test]
+fn cross_validation_measures_every_patient_once_by_strangers() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| -> PathBuf { folder.path().join(name) };
+    class_folder(&place("data"));
+    let text = classes_recipe("").replace("validation = 0.25", "folds = 3");
+    let text = text.replace("[network]", "patient_column = \"patient\"\n[network]");
+    fs::write(place("recipe.toml"), &text).unwrap();
+    let recipe = Recipe::parse(&text).unwrap();
+    let samples = data::load(&recipe.data, &place("data"), &["train"], &Picture::read).unwrap();
+    let mut measured = Vec::new();
+    for split in data::folds(&place("data"), &samples, 3, recipe.seed).unwrap() {
+        let patients = |side: &[data::Sample]| -> Vec<String> {
+            side.iter().map(|s| s.patient.clone()).collect()
+        };
+        let (learned, held) = (patients(&split.training), patients(&split.validation));
+        assert!(held.iter().all(|p| !learned.contains(p)), "{held:?}");
+        assert_eq!(learned.len() + held.len(), 48);
+        measured.extend(split.validation.into_iter().map(|s| s.name));
+    }
+    measured.sort();
+    measured.dedup();
+    assert_eq!(measured.len(), 48);
+
+    let (recipe, data, out) = (place("recipe.toml"), place("data"), place("out"));
+    let arguments = [
+        "train",
+        text_of(&recipe),
+        "--data",
+        text_of(&data),
+        "--out",
+        text_of(&out),
+        "--json",
+    ];
+    let trained = json_of(negatoscope(&place("home"), &arguments));
+    assert_eq!(trained["validation"]["n"], 48);
+    assert_eq!(trained["training_images"], 48);
+    let folds = trained["folds"].as_array().unwrap();
+    assert_eq!(folds.len(), 3);
+    assert!(trained["validation"]["auc"].as_f64().unwrap() > 0.9);
+    let card = fs::read_to_string(place("out/package/MODEL_CARD.md")).unwrap();
+    assert!(card.contains("3 folds, split by patient") && card.contains("| training | 48 | 24 |"));
+    // A kill between the folds loses none: what is done is not done again.
+    let stamp = |n: usize| {
+        let path = place("out").join(format!("fold-{n}")).join(CHECKPOINT);
+        fs::metadata(path).unwrap().modified().unwrap()
+    };
+    let before = stamp(1);
+    fs::remove_dir_all(place("out/fold-3")).unwrap();
+    let again = json_of(negatoscope(
+        &place("home"),
+        &[&arguments[..], &["--resume"]].concat(),
+    ));
+    assert_eq!(stamp(1), before);
+    assert_eq!(again["weights_sha256"], trained["weights_sha256"]);
+    assert_eq!(again["validation"], trained["validation"]);
+}
+
+#[test]
 fn balls_are_segmented_and_measured() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| -> PathBuf { folder.path().join(name) };

@@ -305,7 +305,7 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
             _ if walk.by[n] == By::Nothing => 0.0,
             _ => {
                 let products = product_flops(program, &walk.shapes, n)
-                    + SCORE * scores(&node.op, &walk.shapes, n, node.from[0]);
+                    + SCORE * scores(&node.op, &walk.shapes, n, &node.from);
                 let slow = if walk.by[n] == By::Reference {
                     4.0
                 } else {
@@ -324,11 +324,11 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
 const SCORE: f64 = 160.0;
 
 /// Scores of an attention.
-fn scores(op: &Op, shapes: &[Vec<usize>], n: usize, queries: usize) -> f64 {
+fn scores(op: &Op, shapes: &[Vec<usize>], n: usize, from: &[usize]) -> f64 {
     let count = |shape: &[usize]| shape.iter().map(|n| *n as f64).product::<f64>();
     match op {
         Op::Attention { .. } => {
-            let q = &shapes[queries];
+            let q = &shapes[from[0]];
             count(&q[..3]) * shapes[n][2].max(1) as f64
         }
         Op::WindowAttention { heads, window, .. } => {
