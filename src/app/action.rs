@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
 use crate::audit::EventId;
-use crate::findings::{Assessment, Segmentation};
+use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::study::{Patient, Series, Study};
 use crate::task::Task;
 use crate::volume::Volume;
@@ -110,6 +110,27 @@ pub enum Action {
         /// Progress and cancellation.
         task: Arc<Task>,
     },
+    /// Make a map of the evidence for a finding.
+    Explain {
+        /// The job.
+        job: JobId,
+        /// Model `id@version`.
+        model: String,
+        /// The input.
+        volume: VolumeId,
+        /// Its voxels.
+        data: Arc<Volume>,
+        /// Index of the assessment.
+        assessment: usize,
+        /// Which image of the series, from 0.
+        image: usize,
+        /// Name of the finding.
+        finding: String,
+        /// How.
+        method: ExplanationMethod,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
     /// Write results.
     Export {
         /// The job.
@@ -178,7 +199,7 @@ impl Action {
             Self::Load { .. } | Self::LoadSegmentation { .. } | Self::OpenResult { .. } => {
                 Some(EventId::DicomInstancesAccessed)
             }
-            Self::RunModel { .. } => Some(EventId::ModelRun),
+            Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
             Self::Ask(_)
             | Self::Index { .. }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Dialog, JobId, SeriesKey};
-use crate::findings::ReviewState;
+use crate::findings::{ExplanationMethod, ReviewState};
 use crate::geometry::{DVec2, DVec3, ViewPlane};
 use crate::volume::VoiWindow;
 
@@ -107,6 +107,10 @@ pub enum Command {
     RejectResult,
     /// A person's word on a finding: which assessment, which finding.
     ReviewFinding(usize, usize, ReviewState),
+    /// Show where the evidence for a finding lies, or hide it: which assessment, which finding.
+    Explain(usize, usize),
+    /// By which way.
+    ExplainBy(ExplanationMethod),
     /// Save results…
     Export,
     /// Import a model…

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{AskFor, JobId, Notice, SeriesKey, VolumeId};
-use crate::findings::{Assessment, Segmentation};
+use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::study::Worklist;
 use crate::volume::{LabelStatistics, VoiWindow, Volume};
 
@@ -163,6 +163,19 @@ pub enum Event {
         volume: VolumeId,
         /// One for each image.
         assessments: Vec<Assessment>,
+        /// Ways of explaining that the model has, the best first.
+        methods: Vec<ExplanationMethod>,
+    },
+    /// A map of the evidence is there.
+    Explained {
+        /// The job.
+        job: JobId,
+        /// Input.
+        volume: VolumeId,
+        /// Index of the assessment.
+        assessment: usize,
+        /// The map.
+        map: Box<Explanation>,
     },
     /// A model shows what it has found so far.
     Provisional {

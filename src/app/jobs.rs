@@ -17,6 +17,8 @@ pub enum JobKind {
     Load,
     /// Running a model.
     Model,
+    /// Showing where the evidence lies.
+    Explain,
     /// Writing results.
     Export,
     /// Many studies.

@@ -227,6 +227,8 @@ impl App {
             Command::ReviewFinding(image, finding, state) => {
                 self.review_finding(image, finding, state);
             }
+            Command::Explain(assessment, finding) => self.explain(assessment, finding),
+            Command::ExplainBy(method) => self.explain_by(method),
             Command::AcceptResult => {
                 if !self.review_next(ReviewState::Accepted) {
                     self.review(ReviewState::Accepted);
@@ -336,16 +338,26 @@ impl App {
                 job,
                 volume,
                 assessments,
+                methods,
             } => {
                 self.finish(job);
                 if self.workspace.open.as_ref().is_some_and(|o| o.id == volume) {
-                    self.show_findings(volume, assessments);
+                    self.show_findings(volume, assessments, methods);
                 } else {
                     self.notices.push(Notice::info(
                         "Result dropped",
                         "Another series was opened while the model ran. Open the series and run it again.",
                     ));
                 }
+            }
+            Event::Explained {
+                job,
+                volume,
+                assessment,
+                map,
+            } => {
+                self.finish(job);
+                self.explained(volume, assessment, *map);
             }
             Event::Segmented {
                 job,

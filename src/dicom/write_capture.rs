@@ -83,6 +83,7 @@ pub fn write_capture_to(
         .date_time(tags::SERIES_DATE, tags::SERIES_TIME, now)
         .date_time(tags::CONTENT_DATE, tags::CONTENT_TIME, now)
         .text(tags::INSTANCE_NUMBER, "1")
+        .empty(tags::LATERALITY)
         .empty(tags::PATIENT_ORIENTATION)
         .text(
             tags::DERIVATION_DESCRIPTION,

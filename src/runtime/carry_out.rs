@@ -72,6 +72,7 @@ impl Runtime {
         let job = match action {
             Action::Load { job, .. }
             | Action::RunModel { job, .. }
+            | Action::Explain { job, .. }
             | Action::Export { job, .. }
             | Action::LoadSegmentation { job, .. }
             | Action::OpenResult { job, .. } => Some(*job),
@@ -220,11 +221,13 @@ impl Runtime {
                         .map(Arc::as_ref)
                         .collect();
                     let watch = watch(job, volume, Arc::clone(&data), outbox.clone());
-                    if let Some(assessments) = models::assess(&home, &last, &model, &data, &task)? {
+                    let said = models::assess(&home, &last, &model, &data, &task)?;
+                    if let Some((assessments, methods)) = said {
                         return Ok(Some(Event::Assessed {
                             job,
                             volume,
                             assessments,
+                            methods,
                         }));
                     }
                     let (segmentation, statistics) =
@@ -235,6 +238,36 @@ impl Runtime {
                         volume,
                         segmentation,
                         statistics,
+                    }))
+                });
+            }
+            Action::Explain {
+                job,
+                model,
+                volume,
+                data,
+                assessment,
+                image,
+                finding,
+                method,
+                task,
+            } => {
+                let (home, last) = (self.home.clone(), Arc::clone(&self.last_model));
+                self.jobs.spawn("explanation", Some(job), move |_| {
+                    let found = models::explain(
+                        &home,
+                        &last,
+                        &model,
+                        (&data, image),
+                        &finding,
+                        method,
+                        &task,
+                    )?;
+                    Ok(Some(Event::Explained {
+                        job,
+                        volume,
+                        assessment,
+                        map: Box::new(found),
                     }))
                 });
             }
@@ -359,6 +392,9 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
                 SeriesKey::Stack { series, .. } => event.about(ParticipantObject::series(series)),
                 SeriesKey::File(path) => event.about(ParticipantObject::file(path)),
             },
+        ),
+        Action::Explain { model, data, .. } => about_volume(event, data).about(
+            ParticipantObject::new(audit::ObjectKind::Model, model.as_str()),
         ),
         Action::Export { data, folder, .. } => {
             about_volume(event, data).about(ParticipantObject::file(folder))

@@ -360,20 +360,39 @@ pub(super) fn run(
     ended.map_err(|error| stopped(&error))
 }
 
-/// What a classifier says about all images of a volume; `None` for a model that gives segments.
+/// A map of the evidence for a finding in an image of a volume.
+pub(super) fn explain(
+    home: &Home,
+    last: &LastModel,
+    model: &str,
+    (volume, image): (&Volume, usize),
+    finding: &str,
+    method: ExplanationMethod,
+    task: &Task,
+) -> Result<Explanation, Stop> {
+    let ended = behind_the_window(|| {
+        let loaded = last.open(home, model)?;
+        loaded.explain(volume, image, finding, method, task)
+    });
+    ended.map_err(|error| stopped(&error))
+}
+
+/// What a classifier says about all images of a volume, and how it can be explained; `None` for a
+/// model that gives segments.
 pub(super) fn assess(
     home: &Home,
     last: &LastModel,
     model: &str,
     volume: &Volume,
     task: &Task,
-) -> Result<Option<Vec<Assessment>>, Stop> {
+) -> Result<Option<(Vec<Assessment>, Vec<ExplanationMethod>)>, Stop> {
     let ended = behind_the_window(|| {
         let loaded = last.open(home, model)?;
         if !loaded.classifies() {
             return Ok(None);
         }
-        loaded.assess(volume, task).map(Some)
+        let found = loaded.assess(volume, task)?;
+        Ok(Some((found, loaded.explanation_methods())))
     });
     ended.map_err(|error| stopped(&error))
 }

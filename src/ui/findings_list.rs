@@ -5,7 +5,7 @@ use eframe::egui::{self, Color32, RichText, Sense, Ui, Vec2};
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui, section_ui};
 use super::{icons, theme};
 use crate::app::{App, Command, ShownFindings};
-use crate::findings::{Assessment, Call, Finding, ReviewState};
+use crate::findings::{Assessment, Call, Explanation, Finding, ReviewState};
 
 /// Draws the list.
 pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut Vec<Command>) {
@@ -16,8 +16,9 @@ pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut
             let title = format!("Image {}", assessment.image + 1);
             ui.label(RichText::new(title).small().color(theme::TEXT_WEAK));
         }
-        assessment_ui(ui, n, assessment, commands);
+        assessment_ui(ui, app, shown, n, assessment, commands);
     }
+    methods_ui(ui, shown, commands);
     if let Some(first) = shown.assessments.first() {
         let made = &first.provenance;
         let words = format!("{} {}", made.model_name, made.model_version);
@@ -40,15 +41,76 @@ pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut
     }
 }
 
-fn assessment_ui(ui: &mut Ui, n: usize, assessment: &Assessment, commands: &mut Vec<Command>) {
+/// How explanations are made, where the model leaves a choice.
+fn methods_ui(ui: &mut Ui, shown: &ShownFindings, commands: &mut Vec<Command>) {
+    let explains = shown.assessments.iter().any(|a| !a.findings.is_empty());
+    let Some(method) = shown.method.filter(|_| explains && shown.methods.len() > 1) else {
+        return;
+    };
+    ui.horizontal(|ui| {
+        ui.label(RichText::new("Evidence by").small().color(theme::TEXT_WEAK));
+        for &other in &shown.methods {
+            let words = RichText::new(other.words()).small();
+            if ui.selectable_label(other == method, words).clicked() && other != method {
+                commands.push(Command::ExplainBy(other));
+            }
+        }
+    });
+}
+
+/// Whether the map that is shown holds.
+fn map_ui(ui: &mut Ui, map: &Explanation) {
+    let test = &map.faithfulness;
+    let (icon, color, words) = if test.explains() {
+        (icons::CHECK_CIRCLE, theme::TEXT_WEAK, "the map holds")
+    } else {
+        (icons::WARNING, theme::DOUBT, "this map explains nothing")
+    };
+    let text = format!(
+        "{words}: {:+.2}, by chance up to {:+.2}",
+        test.score(),
+        test.chance_best
+    );
+    let line = ui.scope(|ui| icon_line_ui(ui, icon, color, &text));
+    line.response.on_hover_text(format!(
+        "{}\nThe image is blurred from the brightest part of the map on (deletion), and made clear \
+         again in the same order (insertion). A map that explains the number is better at both than \
+         {} orders by chance.",
+        test.words(),
+        test.chance_orders
+    ));
+}
+
+fn assessment_ui(
+    ui: &mut Ui,
+    app: &App,
+    shown: &ShownFindings,
+    n: usize,
+    assessment: &Assessment,
+    commands: &mut Vec<Command>,
+) {
     for reason in &assessment.refused {
         let words = format!("No finding is given: {reason}");
         icon_line_ui(ui, icons::X_CIRCLE, theme::FAILURE, &words);
     }
     for (m, finding) in assessment.findings.iter().enumerate() {
-        finding_ui(ui, finding, &mut |state| {
-            commands.push(Command::ReviewFinding(n, m, state));
+        let map = shown.explained(n, m).filter(|e| shown.map == Some((n, *e)));
+        let busy = app.running(crate::app::JobKind::Explain).is_some();
+        let eye = match (map, busy) {
+            (Some(_), _) => Some(true),
+            (None, false) if shown.method.is_some() => Some(false),
+            _ => None,
+        };
+        finding_ui(ui, finding, eye, &mut |said| {
+            commands.push(match said {
+                Said::Review(state) => Command::ReviewFinding(n, m, state),
+                Said::Explain => Command::Explain(n, m),
+            });
         });
+        if let Some(map) = map {
+            map_ui(ui, &assessment.explanations[map]);
+        }
+        ui.add_space(4.0);
     }
 }
 
@@ -60,7 +122,14 @@ const fn call_color(call: Option<Call>) -> Color32 {
     }
 }
 
-fn finding_ui(ui: &mut Ui, finding: &Finding, say: &mut dyn FnMut(ReviewState)) {
+/// What a person clicks on beside a finding.
+enum Said {
+    Review(ReviewState),
+    Explain,
+}
+
+/// Draws a finding; `eye` tells whether its evidence is shown, if it can be.
+fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn FnMut(Said)) {
     let rejected = finding.review == ReviewState::Rejected;
     ui.horizontal(|ui| {
         let mut name = RichText::new(&finding.name).color(theme::TEXT);
@@ -70,10 +139,21 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, say: &mut dyn FnMut(ReviewState)) 
         ui.label(name);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if icon_button_ui(ui, icons::X, &format!("Reject {}", finding.name)).clicked() {
-                say(ReviewState::Rejected);
+                say(Said::Review(ReviewState::Rejected));
             }
             if icon_button_ui(ui, icons::CHECK, &format!("Accept {}", finding.name)).clicked() {
-                say(ReviewState::Accepted);
+                say(Said::Review(ReviewState::Accepted));
+            }
+            if let Some(open) = eye {
+                let (icon, verb) = if open {
+                    (icons::EYE_SLASH, "Hide")
+                } else {
+                    (icons::EYE, "Show")
+                };
+                let words = format!("{verb} the evidence for {}", finding.name);
+                if icon_button_ui(ui, icon, &words).clicked() {
+                    say(Said::Explain);
+                }
             }
             let percent = format!("{:.0} %", 100.0 * finding.probability);
             ui.label(RichText::new(percent).color(theme::TEXT));
@@ -96,7 +176,6 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, say: &mut dyn FnMut(ReviewState)) 
     })
     .response
     .on_hover_text(details(finding));
-    ui.add_space(4.0);
 }
 
 /// What the numbers mean.

@@ -7,6 +7,7 @@ mod browser_panel;
 mod corner_text;
 mod dialogs;
 mod empty;
+mod evidence;
 mod findings_list;
 mod icons;
 mod menu;

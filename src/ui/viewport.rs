@@ -7,6 +7,7 @@ use eframe::egui::{
 };
 
 use super::corner_text::{Corners, carries_text, corners};
+use super::evidence::evidence_ui;
 use super::slice_painter::{Drawn, paint_slice};
 use super::{icons, theme};
 use crate::app::{App, Command, CornerText, OpenVolume};
@@ -78,6 +79,8 @@ pub fn viewport_ui(
         failure_ui(ui, rect, reason);
         return None;
     }
+    let pos_of = |lps_mm| placement.pos_of(lps_mm);
+    evidence_ui(ui, app, rect, placement.plane.center_lps, &pos_of);
     let over = Over { ui, rect };
     if volumetric && app.workspace.show_crosshair {
         crosshair_ui(&over, app, view, &placement);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use negatoscope::app::{Action, App, Command, Event, SeriesKey, Settings, VolumeId};
-use negatoscope::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
+use negatoscope::findings::{
+    AlgorithmType, Explanation, ExplanationMethod, Faithfulness, Provenance, ReviewState, Segment,
+    Segmentation,
+};
 use negatoscope::geometry::{DVec2, DVec3, ViewPlane, VolumeGeometry};
 use negatoscope::study::CodedConcept;
 use negatoscope::volume::{
@@ -421,4 +424,80 @@ fn a_model_of_two_channels_says_what_is_missing() {
     app.take_actions();
     app.apply(Command::RunModel);
     assert!(app.take_actions().is_empty());
+}
+
+#[test]
+fn evidence_is_made_when_asked_for_and_shown_over_its_own_image_only() {
+    let (mut app, volume) = with_ramp();
+    let _ = app.take_actions();
+    let job = negatoscope::app::JobId(9);
+    let assessment = super::report::assessment();
+    let image = assessment.image;
+    app.on_event(Event::Assessed {
+        job,
+        volume,
+        assessments: vec![assessment],
+        methods: vec![ExplanationMethod::GradCam, ExplanationMethod::Occlusion],
+    });
+    let asked = |app: &mut App| {
+        let actions = app.take_actions();
+        actions.into_iter().find_map(|action| match &action {
+            Action::Explain {
+                job,
+                finding,
+                method,
+                ..
+            } => Some((*job, finding.clone(), *method, action.audit())),
+            _ => None,
+        })
+    };
+    app.apply(Command::Explain(0, 1));
+    let (job, finding, method, audit) = asked(&mut app).expect("there is no map yet");
+    assert_eq!(finding, "Bakteriell – größer \\ als");
+    assert_eq!(method, ExplanationMethod::GradCam);
+    assert!(audit.is_some(), "a model looks at a patient's image");
+    // One at a time.
+    app.apply(Command::Explain(0, 0));
+    assert!(asked(&mut app).is_none());
+    let map = |method| Explanation {
+        finding: "Bakteriell – größer \\ als".to_owned(),
+        method,
+        dims: [1, 2],
+        values: vec![0.0, 1.0],
+        region_px: [0.0, 0.0, 30.0, 20.0],
+        faithfulness: Faithfulness {
+            deletion: 0.1,
+            insertion: 0.8,
+            chance_mean: 0.0,
+            chance_best: 0.2,
+            chance_orders: 19,
+        },
+    };
+    let arrived = |app: &mut App, job, method| {
+        app.on_event(Event::Explained {
+            job,
+            volume,
+            assessment: 0,
+            map: Box::new(map(method)),
+        });
+    };
+    arrived(&mut app, job, method);
+    let over = |app: &App, image| {
+        let shown = app.findings.as_ref().unwrap();
+        shown.map_over(image).map(|(_, map)| map.method)
+    };
+    assert_eq!(over(&app, image), Some(ExplanationMethod::GradCam));
+    assert_eq!(over(&app, image + 1), None);
+    // The same again hides it, and shows what is there already.
+    app.apply(Command::Explain(0, 1));
+    assert_eq!(over(&app, image), None);
+    app.apply(Command::Explain(0, 1));
+    assert_eq!(over(&app, image), Some(ExplanationMethod::GradCam));
+    assert!(asked(&mut app).is_none());
+    // Another way explains the same finding anew.
+    app.apply(Command::ExplainBy(ExplanationMethod::Occlusion));
+    let (job, _, method, _) = asked(&mut app).expect("another map");
+    assert_eq!(method, ExplanationMethod::Occlusion);
+    arrived(&mut app, job, method);
+    assert_eq!(over(&app, image), Some(ExplanationMethod::Occlusion));
 }

@@ -286,9 +286,9 @@ fn explanations_are_written_beside_the_findings() {
     let png = folder.join(map["picture"].as_str().unwrap());
     let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&png).unwrap()));
     assert_eq!(decoder.read_info().unwrap().info().size(), (1024, 1024));
-    // The same picture as a Secondary Capture of the same patient, which a reader shows in color.
+    // The same picture as a Secondary Capture of the same patient, beside the report.
     let capture = dicom_object::open_file(png.with_extension("dcm")).unwrap();
-    let original = dicom_object::open_file(&chest).unwrap();
+    let report = dicom_object::open_file(folder.join("findings.dcm")).unwrap();
     let text = |o: &dicom_object::DefaultDicomObject, name: &str| {
         o.element_by_name(name)
             .unwrap()
@@ -298,7 +298,7 @@ fn explanations_are_written_beside_the_findings() {
             .to_owned()
     };
     for name in ["StudyInstanceUID", "PatientID", "PatientName"] {
-        assert_eq!(text(&capture, name), text(&original, name), "{name}");
+        assert_eq!(text(&capture, name), text(&report, name), "{name}");
     }
     assert_eq!(text(&capture, "PhotometricInterpretation"), "RGB");
     let pixels = capture

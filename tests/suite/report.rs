@@ -26,7 +26,7 @@ fn decided_at() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 3, 4, 4, 0, 1).unwrap()
 }
 
-fn assessment() -> Assessment {
+pub fn assessment() -> Assessment {
     let image = |n: u32| {
         Some(SourceImage {
             sop_class_uid: uid(DIGITAL_X_RAY),
