@@ -129,8 +129,12 @@ impl App {
             return;
         };
         if let Some(assessment) = shown.assessments.get_mut(n) {
+            // Whoever has chosen another way meanwhile is not shown this one.
+            let wanted = shown.method == Some(map.method);
             assessment.explanations.push(map);
-            shown.map = Some((n, assessment.explanations.len() - 1));
+            if wanted {
+                shown.map = Some((n, assessment.explanations.len() - 1));
+            }
             shown.exported = false;
         }
     }

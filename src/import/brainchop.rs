@@ -288,6 +288,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
                 // A whole head; more than 256 mm would not fit the grid.
                 extent_mm: Some([[110.0, 256.0], [130.0, 256.0], [150.0, 256.0]]),
                 values: None,
+                template: None,
             },
             input: Input {
                 conform: Conform::Freesurfer256,

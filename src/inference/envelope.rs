@@ -1,7 +1,9 @@
 //! Whether a volume is what a model is meant for.
 
+use super::classify::GrayPlane;
+use super::familiar;
 use crate::model::monai::{MonaiProcedure, MonaiTransform};
-use crate::model::{Conform, Envelope, Manifest};
+use crate::model::{Conform, Envelope, Manifest, Template};
 use crate::study::Issue;
 use crate::volume::{Layout, Quantity, Volume};
 
@@ -41,6 +43,11 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
             _ => {}
         }
     }
+    if red.is_empty()
+        && let Some(template) = &manifest.envelope.template
+    {
+        red.extend(stranger_among(template, volume));
+    }
     if red.is_empty() {
         amber.extend(spacing_doubt(manifest, volume));
         amber.extend(turned_doubt(manifest, volume));
@@ -68,6 +75,20 @@ pub(super) fn modality_issue(manifest: &Manifest, volume: &Volume) -> Option<(bo
         }
         _ => None,
     }
+}
+
+/// Why one of the images is none of those that the model has learned from.
+fn stranger_among(template: &Template, volume: &Volume) -> Option<String> {
+    let [.., images] = volume.geometry.dims();
+    (0..images).find_map(|k| {
+        let plane = GrayPlane::of_slice(volume, k);
+        let reason = familiar::stranger(template, &plane.values, plane.dims)?;
+        Some(if images > 1 {
+            format!("image {}: {reason}", k + 1)
+        } else {
+            reason
+        })
+    })
 }
 
 /// A network of slices takes any number of them.

@@ -1,4 +1,4 @@
-//! Whether an image looks like those that a classifier has learned from.
+//! Whether an image looks like those that a model has learned from.
 //!
 //! A network gives a number for anything, also for a knee or a chest upside down. The mean of the
 //! training images at a few points per axis, compared by correlation, tells those apart: it is no

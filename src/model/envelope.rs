@@ -12,6 +12,34 @@ pub struct Envelope {
     /// Values of what the model looks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Values>,
+    /// What plain images look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
+}
+
+/// The mean of a model's training images, each brought to mean 0 and deviation 1.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Template {
+    /// Rows and columns.
+    pub size: [usize; 2],
+    /// `[y][x]`.
+    pub mean: Vec<f32>,
+    /// Least correlation of an image that counts as one of the kind.
+    pub lowest: f64,
+}
+
+impl Template {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Self { size, mean, lowest } = self;
+        let fits = size.iter().all(|n| (2..=64).contains(n))
+            && mean.len() == size[0] * size[1]
+            && mean.iter().all(|v| v.is_finite())
+            && (-1.0..=1.0).contains(lowest);
+        if !fits {
+            return Err("a template that is no image".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// A range of modality values.
@@ -46,7 +74,7 @@ impl Envelope {
             .as_ref()
             .is_none_or(|v| ordered([v.low, v.high]));
         if extent && values {
-            Ok(())
+            self.template.as_ref().map_or(Ok(()), Template::check)
         } else {
             Err("the envelope has a range whose ends are not in order".to_owned())
         }

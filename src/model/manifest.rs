@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Template};
 use super::graph::Graph;
 use super::monai::{MonaiProcedure, MonaiTransform};
 use super::procedure::{LabelRule, Procedure};
@@ -280,14 +280,8 @@ impl Classification {
                 return Err(format!("thresholds of {:?}", class.name));
             }
         }
-        if let Some(Template { size, mean, lowest }) = &self.template {
-            let fits = size.iter().all(|n| (2..=64).contains(n))
-                && mean.len() == size[0] * size[1]
-                && mean.iter().all(|v| v.is_finite())
-                && (-1.0..=1.0).contains(lowest);
-            if !fits {
-                return Err("a template that is no image".to_owned());
-            }
+        if let Some(template) = &self.template {
+            template.check()?;
         }
         let ages = self.ages_years;
         if ages.is_some_and(|[low, high]| {
@@ -297,17 +291,6 @@ impl Classification {
         }
         Ok(())
     }
-}
-
-/// The mean of a classifier's training images, each brought to mean 0 and deviation 1.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Template {
-    /// Rows and columns.
-    pub size: [usize; 2],
-    /// `[y][x]`.
-    pub mean: Vec<f32>,
-    /// Least correlation of an image that counts as one of the kind.
-    pub lowest: f64,
 }
 
 /// How an image becomes a classifier's input.

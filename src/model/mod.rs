@@ -14,11 +14,11 @@ pub mod procedure;
 mod registry;
 mod signature;
 
-pub use envelope::{Envelope, Values};
+pub use envelope::{Envelope, Template, Values};
 pub use manifest::{
     Class, ClassActivation, Classification, Conform, Crop, ImagePreparation, Input, Label, Layer,
     Manifest, ManifestError, Network, Normalization, Output, OutputKind, SHAPE as MANIFEST_SHAPE,
-    Stage, Template,
+    Stage,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

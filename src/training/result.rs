@@ -226,7 +226,10 @@ fn manifest(
         limits,
         training_data,
         modality,
-        envelope: Envelope::default(),
+        envelope: Envelope {
+            template: recipe.data.whole_image.then(|| template(&split.training)),
+            ..Envelope::default()
+        },
         input: Input {
             conform: Conform::Stored { orientation: None },
             channels: Vec::new(),

@@ -131,7 +131,12 @@ fn bar_ui(ui: &Ui, rect: Rect, map: &Explanation) {
     painter.rect_stroke(bar, 0.0, edge, StrokeKind::Outside);
     let text = |pos: Pos2, align: Align2, words: &str, color: Color32| {
         let font = egui::FontId::proportional(12.5);
-        for d in [vec2(1.0, 1.0), vec2(-1.0, 1.0)] {
+        for d in [
+            vec2(1.0, 0.0),
+            vec2(-1.0, 0.0),
+            vec2(0.0, 1.0),
+            vec2(0.0, -1.0),
+        ] {
             painter.text(
                 pos + d,
                 align,

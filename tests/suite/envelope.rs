@@ -65,6 +65,7 @@ fn model() -> Manifest {
             high: 900.0,
             unit: "HU".to_owned(),
         }),
+        template: None,
     };
     manifest
 }

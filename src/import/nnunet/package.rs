@@ -253,6 +253,7 @@ fn envelope(trained: &Trained) -> Envelope {
         body_parts: Vec::new(),
         extent_mm: plans.median_extent_mm().map(Envelope::around_extent_mm),
         values,
+        template: None,
     }
 }
 
