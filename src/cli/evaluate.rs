@@ -8,7 +8,7 @@ use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::model::{PackageFiles, Registry, VerifiedPackage};
-use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
+use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
 use crate::training::evaluate;
 use crate::whole_file;
@@ -66,7 +66,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         &arguments.data,
         &parts,
         arguments.finding.as_deref(),
-        &image_reader,
+        &AnyImages,
         &settings_for_runs(),
         &load,
         &task,

@@ -9,7 +9,7 @@ use super::Ending;
 use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
-use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
+use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
 use crate::training::data::{Sample, Split};
 use crate::training::evaluate::{self, Evaluation};
@@ -54,7 +54,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let task = Arc::new(Task::new());
     task.begin("Reading images", 0);
     let line = ProgressLine::start(&task);
-    let samples = data::load(&recipe.data, &place, &["train", "val"], &image_reader)?;
+    let samples = data::load(&recipe.data, &place, &["train", "val"], &AnyImages)?;
     let mut made = match recipe.data.folds {
         Some(folds) => cross_validated(&recipe, &place, samples, folds, out, arguments, &line)?,
         None => held_out(&recipe, &place, samples, out, arguments, &line)?,
@@ -75,7 +75,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             &recipe.data,
             &place,
             &split.validation,
-            &image_reader,
+            &AnyImages,
             &settings_for_runs(),
             &task,
         )?),

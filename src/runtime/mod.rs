@@ -26,4 +26,4 @@ pub use open::{
     LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
 };
 pub use results::{ExportError, export_to};
-pub use training::{image_reader, settings_for_runs};
+pub use training::{AnyImages, settings_for_runs};

@@ -69,8 +69,37 @@ fn refused(path: &Path, reason: impl Into<String>) -> Error {
     }
 }
 
-/// Reads an image file; [`Picture::read`], or a door that knows more formats.
-pub type Reader<'a> = dyn Fn(&Path) -> Result<Picture, Error> + Sync + 'a;
+/// Reads images and masks: [`Picture::read`], or a door that knows more formats.
+pub trait Images: Sync {
+    /// An image: a file, or the folder of a DICOM series.
+    ///
+    /// # Errors
+    /// As [`Picture::read`].
+    fn image(&self, path: &Path) -> Result<Picture, Error>;
+
+    /// The mask of an image `[z, y, x]`, a label per point: 0, and 1 for the first class.
+    ///
+    /// # Errors
+    /// As [`Picture::read_mask`].
+    fn mask(
+        &self,
+        path: &Path,
+        image: &Path,
+        classes: &[String],
+    ) -> Result<([usize; 3], Vec<u8>), Error> {
+        let _ = image;
+        Picture::read_mask(path, classes.len())
+    }
+}
+
+impl<F: Fn(&Path) -> Result<Picture, Error> + Sync> Images for F {
+    fn image(&self, path: &Path) -> Result<Picture, Error> {
+        self(path)
+    }
+}
+
+/// A reader that is given.
+pub type Reader<'a> = dyn Images + 'a;
 
 /// Reads all samples of a data set.
 ///
@@ -94,7 +123,7 @@ pub fn load(
         return Err(refused(path, "no images that can be used"));
     }
     // All that is wrong is told at once.
-    let missing: Vec<&Listed> = listed.iter().filter(|l| !l.path.is_file()).collect();
+    let missing: Vec<&Listed> = listed.iter().filter(|l| !l.path.exists()).collect();
     if let Some(first) = missing.first() {
         let reason = format!(
             "{} of {} files that the labels name are missing, the first",
@@ -149,7 +178,7 @@ pub fn spacing_of(rules: &DataRules, image: &Picture) -> [f64; 3] {
 }
 
 fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, Error> {
-    let image = reader(&one.path)?;
+    let image = reader.image(&one.path)?;
     let (image, target) = match &one.target {
         ListedTarget::Class(class) => {
             if image.dims[0] != 1 || rules.size.len() != 2 {
@@ -162,7 +191,7 @@ fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, 
             (at_size(&image, &rules.size), Target::Class(*class))
         }
         ListedTarget::Mask(path) => {
-            let (dims, mask) = Picture::read_mask(path, rules.classes.len())?;
+            let (dims, mask) = reader.mask(path, &one.path, &rules.classes)?;
             if dims != image.dims {
                 let reason = format!("a mask of {dims:?} for an image of {:?}", image.dims);
                 return Err(refused(path, reason));
@@ -350,6 +379,22 @@ fn images_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Files that end in `.dcm`, and folders that may hold a DICOM series, directly below a folder.
+fn dicom_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+            path.is_dir() && images_below(path).is_empty() || ending.eq_ignore_ascii_case("dcm")
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 fn name_below(folder: &Path, path: &Path) -> String {
     let below = path.strip_prefix(folder).unwrap_or(path);
     below.to_string_lossy().replace('\\', "/")
@@ -390,6 +435,9 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
 /// A file's name without its ending, also `.nii.gz`.
 fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if path.is_dir() {
+        return name.into_owned();
+    }
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.rsplit_once('.')
         .map_or(name, |(stem, _)| stem)
@@ -405,10 +453,14 @@ fn masks(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
     };
     let by_stem: BTreeMap<String, PathBuf> = images_below(masks)
         .into_iter()
+        .chain(dicom_below(masks))
         .map(|path| (stem(&path), path))
         .collect();
     let mut listed = Vec::new();
-    for path in images_below(&images) {
+    for path in images_below(&images)
+        .into_iter()
+        .chain(dicom_below(&images))
+    {
         let name = name_below(&images, &path);
         // A mask may be called like its image, with or without `_mask` or `_seg` behind.
         let of = stem(&path);

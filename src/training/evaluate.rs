@@ -273,7 +273,7 @@ pub fn evaluate(
         );
         // Images come at the model's size; what is cut off must go before.
         let reader = |path: &Path| {
-            let image = reader(path)?;
+            let image = reader.image(path)?;
             Ok(if squares { square(&image) } else { image })
         };
         let samples = data::load(&rules, path, parts, &reader)?;
@@ -534,8 +534,8 @@ fn masks(
     let mut unit = "mm";
     for (name, image, mask) in listed {
         task.check()?;
-        let image = reader(image)?;
-        let (dims, truth) = Picture::read_mask(mask, rules.classes.len())?;
+        let (dims, truth) = reader.mask(mask, image, &rules.classes)?;
+        let image = reader.image(image)?;
         if dims != image.dims {
             return Err(Error::Data {
                 reason: format!("a mask of {dims:?} for an image of {:?}", image.dims),

@@ -39,5 +39,6 @@ mod signatures;
 mod snapshots;
 mod train_golden;
 mod training;
+mod training_dicom;
 mod vit;
 mod window;

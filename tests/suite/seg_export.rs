@@ -505,7 +505,7 @@ fn clinical_laterality_a_seg_on_another_grid_is_resampled_in_place() {
     }
 }
 
-fn options() -> ImageSeriesOptions {
+pub fn options() -> ImageSeriesOptions {
     ImageSeriesOptions {
         modality: "CT".into(),
         study_instance_uid: Uid::from_u128(11),
