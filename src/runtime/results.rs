@@ -14,7 +14,7 @@ use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::app::{BatchRow, Browser, Event, JobId, Notice, SeriesKey};
 use crate::audit::Receipt;
 use crate::export::{self, Format};
-use crate::findings::{Assessment, Segmentation};
+use crate::findings::{Assessment, Provenance, Segmentation};
 use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
 use crate::{batch, dicom};
@@ -215,12 +215,13 @@ pub(super) fn open_result(
             load_stack(patient, study, series, *stack, task).map_err(load)?
         }
     };
-    let segmentation = match read {
+    let mut segmentation = match read {
         Some(read) => read
             .into_segmentation(&volume)
             .map_err(|error| failed("The result does not fit the study", advice, &error))?,
         None => from_label_map(folder, &volume, task)?,
     };
+    remember_run(folder, &mut segmentation.provenance);
     let statistics = label_statistics(&volume, &segmentation.map);
     let auto_window = auto_window(&volume);
     Ok(Event::ResultOpened {
@@ -235,9 +236,26 @@ pub(super) fn open_result(
     })
 }
 
+/// The run that a result came from, so that reviews of it are counted with it. A record of any other
+/// form than this program writes says nothing.
+fn remember_run(folder: &Path, made: &mut Provenance) {
+    let record = std::fs::read(folder.join("result.json")).ok();
+    let record = record.and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+    let text = |part: &str, name: &str, good: fn(char) -> bool| {
+        let text = record.as_ref()?[part][name].as_str()?;
+        (!text.is_empty() && text.len() <= 80 && text.chars().all(good)).then(|| text.to_owned())
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let run = text("run", "id", |c| c.is_ascii_hexdigit()).filter(|run| run.len() == 32);
+    let (id, version) = (text("model", "id", plain), text("model", "version", plain));
+    if let (Some(run), Some(id), Some(version)) = (run, id, version) {
+        (made.run, made.model_id, made.model_version) = (run, id, version);
+    }
+}
+
 /// A result without DICOM: the NIfTI label map, with the segments of `result.json`.
 fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segmentation, Stop> {
-    use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment};
+    use crate::findings::{AlgorithmType, ReviewState, Segment};
     use crate::study::CodedConcept;
     let advice = "The study or its results were moved or removed since the batch.";
     let map = crate::nifti::read_label_map(&folder.join("segmentation.nii.gz"), task)
