@@ -11,6 +11,7 @@ mod batches;
 pub mod build;
 mod chance;
 mod checkpoint;
+pub mod compare;
 pub mod data;
 pub mod evaluate;
 pub mod leaks;
