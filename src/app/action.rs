@@ -25,6 +25,8 @@ pub enum AskFor {
     BatchOutput,
     /// A model folder or file to import.
     ModelImport,
+    /// A folder that `models compare` has written.
+    Comparison,
 }
 
 /// A result that can be written.
@@ -103,6 +105,8 @@ pub enum Action {
     ListModels,
     /// Import a model.
     ImportModel(PathBuf),
+    /// Read the cases of a comparison from its folder.
+    ReadComparison(PathBuf),
     /// Say what a run would need.
     Estimate {
         /// Model `id@version`.
@@ -230,6 +234,7 @@ impl Action {
             | Self::Thumbnails(_)
             | Self::ListModels
             | Self::ImportModel(_)
+            | Self::ReadComparison(_)
             | Self::Estimate { .. }
             | Self::Batch { .. }
             | Self::SaveSettings(_)

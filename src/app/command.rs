@@ -124,6 +124,8 @@ pub enum Command {
     ImportModel,
     /// Analysis ▸ Analyze folder…
     AnalyzeFolder,
+    /// Analysis ▸ Open comparison…
+    OpenComparison,
     /// Choose the input folder of a batch.
     ChooseBatchInput,
     /// Choose the output folder of a batch.
@@ -274,6 +276,12 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             "Analyze folder…",
             Command::AnalyzeFolder,
             Some(ctrl("B")),
+        ),
+        (
+            "Analysis",
+            "Open comparison…",
+            Command::OpenComparison,
+            None,
         ),
         ("Analysis", "Import model…", Command::ImportModel, None),
         (

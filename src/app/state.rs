@@ -274,6 +274,13 @@ impl App {
             }
             Command::ImportModel => self.ask(AskFor::ModelImport),
             Command::AnalyzeFolder => self.dialog = Some(Dialog::Batch),
+            Command::OpenComparison if self.batch.job.is_some() => {
+                self.notices.push(Notice::info(
+                    "A folder is being analyzed",
+                    "Its table is in use. Open the comparison when it has ended.",
+                ));
+            }
+            Command::OpenComparison => self.ask(AskFor::Comparison),
             Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
             Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
             Command::StartBatch => self.start_batch(),
@@ -421,6 +428,13 @@ impl App {
                     self.batch.rows.push(row);
                 }
             }
+            Event::ComparisonRead { rows, summary } if self.batch.job.is_none() => {
+                self.batch.rows = rows;
+                self.batch.summary = Some(summary);
+                self.dialog = Some(Dialog::Batch);
+            }
+            // A batch has begun meanwhile: the table is its own.
+            Event::ComparisonRead { .. } => {}
             Event::BatchDone { job, summary } => {
                 self.finish(job);
                 self.batch.job = None;
@@ -533,6 +547,10 @@ impl App {
             AskFor::ExportFolder => self.export_to(paths.remove(0)),
             AskFor::BatchInput => self.batch.input = paths.pop(),
             AskFor::BatchOutput => self.batch.output = paths.pop(),
+            AskFor::Comparison => {
+                let folder = paths.remove(0);
+                self.actions.push(Action::ReadComparison(folder));
+            }
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }
     }

@@ -1,5 +1,6 @@
 //! `negatoscope models compare`: two versions on the same cases.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::model::{Registry, VerifiedPackage};
 use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
 use crate::task::Task;
-use crate::training::compare::{Comparison, comparable, compare, keep_mask};
+use crate::training::compare::{Comparison, comparable, compare};
 use crate::training::evaluate::{self, Evaluation, Figures};
+use crate::training::kept_masks::{keep_both, keep_mask};
 use crate::whole_file;
 
 /// Cases of each end that are printed.
@@ -36,7 +38,8 @@ pub struct Arguments {
     /// Part of a MedMNIST file.
     #[arg(long, value_parser = ["train", "val", "test"])]
     part: Option<String>,
-    /// Folder for comparison.json, and for the masks or probabilities of both, case by case.
+    /// Folder for comparison.json, and for the masks or probabilities of both, case by case; the
+    /// window opens it (Analysis ▸ Open comparison…).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print JSON.
@@ -68,11 +71,29 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         Some(out) => [Some(out.join(a.key())), Some(out.join(b.key()))],
     };
     let mut found = Vec::new();
+    let mut images = BTreeMap::new();
     for (package, folder) in packages.iter().zip(&folders) {
-        found.push(measure(&registry, package, folder.as_deref(), arguments)?);
+        let measured = measure(
+            &registry,
+            package,
+            folder.as_deref(),
+            arguments,
+            &mut images,
+        )?;
+        found.push(measured);
     }
-    let comparison = compare(&found[0], &found[1])
+    let mut comparison = compare(&found[0], &found[1])
         .map_err(|reason| anyhow::anyhow!("these two cannot be compared: {reason}"))?;
+    if let (Some(out), [Some(first), Some(second)]) = (&arguments.out, &folders) {
+        for case in &mut comparison.cases {
+            let Some(image) = images.get(&case.file) else {
+                continue;
+            };
+            case.image = Some(std::path::absolute(image)?);
+            let models = &comparison.models;
+            case.both = keep_both(out, [first, second], models, &a.labels, &case.file)?;
+        }
+    }
     let value = serde_json::to_value(&comparison)?;
     if let Some(out) = &arguments.out {
         std::fs::create_dir_all(out)?;
@@ -94,6 +115,7 @@ fn measure(
     package: &VerifiedPackage,
     folder: Option<&Path>,
     arguments: &Arguments,
+    images: &mut BTreeMap<String, PathBuf>,
 ) -> anyhow::Result<Evaluation> {
     let rules = evaluate::rules_for(package, &arguments.data, &arguments.label_column)?;
     let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
@@ -109,9 +131,12 @@ fn measure(
         &image_reader,
         &settings_for_runs(),
         &load,
-        &mut |case| match folder {
-            Some(folder) => keep_mask(folder, case).map(|_| ()),
-            None => Ok(()),
+        &mut |case| {
+            if let (Some(folder), Some(out)) = (folder, &arguments.out) {
+                let image = keep_mask(folder, &out.join("images"), case)?;
+                images.insert(case.name.to_owned(), image);
+            }
+            Ok(())
         },
         &task,
     )?;

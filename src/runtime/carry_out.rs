@@ -182,6 +182,9 @@ impl Runtime {
                     Ok(Some(models::list(&home)))
                 });
             }
+            Action::ReadComparison(folder) => self.jobs.spawn("comparison", None, move |_| {
+                results::read_comparison(&folder).map(Some)
+            }),
             Action::Estimate {
                 model,
                 volume,

@@ -236,6 +236,56 @@ pub(super) fn open_result(
     })
 }
 
+/// The cases of a comparison that `models compare` has written; each opens with both masks.
+pub(super) fn read_comparison(folder: &Path) -> Result<Event, Stop> {
+    use serde_json::Value;
+    let advice = "Choose the folder that was given to “models compare … --out”.";
+    let broken =
+        |error: &dyn std::error::Error| failed("The comparison could not be opened", advice, error);
+    let bytes = std::fs::read(folder.join("comparison.json")).map_err(|e| broken(&e))?;
+    let found: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
+    let number = |v: &Value| {
+        v.as_f64()
+            .map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"))
+    };
+    let cases = found["cases"].as_array().cloned().unwrap_or_default();
+    let rows = cases.iter().map(|case| {
+        let both = case["both"].as_str().map(Path::new);
+        let image = case["image"].as_str().map(PathBuf::from);
+        let opens = both.is_some() && image.is_some();
+        let difference = case["difference"].as_f64();
+        let difference = difference.map_or_else(String::new, |d| format!("  ({d:+.4})"));
+        let values = &case["values"];
+        let summary = format!(
+            "{} → {}{difference}",
+            number(&values[0]),
+            number(&values[1])
+        );
+        BatchRow {
+            title: case["file"].as_str().unwrap_or_default().to_owned(),
+            status: if opens { "done" } else { "compared" }.to_owned(),
+            reason: summary.clone(),
+            seconds: 0.0,
+            summary,
+            inputs: image.into_iter().collect(),
+            // The name alone: what a record says does not lead out of its folder.
+            results: both
+                .and_then(Path::file_name)
+                .map_or_else(PathBuf::new, |name| folder.join("both").join(name)),
+        }
+    });
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    Ok(Event::ComparisonRead {
+        rows: rows.collect(),
+        summary: format!(
+            "{} → {}: {}",
+            text(&found["models"][0]),
+            text(&found["models"][1]),
+            text(&found["case_figure"])
+        ),
+    })
+}
+
 /// The run that a result came from, so that reviews of it are counted with it. A record of any other
 /// form than this program writes says nothing.
 fn remember_run(folder: &Path, made: &mut Provenance) {
@@ -260,6 +310,12 @@ fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segment
     let advice = "The study or its results were moved or removed since the batch.";
     let map = crate::nifti::read_label_map(&folder.join("segmentation.nii.gz"), task)
         .map_err(|error| failed("The result could not be read", advice, &error))?;
+    if map.geometry.dims() != volume.geometry.dims() {
+        return Err(Stop::Failed(Notice::info(
+            "The result does not fit the study",
+            advice,
+        )));
+    }
     let record = std::fs::read(folder.join("result.json"))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())

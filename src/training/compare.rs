@@ -1,18 +1,13 @@
 //! Two models on the same cases: figure by figure, paired over cases.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::evaluate::{ClassCase, ClassFigures, Evaluation, Figures, MaskFigures, SeenCase};
-use super::{Error, metrics};
-use crate::findings::Segment;
+use super::evaluate::{ClassCase, ClassFigures, Evaluation, Figures, MaskFigures};
+use super::metrics;
 use crate::model::Manifest;
-use crate::nifti;
-use crate::task::Task;
-use crate::volume::LabelMap;
-use crate::whole_file;
 
 /// Seed of the bootstrap's draws: the same for both models and every figure.
 const SEED: u64 = 21;
@@ -61,6 +56,12 @@ pub struct ComparedCase {
     pub values: [Option<f64>; 2],
     /// Second minus first.
     pub difference: Option<f64>,
+    /// Its image, where masks were kept: to open it with both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<PathBuf>,
+    /// Folder with both masks in one, below that of the comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub both: Option<PathBuf>,
 }
 
 /// Whether two models say the same kind of thing; else why not, in words. With `finding` given,
@@ -283,6 +284,8 @@ fn compared(file: &str, values: [Option<f64>; 2]) -> ComparedCase {
         file: file.to_owned(),
         values,
         difference: values[0].zip(values[1]).map(|(a, b)| b - a),
+        image: None,
+        both: None,
     }
 }
 
@@ -297,64 +300,6 @@ fn sorted(mut cases: Vec<ComparedCase>) -> Vec<ComparedCase> {
         a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
     });
     cases
-}
-
-/// Keeps a mask that a model has found, on its image's own grid: NIfTI for NIfTI, else PNG with
-/// label numbers as gray values. Returns the file.
-///
-/// # Errors
-/// [`Error`].
-pub fn keep_mask(folder: &Path, case: &SeenCase<'_>) -> Result<PathBuf, Error> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io {
-            action: "written",
-            source,
-            path,
-        }
-    };
-    let refused = |reason: String, path: &Path| Error::Data {
-        reason,
-        path: path.to_owned(),
-    };
-    let is_nifti = nifti::is_nifti_name(case.image);
-    // Names are paths below the data's folder; each becomes one file name.
-    let name = case.name.replace(['/', '\\'], "_");
-    let stem = [".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".dcm"]
-        .iter()
-        .find_map(|end| name.strip_suffix(end))
-        .unwrap_or(&name);
-    std::fs::create_dir_all(folder).map_err(io(folder))?;
-    if is_nifti {
-        let path = folder.join(format!("{stem}.nii.gz"));
-        let volume = nifti::read(case.image, &Task::new())
-            .map_err(|e| refused(format!("cannot be read ({e})"), case.image))?;
-        let [i, j, k] = volume.geometry.dims();
-        if [k, j, i] != case.dims {
-            return Err(refused(
-                "has changed while it was read".to_owned(),
-                case.image,
-            ));
-        }
-        let mut map = LabelMap::empty(volume.geometry.clone());
-        map.labels.copy_from_slice(case.labels);
-        let none: [Segment; 0] = [];
-        nifti::write_label_map(&path, &map, &none)
-            .map_err(|e| refused(format!("cannot be written ({e})"), &path))?;
-        return Ok(path);
-    }
-    let path = folder.join(format!("{stem}.png"));
-    let [_, y, x] = case.dims;
-    whole_file::write(&path, |w| -> std::io::Result<()> {
-        let mut encoder = png::Encoder::new(w, x as u32, y as u32);
-        encoder.set_color(png::ColorType::Grayscale);
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&case.labels[..x * y])?;
-        writer.finish()?;
-        Ok(())
-    })
-    .map_err(io(&path))?;
-    Ok(path)
 }
 
 #[cfg(test)]

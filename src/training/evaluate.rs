@@ -249,8 +249,8 @@ pub struct SeenCase<'a> {
     pub name: &'a str,
     /// Its image.
     pub image: &'a Path,
-    /// `[k, j, i]`.
-    pub dims: [usize; 3],
+    /// What the model has seen.
+    pub volume: &'a Volume,
     /// What was found, i fastest.
     pub labels: &'a [u8],
 }
@@ -610,7 +610,7 @@ fn masks(
         seen(&SeenCase {
             name,
             image: file,
-            dims,
+            volume: &volume,
             labels: &found,
         })?;
         let mut case = MaskCase {

@@ -14,6 +14,7 @@ mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod evaluate;
+pub mod kept_masks;
 pub mod leaks;
 pub mod loss;
 pub mod metrics;

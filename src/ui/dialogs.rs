@@ -229,6 +229,8 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                     let title = egui::Label::new(&row.title).truncate();
                     ui.add_sized(vec2(230.0, 24.0), title);
                     let text = match row.status.as_str() {
+                        // A case of a comparison was not run here.
+                        "done" if row.seconds <= 0.0 => row.summary.clone(),
                         "done" => format!(
                             "{}  ·  {}",
                             row.summary,

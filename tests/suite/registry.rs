@@ -308,3 +308,142 @@ fn files_below(folder: &Path, end: &str) -> Vec<PathBuf> {
     }
     found
 }
+
+/// A NIfTI volume of bright blocks, and a mask.
+fn write_nifti(path: &Path, dims: [usize; 3], value: impl Fn(usize) -> u8) {
+    let mut volume = crate::app::ramp();
+    let axes = [
+        negatoscope::geometry::DVec3::X,
+        negatoscope::geometry::DVec3::Y,
+        negatoscope::geometry::DVec3::Z,
+    ];
+    volume.geometry = negatoscope::geometry::VolumeGeometry::from_axes(
+        dims,
+        negatoscope::geometry::DVec3::new(-7.0, 4.0, 2.0),
+        axes,
+        [1.0; 3],
+    )
+    .unwrap();
+    let n = volume.geometry.voxel_count();
+    volume.voxels = negatoscope::volume::Voxels::U8((0..n).map(value).collect());
+    volume.modality_lut = negatoscope::volume::ModalityLut::IDENTITY;
+    negatoscope::nifti::write_volume(path, &volume).unwrap();
+}
+
+#[test]
+fn both_masks_of_a_case_are_kept_in_one_that_opens_over_its_image() {
+    let Some(root) = data("hippocampus-msd") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let (images, masks) = (
+        place.path().join("set/images"),
+        place.path().join("set/masks"),
+    );
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::create_dir_all(&masks).unwrap();
+    let mut names: Vec<String> = files_below(&Path::new(&root).join("images"), ".nii.gz")
+        .iter()
+        .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    let labels = ["masks", "labels"].map(|f| Path::new(&root).join(f));
+    let labels = labels.iter().find(|f| f.is_dir()).unwrap();
+    for name in names.iter().take(2) {
+        std::fs::copy(
+            Path::new(&root).join("images").join(name),
+            images.join(name),
+        )
+        .unwrap();
+        std::fs::copy(labels.join(name), masks.join(name)).unwrap();
+    }
+    let out = place.path().join("out");
+    let (set, folder) = (
+        place.path().join("set").display().to_string(),
+        out.display().to_string(),
+    );
+    let compare = [
+        "models",
+        "compare",
+        "hippocampus-mini",
+        "hippocampus-mini",
+        "--data",
+        &set,
+        "--out",
+        &folder,
+        "--json",
+    ];
+    let output = negatoscope(&place.path().join("home"), &compare);
+    if !output.status.success() {
+        panic!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let found = json(&output);
+    for case in found["cases"].as_array().unwrap() {
+        assert_eq!(case["difference"], 0.0);
+        let both = out.join(case["both"].as_str().unwrap());
+        let record: Value =
+            serde_json::from_slice(&std::fs::read(both.join("result.json")).unwrap()).unwrap();
+        let task = negatoscope::task::Task::new();
+        let map =
+            negatoscope::nifti::read_label_map(&both.join("segmentation.nii.gz"), &task).unwrap();
+        let image = Path::new(case["image"].as_str().unwrap());
+        let volume = negatoscope::nifti::read(image, &task).unwrap();
+        assert_eq!(map.geometry.dims(), volume.geometry.dims());
+        // One model with itself: only what both say.
+        let said: std::collections::BTreeSet<u8> = map.labels.iter().copied().collect();
+        assert!(
+            said.len() > 1 && said.iter().all(|l| *l == 0 || l % 3 == 1),
+            "{said:?}"
+        );
+        let names: Vec<&str> = (record["segments"].as_array().unwrap().iter())
+            .map(|s| s["name"].as_str().unwrap())
+            .collect();
+        assert!(names[0].ends_with(": both") && names[1].contains(": only "));
+    }
+}
+
+#[test]
+fn two_masks_become_one_by_who_says_what() {
+    let place = tempfile::tempdir().unwrap();
+    let folders = ["a", "b"].map(|f| place.path().join(f));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    // Points by number: 0 none, 1 both the first label, 2 only the first model, 3 only the second,
+    // 4 each another label, 5 both the second label.
+    let [a, b] = [[0, 1, 1, 0, 1, 2], [0, 1, 0, 2, 2, 2]];
+    write_nifti(&folders[0].join("x.nii.gz"), [3, 2, 1], |n| a[n]);
+    write_nifti(&folders[1].join("x.nii.gz"), [3, 2, 1], |n| b[n]);
+    let code = |v: &str| negatoscope::study::CodedConcept::new(v, "SCT", v);
+    let labels = [1, 2].map(|label| negatoscope::model::Label {
+        label,
+        name: format!("L{label}"),
+        color: [0; 3],
+        category: code("1"),
+        property: code("2"),
+    });
+    let below = negatoscope::training::kept_masks::keep_both(
+        place.path(),
+        [&folders[0], &folders[1]],
+        &["m@1".to_owned(), "m@2".to_owned()],
+        &labels,
+        "x.nii.gz",
+    );
+    let folder = place.path().join(below.unwrap().unwrap());
+    let task = negatoscope::task::Task::new();
+    let map = negatoscope::nifti::read_label_map(&folder.join("segmentation.nii.gz"), &task);
+    assert_eq!(map.unwrap().labels, [0, 1, 2, 6, 7, 4]);
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap();
+    let name = |n: usize| record["segments"][n]["name"].as_str().unwrap().to_owned();
+    assert_eq!(
+        [name(0), name(1), name(5), name(6)],
+        [
+            "L1: both",
+            "L1: only m@1",
+            "L2: only m@2",
+            "One label and another"
+        ]
+    );
+}
