@@ -31,6 +31,7 @@ fn finding(name: &str, probability: f64, call: Call) -> Finding {
 fn assessment(model: &str, version: &str, findings: Vec<Finding>) -> Assessment {
     Assessment {
         findings,
+        explanations: Vec::new(),
         refused: Vec::new(),
         source: SourceSeries::default(),
         image: 0,
@@ -90,6 +91,7 @@ fn say(app: &mut App, volume: VolumeId, assessments: Vec<Assessment>) {
         job: JobId(9),
         volume,
         assessments,
+        methods: Vec::new(),
     });
 }
 
@@ -298,6 +300,7 @@ fn a_finding_is_edited_by_key_and_click_and_the_name_asked_once() {
             job,
             volume,
             assessments,
+            methods: Vec::new(),
         },
     );
     h.run_steps(3);
