@@ -21,6 +21,7 @@ pub mod import;
 pub mod inference;
 pub mod kernels;
 pub mod model;
+pub mod monitoring;
 pub mod nifti;
 pub mod render;
 pub mod training;

@@ -64,6 +64,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["words", "model", "inference", "kernels", "nifti"],
     ),
     ("export", &["words", "dicom", "nifti", "audit"]),
+    // Plain facts about runs and decisions; no room that knows patients.
+    ("monitoring", &["findings"]),
     ("app", &["words", "model", "audit"]),
     (
         "runtime",
@@ -76,6 +78,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "kernels",
             "model",
+            "monitoring",
             "nifti",
             "render",
             "training",
@@ -103,6 +106,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "kernels",
             "model",
+            "monitoring",
             "nifti",
             "render",
             "training",

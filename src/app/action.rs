@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
 use crate::audit::EventId;
-use crate::findings::{Assessment, ExplanationMethod, Segmentation};
+use crate::findings::{Assessment, Call, ExplanationMethod, ReviewState, Segmentation};
 use crate::study::{Patient, Series, Study};
 use crate::task::Task;
 use crate::volume::Volume;
@@ -25,6 +25,8 @@ pub enum AskFor {
     BatchOutput,
     /// A model folder or file to import.
     ModelImport,
+    /// A folder that `models compare` has written.
+    Comparison,
 }
 
 /// A result that can be written.
@@ -34,6 +36,27 @@ pub enum ToExport {
     Segmentation(Arc<Segmentation>),
     /// What a classifier says.
     Findings(Arc<Vec<Assessment>>),
+}
+
+/// A person's decision on a result of a run, without the person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReviewNote {
+    /// The run's random name.
+    pub run: String,
+    /// Model id.
+    pub model: String,
+    /// Model version.
+    pub version: String,
+    /// Name of the finding and its image; none stands for all segments.
+    pub finding: Option<(String, usize)>,
+    /// State before.
+    pub from: ReviewState,
+    /// State now.
+    pub to: ReviewState,
+    /// What the model says.
+    pub model_call: Option<Call>,
+    /// What the reader says instead.
+    pub reader_call: Option<Call>,
 }
 
 /// Work outside of the app's own state.
@@ -82,6 +105,8 @@ pub enum Action {
     ListModels,
     /// Import a model.
     ImportModel(PathBuf),
+    /// Read the cases of a comparison from its folder.
+    ReadComparison(PathBuf),
     /// Say what a run would need.
     Estimate {
         /// Model `id@version`.
@@ -185,6 +210,8 @@ pub enum Action {
     },
     /// Keep settings.
     SaveSettings(Settings),
+    /// Keep a person's decision for monitoring.
+    NoteReview(ReviewNote),
     /// Open a folder in the desktop's file manager.
     Reveal(PathBuf),
     /// Close the window.
@@ -207,9 +234,11 @@ impl Action {
             | Self::Thumbnails(_)
             | Self::ListModels
             | Self::ImportModel(_)
+            | Self::ReadComparison(_)
             | Self::Estimate { .. }
             | Self::Batch { .. }
             | Self::SaveSettings(_)
+            | Self::NoteReview(_)
             | Self::Reveal(_)
             | Self::Quit => None,
         }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::{Dialog, JobId, SeriesKey};
-use crate::findings::{ExplanationMethod, ReviewState};
+use crate::findings::{Edit, ExplanationMethod, ReviewState};
 use crate::geometry::{DVec2, DVec3, ViewPlane};
+use crate::redact::Sensitive;
 use crate::volume::VoiWindow;
 
 /// A person's wish, as data.
@@ -111,12 +112,20 @@ pub enum Command {
     Explain(usize, usize),
     /// By which way.
     ExplainBy(ExplanationMethod),
+    /// What a person says in the model's place: which assessment, which finding.
+    EditFinding(usize, usize, Edit),
+    /// Edit the next finding that nobody has reviewed.
+    EditNext,
+    /// Who reviews at this machine; empty: not to be named.
+    SetReviewer(Sensitive<String>),
     /// Save results…
     Export,
     /// Import a model…
     ImportModel,
     /// Analysis ▸ Analyze folder…
     AnalyzeFolder,
+    /// Analysis ▸ Open comparison…
+    OpenComparison,
     /// Choose the input folder of a batch.
     ChooseBatchInput,
     /// Choose the output folder of a batch.
@@ -252,9 +261,27 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
         ),
         (
             "Analysis",
+            "Edit finding…",
+            Command::EditNext,
+            Some(ctrl("E")),
+        ),
+        (
+            "Analysis",
+            "Reviewer's name…",
+            Command::ShowDialog(Dialog::Reviewer),
+            None,
+        ),
+        (
+            "Analysis",
             "Analyze folder…",
             Command::AnalyzeFolder,
             Some(ctrl("B")),
+        ),
+        (
+            "Analysis",
+            "Open comparison…",
+            Command::OpenComparison,
+            None,
         ),
         ("Analysis", "Import model…", Command::ImportModel, None),
         (

@@ -213,6 +213,13 @@ pub enum Event {
         /// "12 done, 1 failed, 3 skipped".
         summary: String,
     },
+    /// The cases of a comparison, for the table.
+    ComparisonRead {
+        /// One for each case.
+        rows: Vec<BatchRow>,
+        /// What was compared.
+        summary: String,
+    },
     /// A result of a batch is open: its study's worklist, its volume and its segmentation.
     ResultOpened {
         /// The job.

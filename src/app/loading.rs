@@ -244,6 +244,7 @@ impl App {
         }
         if self.findings.as_ref().is_some_and(|f| f.volume != open.id) {
             self.findings = None;
+            self.drop_half_said();
         }
         self.choose_model_for(&open.data.modality);
         self.workspace.show(open);

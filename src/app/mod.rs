@@ -17,7 +17,7 @@ mod settings;
 mod state;
 mod workspace;
 
-pub use action::{Action, AskFor, ToExport};
+pub use action::{Action, AskFor, ReviewNote, ToExport};
 pub use browser::{Browser, SeriesKey, VolumeFile};
 pub use channels::ChannelSource;
 pub use command::{Command, Shortcut, command_table};

@@ -59,6 +59,7 @@ impl Results {
         match self.review {
             ReviewState::NotReviewed => "AI – not reviewed",
             ReviewState::Accepted => "AI – accepted",
+            ReviewState::Edited => "AI – edited by reader",
             ReviewState::Rejected => "AI – rejected",
         }
     }

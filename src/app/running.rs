@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::state::file_name;
 use super::{
-    Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, SeriesKey, ToExport, VolumeId,
+    Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, ReviewNote, SeriesKey, ToExport,
+    VolumeId,
 };
 use crate::findings::{ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
@@ -160,33 +161,62 @@ impl App {
         let Some(results) = self.results.as_mut().filter(|r| r.provisional.is_none()) else {
             return;
         };
-        results.review = if results.review == state {
+        let from = results.review;
+        results.review = if from == state {
             ReviewState::NotReviewed
         } else {
             state
         };
         results.exported = false;
+        let made = &results.segmentation.provenance;
+        if !made.run.is_empty() {
+            self.actions.push(Action::NoteReview(ReviewNote {
+                run: made.run.clone(),
+                model: made.model_id.clone(),
+                version: made.model_version.clone(),
+                finding: None,
+                from,
+                to: results.review,
+                model_call: None,
+                reader_call: None,
+            }));
+        }
     }
 
     pub(super) fn export_to(&mut self, folder: PathBuf) {
         let Some(open) = &self.workspace.open else {
             return;
         };
-        let labels = self.results.as_ref().map(|results| {
-            let mut segmentation = (*results.segmentation).clone();
-            segmentation.review = results.review;
-            ToExport::Segmentation(Arc::new(segmentation))
-        });
-        let said = (self.findings.as_ref())
-            .map(|findings| ToExport::Findings(Arc::new(findings.assessments.clone())));
         let data = Arc::clone(&open.data);
-        for result in labels.into_iter().chain(said) {
+        let mut results = Vec::new();
+        if let Some(shown) = &self.results {
+            let mut segmentation = (*shown.segmentation).clone();
+            segmentation.review = shown.review;
+            results.push((
+                ToExport::Segmentation(Arc::new(segmentation)),
+                folder.clone(),
+            ));
+        }
+        if let Some(shown) = &self.findings {
+            let models = shown.by_model();
+            for (model, some) in &models {
+                // Each model's files have the same names.
+                let folder = if models.len() > 1 {
+                    folder.join(model)
+                } else {
+                    folder.clone()
+                };
+                let some = some.iter().map(|(_, a)| (*a).clone()).collect();
+                results.push((ToExport::Findings(Arc::new(some)), folder));
+            }
+        }
+        for (result, folder) in results {
             let (job, task) = self.start(JobKind::Export, "Saving results".to_owned());
             self.actions.push(Action::Export {
                 job,
                 result,
                 data: Arc::clone(&data),
-                folder: folder.clone(),
+                folder,
                 task,
             });
         }

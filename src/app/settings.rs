@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::redact::Sensitive;
+
 /// Corner text, in the order that Space cycles through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,34 @@ pub struct Settings {
     pub interpolate: bool,
     /// Models average mirrored passes where their plans ask for them; off: faster, a little worse.
     pub mirroring: bool,
+    /// Who reviews findings at this machine, as the person wrote it; empty: not to be named; none:
+    /// not asked yet.
+    #[serde(with = "reviewer", skip_serializing_if = "Option::is_none")]
+    pub reviewer: Option<Sensitive<String>>,
+}
+
+/// The name in the settings file is that of the program's own user, and stays on this machine.
+mod reviewer {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::redact::Sensitive;
+
+    #[expect(clippy::ref_option, reason = "serde's form")]
+    pub fn serialize<S: Serializer>(
+        name: &Option<Sensitive<String>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match name {
+            Some(name) => to.serialize_some(name.expose()),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Sensitive<String>>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(Sensitive::new))
+    }
 }
 
 impl Default for Settings {
@@ -56,6 +86,7 @@ impl Default for Settings {
             drag_down_brightens: true,
             interpolate: true,
             mirroring: true,
+            reviewer: None,
         }
     }
 }

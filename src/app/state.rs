@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
+use super::diagnosis::Decision;
 use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
@@ -25,6 +28,15 @@ pub enum Dialog {
     Skipped,
     /// The batch: input, model, output, table.
     Batch,
+    /// Who reviews at this machine.
+    Reviewer,
+    /// What a reader says in the model's place.
+    EditFinding {
+        /// Which assessment.
+        image: usize,
+        /// Which of its findings.
+        finding: usize,
+    },
 }
 
 /// The batch as the window shows it.
@@ -73,6 +85,10 @@ pub struct App {
     pub batch: BatchState,
     /// Settings.
     pub settings: Settings,
+    /// The time, as the window has told it last.
+    pub now: DateTime<Utc>,
+    /// A decision that waits for the reviewer's name.
+    pub(super) waiting: Option<Decision>,
     /// What a provisional result has replaced.
     pub(super) replaced: Option<Results>,
     /// The stack that loads, until its last voxel is there.
@@ -229,6 +245,9 @@ impl App {
             }
             Command::Explain(assessment, finding) => self.explain(assessment, finding),
             Command::ExplainBy(method) => self.explain_by(method),
+            Command::EditFinding(image, finding, edit) => self.edit_finding(image, finding, edit),
+            Command::EditNext => self.edit_next(),
+            Command::SetReviewer(name) => self.set_reviewer(name),
             Command::AcceptResult => {
                 if !self.review_next(ReviewState::Accepted) {
                     self.review(ReviewState::Accepted);
@@ -255,12 +274,19 @@ impl App {
             }
             Command::ImportModel => self.ask(AskFor::ModelImport),
             Command::AnalyzeFolder => self.dialog = Some(Dialog::Batch),
+            Command::OpenComparison if self.batch.job.is_some() => {
+                self.notices.push(Notice::info(
+                    "A folder is being analyzed",
+                    "Its table is in use. Open the comparison when it has ended.",
+                ));
+            }
+            Command::OpenComparison => self.ask(AskFor::Comparison),
             Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
             Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
             Command::StartBatch => self.start_batch(),
             Command::OpenBatchRow(index) => self.open_batch_row(index),
             Command::ShowDialog(dialog) => self.dialog = Some(dialog),
-            Command::CloseDialog => self.dialog = None,
+            Command::CloseDialog => self.close_dialog(),
             Command::DismissNotice(index) => {
                 if index < self.notices.len() {
                     self.notices.remove(index);
@@ -402,6 +428,13 @@ impl App {
                     self.batch.rows.push(row);
                 }
             }
+            Event::ComparisonRead { rows, summary } if self.batch.job.is_none() => {
+                self.batch.rows = rows;
+                self.batch.summary = Some(summary);
+                self.dialog = Some(Dialog::Batch);
+            }
+            // A batch has begun meanwhile: the table is its own.
+            Event::ComparisonRead { .. } => {}
             Event::BatchDone { job, summary } => {
                 self.finish(job);
                 self.batch.job = None;
@@ -484,7 +517,7 @@ impl App {
 
     fn escape(&mut self) {
         if self.dialog.is_some() {
-            self.dialog = None;
+            self.close_dialog();
         } else if let Some(job) = self.jobs.last() {
             job.task.cancel();
         } else {
@@ -514,6 +547,10 @@ impl App {
             AskFor::ExportFolder => self.export_to(paths.remove(0)),
             AskFor::BatchInput => self.batch.input = paths.pop(),
             AskFor::BatchOutput => self.batch.output = paths.pop(),
+            AskFor::Comparison => {
+                let folder = paths.remove(0);
+                self.actions.push(Action::ReadComparison(folder));
+            }
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }
     }

@@ -153,6 +153,13 @@ impl ItemSource {
     }
 }
 
+/// A label map that a run has written, of another model's batch in the same place.
+fn is_result(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name == Format::Nifti.file_name())
+        && path.with_file_name(Format::Json.file_name()).is_file()
+}
+
 /// Items of everything that was found, in reading order; unsuited ones say why.
 ///
 /// `files` are volume files; those below the plan's output are results of an earlier batch and left
@@ -171,6 +178,7 @@ pub fn items(
             !path
                 .canonicalize()
                 .is_ok_and(|path| path.starts_with(output))
+                && !is_result(path)
         })
         .collect();
     files.sort();

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::Ending;
-use super::print::say;
+use super::print::{say, say_json};
 use super::progress::ProgressLine;
-use crate::batch::{Plan, Status};
+use crate::batch::{Plan, Status, Summary};
 use crate::export::Format;
 use crate::findings::ExplanationMethod;
+use crate::model::Registry;
 use crate::runtime::{Home, run_batch};
 use crate::task::Task;
 
@@ -17,9 +20,15 @@ pub struct Arguments {
     /// Files, folders or ZIP archives; DICOM or NIfTI.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Model `ID` or `ID@VERSION` (see `models list`).
-    #[arg(long, value_name = "ID[@VERSION]")]
-    model: String,
+    /// Model `ID` or `ID@VERSION` (see `models list`); several with commas or by repeating it, each
+    /// with its results in a folder of its name.
+    #[arg(
+        long,
+        required = true,
+        value_delimiter = ',',
+        value_name = "ID[@VERSION]"
+    )]
+    model: Vec<String>,
     /// Folder for results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -85,20 +94,90 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         mirroring: !arguments.no_mirroring,
         channels: arguments.channel.clone(),
     };
+    if let [model] = &arguments.model[..] {
+        let summary = run_one(home, arguments, model, &plan)?;
+        if arguments.json {
+            say(std::fs::read_to_string(plan.output.join("batch.json"))?.trim_end())?;
+        }
+        return Ok(ending(&[summary], 0));
+    }
+    run_several(home, arguments, &plan)
+}
+
+/// One model after the other over the same images; one that cannot run does not stop the others.
+fn run_several(home: &Home, arguments: &Arguments, plan: &Plan) -> anyhow::Result<Ending> {
+    let registry = Registry::new(home.models());
+    let mut seen: Vec<String> = Vec::new();
+    let mut summaries = Vec::new();
+    let mut told = Vec::new();
+    let mut broken = 0;
+    for wanted in &arguments.model {
+        let ran = (|| {
+            let key = (registry
+                .find(&wanted.replace("brainchop:", "brainchop-"))?
+                .manifest)
+                .key();
+            if seen.contains(&key) {
+                return Ok(None);
+            }
+            seen.push(key.clone());
+            eprintln!("{key}:");
+            let plan = Plan {
+                output: plan.output.join(&key),
+                ..plan.clone()
+            };
+            let summary = run_one(home, arguments, &key, &plan)?;
+            let path = plan.output.join("batch.json");
+            let table: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+            anyhow::Ok(Some((key, summary, table)))
+        })();
+        match ran {
+            Ok(None) => {}
+            Ok(Some((key, summary, table))) => {
+                summaries.push(summary);
+                told.push(json!({ "model": key, "batch": table }));
+            }
+            Err(error) => {
+                eprintln!("negatoscope: {wanted} was not run: {error:#}");
+                broken += 1;
+                told.push(json!({ "model": wanted, "error": format!("{error:#}") }));
+            }
+        }
+    }
+    if arguments.json {
+        say_json(&json!({ "models": told }))?;
+    }
+    Ok(ending(&summaries, broken))
+}
+
+/// How it ended; what a model is not for is no failure where another one is.
+fn ending(summaries: &[Summary], broken: usize) -> Ending {
+    let done: usize = summaries.iter().map(|s| s.done).sum();
+    let failed: usize = summaries.iter().map(|s| s.failed).sum();
+    let cancelled = summaries.iter().any(|s| s.cancelled);
+    match (done, failed + broken, cancelled) {
+        (0, ..) => Ending::Nothing,
+        (_, 0, false) => Ending::Done,
+        _ => Ending::Partly,
+    }
+}
+
+fn run_one(
+    home: &Home,
+    arguments: &Arguments,
+    model: &str,
+    plan: &Plan,
+) -> anyhow::Result<Summary> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let (summary, rows) = run_batch(home, &arguments.model, &plan, &task, |_, row| {
-        match row.status {
-            Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
-            Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
-            Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
-            Status::Waiting | Status::Running => {}
-        }
+    let (summary, rows) = run_batch(home, model, plan, &task, |_, row| match row.status {
+        Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
+        Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
+        Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
+        Status::Waiting | Status::Running => {}
     })?;
     drop(line);
-    if arguments.json {
-        say(std::fs::read_to_string(arguments.out.join("batch.json"))?.trim_end())?;
-    } else {
+    if !arguments.json {
         let volumes: Vec<String> = rows
             .iter()
             .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
@@ -113,11 +192,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             say(&lines.join("\n"))?;
         }
     }
-    eprintln!(
-        "{}; results in {}",
-        summary.words(),
-        arguments.out.display()
-    );
+    eprintln!("{}; results in {}", summary.words(), plan.output.display());
     let skipped = match summary.unreadable {
         1 => "1 file skipped".to_owned(),
         n => format!("{n} files skipped"),
@@ -127,9 +202,5 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     } else if summary.unreadable > 0 {
         eprintln!("{skipped}: no images that can be read (see `negatoscope info`)");
     }
-    Ok(match (summary.done, summary.failed, summary.cancelled) {
-        (0, ..) => Ending::Nothing,
-        (_, 0, false) => Ending::Done,
-        _ => Ending::Partly,
-    })
+    Ok(summary)
 }

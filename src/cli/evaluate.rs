@@ -39,14 +39,19 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let registry = Registry::new(home.models());
-    let path = PathBuf::from(&arguments.model);
-    let package = if path.exists() {
+/// An installed model, or the package in a folder or file.
+pub(super) fn package_of(registry: &Registry, wanted: &str) -> anyhow::Result<VerifiedPackage> {
+    let path = PathBuf::from(wanted);
+    Ok(if path.exists() {
         VerifiedPackage::verify(PackageFiles::read(&path)?)?
     } else {
-        registry.load(&arguments.model)?
-    };
+        registry.load(wanted)?
+    })
+}
+
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let registry = Registry::new(home.models());
+    let package = package_of(&registry, &arguments.model)?;
     let manifest = package.manifest();
     let access = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc())
         .about(ParticipantObject::file(&arguments.data).with("role", "evaluation data"))

@@ -4,6 +4,7 @@
 
 mod analyze;
 mod audit;
+mod compare;
 mod convert;
 mod demo;
 mod evaluate;

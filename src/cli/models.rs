@@ -9,6 +9,7 @@ use super::print::{say, say_json};
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::import;
 use crate::model::{self, Registry};
+use crate::monitoring::{self, Store};
 use crate::runtime::{Home, now_utc};
 
 #[derive(clap::Args, Debug)]
@@ -70,6 +71,8 @@ enum What {
         /// `ID`.
         id: String,
     },
+    /// Measure two models on the same labeled cases and show what differs.
+    Compare(super::compare::Arguments),
     /// Make a key to sign packages with; prints its public half.
     Keygen {
         /// File for the key (PKCS#8); it must not exist.
@@ -102,6 +105,12 @@ enum What {
     },
     /// Check the hashes of all models.
     Verify {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What each version did in each month, and what readers said of its results.
+    Usage {
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -273,6 +282,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 anyhow::bail!("no publisher {publisher:?} is known");
             }
         }
+        What::Compare(arguments) => return super::compare::run(home, arguments),
+        What::Usage { json } => usage(home, *json)?,
         What::Remove { id, json } => {
             let key = registry.remove(id)?;
             eprintln!("removed {key}");
@@ -282,6 +293,72 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         }
     }
     Ok(Ending::Done)
+}
+
+fn usage(home: &Home, json: bool) -> anyhow::Result<()> {
+    let usage = monitoring::usage(&Store::new(home.root()).read()?);
+    if usage.left_out > 0 {
+        eprintln!(
+            "{} lines of the monitoring files cannot be read and are left out",
+            usage.left_out
+        );
+    }
+    if json {
+        return Ok(say_json(&serde_json::to_value(&usage)?)?);
+    }
+    if usage.rows.is_empty() {
+        return Ok(say("no runs yet")?);
+    }
+    say(&format!(
+        "{:<32} {:<8} {:>5} {:>6} {:>7} {:>9} {:>9} {:>8} {:>6} {:>8}",
+        "model",
+        "month",
+        "runs",
+        "failed",
+        "refused",
+        "cancelled",
+        "median s",
+        "accepted",
+        "edited",
+        "rejected"
+    ))?;
+    for row in &usage.rows {
+        let seconds = row.median_seconds;
+        say(&format!(
+            "{:<32} {:<8} {:>5} {:>6} {:>7} {:>9} {:>9} {:>8} {:>6} {:>8}",
+            format!("{}@{}", row.model, row.version),
+            row.month,
+            row.runs,
+            row.failed,
+            row.refused,
+            row.cancelled,
+            seconds.map_or_else(|| "-".to_owned(), |s| format!("{s:.2}")),
+            row.accepted,
+            row.edited,
+            row.rejected
+        ))?;
+        for f in &row.findings {
+            say(&format!(
+                "  {}: mean probability {:.3} over {}; present {}, absent {}, not sure {}; accepted {}, edited {}, rejected {}",
+                f.name,
+                f.mean_probability,
+                f.n,
+                f.present,
+                f.absent,
+                f.not_sure,
+                f.accepted,
+                f.edited,
+                f.rejected
+            ))?;
+        }
+        for s in &row.segments {
+            say(&format!(
+                "  {}: mean volume {:.2} mL over {}",
+                s.name, s.mean_volume_ml, s.n
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 fn entry_json(entry: &model::Entry) -> Value {

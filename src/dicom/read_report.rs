@@ -11,7 +11,7 @@ use dicom_dictionary_std::{tags, uids as sop};
 use super::dataset::{Dataset, Item};
 use super::report_template as t;
 use super::report_template::Content;
-use crate::findings::{Finding, OperatingPoint, Review, ReviewState};
+use crate::findings::{Call, Edit, Finding, OperatingPoint, Review, ReviewState};
 use crate::redact::Sensitive;
 use crate::study::Uid;
 
@@ -58,10 +58,8 @@ pub enum ReadReportError {
 /// One finding as the file tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadFinding {
-    /// Name, code, numbers, call, review.
+    /// Name, code, numbers, call, review; who decided and when, where the file tells both.
     pub finding: Finding,
-    /// Who decided, and when, where the file tells both.
-    pub review: Option<Review>,
     /// Tracking Unique Identifier.
     pub tracking_uid: Option<Uid>,
     /// Name of the model.
@@ -193,25 +191,22 @@ fn read_group(group: Content<'_>) -> Result<ReadFinding, &'static str> {
         }),
         _ => None,
     };
-    // A code that is not known must not become another call.
-    let call = match group.code(t::CALL) {
-        None => None,
-        Some(found) => Some(
-            t::CALLS
-                .iter()
-                .find(|(_, code)| code.is(&found))
-                .ok_or(t::CALL.meaning)?
-                .0,
-        ),
-    };
+    let call = call_of(group, t::CALL)?;
     // A code that is not known is no review.
     let review_state = group
         .code(t::REVIEW)
         .and_then(|found| t::REVIEWS.iter().find(|(_, code)| code.is(&found)))
         .map_or(ReviewState::NotReviewed, |(state, _)| *state);
+    let edit = match review_state {
+        // Without what the reader says, the model's call would stand there as if it were that.
+        ReviewState::Edited => Some(Edit {
+            call: call_of(group, t::READER_CALL)?.ok_or(t::READER_CALL.meaning)?,
+            comment: Sensitive::new(group.text(t::COMMENT).unwrap_or_default()),
+        }),
+        _ => None,
+    };
     let private = t::private_finding(&name);
     Ok(ReadFinding {
-        review: review_of(group),
         tracking_uid: group
             .named(t::TRACKING_UID, "UIDREF")
             .find_map(|item| item.0.uid(tags::UID)),
@@ -231,6 +226,8 @@ fn read_group(group: Content<'_>) -> Result<ReadFinding, &'static str> {
             operating_point,
             call,
             review: review_state,
+            reviewed: review_of(group),
+            edit,
         },
     })
 }
@@ -245,6 +242,15 @@ fn percent(group: Content<'_>, name: t::Code) -> Result<Option<(f64, Content<'_>
         return Err(name.meaning);
     }
     Ok(Some((value / 100.0, item)))
+}
+
+/// A call; a code that is not known must not become another one.
+fn call_of(group: Content<'_>, name: t::Code) -> Result<Option<Call>, &'static str> {
+    let Some(found) = group.code(name) else {
+        return Ok(None);
+    };
+    let known = t::CALLS.iter().find(|(_, code)| code.is(&found));
+    Ok(Some(known.ok_or(name.meaning)?.0))
 }
 
 fn count(group: Content<'_>, name: t::Code) -> Result<usize, &'static str> {

@@ -123,6 +123,7 @@ pub(super) const CASES_WITH: Code = own("CASESWITH", "Test cases with the findin
 pub(super) const CASES_WITHOUT: Code = own("CASESWITHOUT", "Test cases without the finding");
 pub(super) const CALL: Code = own("CALL", "Call at the operating threshold");
 pub(super) const REVIEW: Code = own("REVIEW", "Review by a person");
+pub(super) const READER_CALL: Code = own("READERCALL", "Call of the reader in the model's place");
 pub(super) const REVIEWED_BY: Code = own("REVIEWEDBY", "Reviewed by");
 pub(super) const REVIEWED_AT: Code = own("REVIEWEDAT", "Reviewed at");
 pub(super) const REFUSED: Code = own("REFUSED", "Why no finding is given");
@@ -134,12 +135,13 @@ pub(super) const CALLS: [(Call, Code); 3] = [
     (Call::NotSure, sct("373068000", "Undetermined")),
 ];
 
-pub(super) const REVIEWS: [(ReviewState, Code); 3] = [
+pub(super) const REVIEWS: [(ReviewState, Code); 4] = [
     (
         ReviewState::NotReviewed,
         own("NOTREVIEWED", "AI - not reviewed"),
     ),
     (ReviewState::Accepted, own("ACCEPTED", "Accepted")),
+    (ReviewState::Edited, own("EDITED", "Edited by a reader")),
     (ReviewState::Rejected, own("REJECTED", "Rejected")),
 ];
 
@@ -374,7 +376,7 @@ mod tests {
         let reviews = REVIEWS.map(|(_, code)| code);
         let own = [CALIBRATED, SCORE, THRESHOLD, SENSITIVITY, SPECIFICITY];
         let own_too = [CASES_WITH, CASES_WITHOUT, CALL, REVIEW, REFUSED];
-        let more = [REVIEWED_BY, REVIEWED_AT];
+        let more = [REVIEWED_BY, REVIEWED_AT, READER_CALL];
         for code in (calls.iter().chain(&reviews).chain(&own))
             .chain(&own_too)
             .chain(&more)

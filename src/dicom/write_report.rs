@@ -17,14 +17,13 @@ use super::report_template as t;
 use super::report_template::Relation::{
     AcquisitionContext, Contains, Modifies, ObservationContext,
 };
-use crate::findings::{Assessment, Finding, Review, ReviewState};
+use crate::findings::{Assessment, Finding, ReviewState};
 use crate::study::{CodedConcept, Uid};
 use crate::volume::SourceImage;
 use crate::whole_file;
 
 /// Writes a DICOM SR with all findings of an assessment; the file appears whole or not at all.
 ///
-/// `reviews` holds who decided on each finding, in the order of findings; it may be shorter.
 /// `uids` gives a new UID at each call. Returns the SOP Instance UID.
 ///
 /// # Errors
@@ -32,13 +31,12 @@ use crate::whole_file;
 pub fn write_report(
     to: &Path,
     assessment: &Assessment,
-    reviews: &[Option<Review>],
     uids: &mut dyn FnMut() -> Uid,
     now: DateTime<Utc>,
 ) -> Result<Uid, WriteError> {
     let mut instance = Uid::default();
     whole_file::write(to, |w| {
-        instance = write_report_to(w, assessment, reviews, uids, now)?;
+        instance = write_report_to(w, assessment, uids, now)?;
         Ok(())
     })
     .map_err(|e: WriteError| e.at(to))?;
@@ -52,7 +50,6 @@ pub fn write_report(
 pub fn write_report_to(
     w: &mut dyn Write,
     assessment: &Assessment,
-    reviews: &[Option<Review>],
     uids: &mut dyn FnMut() -> Uid,
     now: DateTime<Utc>,
 ) -> Result<Uid, WriteError> {
@@ -100,7 +97,7 @@ pub fn write_report_to(
 
     d.text(tags::VALUE_TYPE, "CONTAINER")
         .code(tags::CONCEPT_NAME_CODE_SEQUENCE, &t::TITLE.concept());
-    let content = content(assessment, reviews, image, uids);
+    let content = content(assessment, image, uids);
     t::container_attributes(&mut d, Some("1500"), content);
     d.write_file(w, sop::ENHANCED_SR_STORAGE, &instance)?;
     Ok(instance)
@@ -174,7 +171,7 @@ fn flags(d: &mut Composer, assessment: &Assessment) {
     let (completion, words) = match reviewed(assessment) {
         Reviewed::All => (
             "COMPLETE",
-            "Every finding was accepted or rejected by a person",
+            "Every finding was accepted, edited or rejected by a person",
         ),
         Reviewed::Partly => ("PARTIAL", "Some findings were not reviewed by a person"),
         Reviewed::Not => ("PARTIAL", "Output of a model, not reviewed by a person"),
@@ -213,7 +210,6 @@ fn evidence(study: &Uid, series: &Uid, image: &SourceImage) -> Composer {
 /// TID 1500, in its order.
 fn content(
     assessment: &Assessment,
-    reviews: &[Option<Review>],
     image: &SourceImage,
     uids: &mut dyn FnMut() -> Uid,
 ) -> Vec<Composer> {
@@ -237,11 +233,7 @@ fn content(
         let groups = assessment
             .findings
             .iter()
-            .enumerate()
-            .map(|(n, finding)| {
-                let review = reviews.get(n).and_then(Option::as_ref);
-                group(finding, review, assessment, image, &uids())
-            })
+            .map(|finding| group(finding, assessment, image, &uids()))
             .collect();
         items.push(t::container(t::MEASUREMENTS, None, groups));
     }
@@ -281,7 +273,6 @@ fn modality(class: &Uid) -> Option<CodedConcept> {
 /// TID 1501: one finding.
 fn group(
     finding: &Finding,
-    review: Option<&Review>,
     assessment: &Assessment,
     image: &SourceImage,
     tracking: &Uid,
@@ -348,7 +339,16 @@ fn group(
     if let Some((_, code)) = (t::REVIEWS.iter()).find(|(state, _)| *state == finding.review) {
         items.push(t::code(Contains, t::REVIEW, &code.concept()));
     }
-    if let Some(review) = review
+    // What the reader says is an item of its own: the model's call stays what the model said.
+    if let (ReviewState::Edited, Some(edit)) = (finding.review, &finding.edit) {
+        if let Some((_, code)) = t::CALLS.iter().find(|(call, _)| *call == edit.call) {
+            items.push(t::code(Contains, t::READER_CALL, &code.concept()));
+        }
+        if !edit.comment.expose().trim().is_empty() {
+            items.push(t::text(Contains, t::COMMENT, edit.comment.expose()));
+        }
+    }
+    if let Some(review) = &finding.reviewed
         && finding.review != ReviewState::NotReviewed
     {
         if !review.by.expose().trim().is_empty() {

@@ -301,6 +301,7 @@ fn comments(segmentation: &Segmentation) -> String {
     let review = match segmentation.review {
         ReviewState::NotReviewed => "not reviewed by a person",
         ReviewState::Accepted => "accepted by a person",
+        ReviewState::Edited => "edited by a person",
         ReviewState::Rejected => "rejected by a person",
     };
     let mut text = format!("{}. {}.", crate::RESEARCH_USE, capitalized(review));

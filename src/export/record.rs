@@ -46,6 +46,7 @@ pub(super) fn result(
             "sha256": p.model_sha256,
         },
         "run": {
+            "id": p.run,
             "algorithm": segmentation.algorithm.term(),
             "device": p.device,
             "software_version": p.software_version,
@@ -56,6 +57,7 @@ pub(super) fn result(
         "review": match segmentation.review {
             ReviewState::NotReviewed => "not reviewed",
             ReviewState::Accepted => "accepted",
+            ReviewState::Edited => "edited by reader",
             ReviewState::Rejected => "rejected",
         },
         "input": {

@@ -9,7 +9,7 @@ use super::write_results::{keep_all, written_file};
 use super::{Error, Format, Written};
 use crate::audit;
 use crate::dicom;
-use crate::findings::{Assessment, Finding, ReviewState};
+use crate::findings::{Assessment, Finding, Review, ReviewState};
 use crate::study::Uid;
 use crate::volume::Volume;
 
@@ -100,7 +100,7 @@ pub fn write_findings(
                     n => format!("findings-{}.dcm", n + 1),
                 };
                 let (file, one) = written_file(format, &folder.join(name), |w| {
-                    dicom::write_report_to(w, a, &[], uids, now)?;
+                    dicom::write_report_to(w, a, uids, now)?;
                     Ok(())
                 })?;
                 check(file.temporary(), a)?;
@@ -152,6 +152,8 @@ fn check(path: &Path, a: &Assessment) -> Result<(), Error> {
         && (read.findings.iter().zip(&a.findings)).all(|(r, f)| {
             (r.finding.probability - f.probability).abs() < 1e-9
                 && (r.finding.call, r.finding.review) == (f.call, f.review)
+                && r.finding.edit.as_ref().map(|e| e.call) == f.edit.as_ref().map(|e| e.call)
+                && r.finding.reviewed.as_ref().map(|v| v.at) == f.reviewed.as_ref().map(|v| v.at)
         })
         && read.refused.len() == a.refused.len();
     if same {
@@ -166,7 +168,21 @@ const fn review_words(review: ReviewState) -> &'static str {
     match review {
         ReviewState::NotReviewed => "AI - not reviewed",
         ReviewState::Accepted => "accepted",
+        ReviewState::Edited => "edited by reader",
         ReviewState::Rejected => "rejected",
+    }
+}
+
+fn at(review: &Review) -> String {
+    review.at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A person's text that no spreadsheet takes for a formula (OWASP, CSV Injection).
+fn plain(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
     }
 }
 
@@ -186,6 +202,10 @@ fn table(assessments: &[Assessment]) -> Result<Vec<u8>, csv::Error> {
         "review",
         "refused",
         "model",
+        "reader_call",
+        "reader_comment",
+        "reviewed_by",
+        "reviewed_at",
     ])?;
     for a in assessments {
         let uid = a.source.image(a.image);
@@ -195,7 +215,7 @@ fn table(assessments: &[Assessment]) -> Result<Vec<u8>, csv::Error> {
         if a.findings.is_empty() {
             let refused = a.refused.join("; ");
             let cells = [
-                &image, &uid, "", "", "", "", "", "", "", "", &refused, &model,
+                &image, &uid, "", "", "", "", "", "", "", "", &refused, &model, "", "", "", "",
             ];
             table.write_record(cells)?;
         }
@@ -219,6 +239,10 @@ fn table(assessments: &[Assessment]) -> Result<Vec<u8>, csv::Error> {
                 review_words(f.review),
                 "",
                 &model,
+                f.edit.as_ref().map_or("", |e| e.call.words()),
+                &plain(f.edit.as_ref().map_or("", |e| e.comment.expose())),
+                &plain(f.reviewed.as_ref().map_or("", |r| r.by.expose())),
+                &f.reviewed.as_ref().map_or_else(String::new, |r| at(r)),
             ])?;
         }
     }
@@ -246,6 +270,7 @@ fn record(
             "sha256": p.model_sha256,
         })),
         "run": first.map(|p| json!({
+            "id": p.run,
             "device": p.device,
             "software_version": p.software_version,
             "started": p.started,
@@ -322,5 +347,9 @@ fn finding(f: &Finding) -> Value {
         "operating_point": f.operating_point,
         "call": f.call,
         "review": review_words(f.review),
+        "reviewed": f.reviewed.as_ref().map(|r| json!({ "by": r.by.expose(), "at": at(r) })),
+        "reader": f.edit.as_ref().map(|e| json!({
+            "call": e.call, "comment": e.comment.expose()
+        })),
     })
 }

@@ -8,7 +8,7 @@ use crate::study::{CodedConcept, Issue};
 use crate::volume::SourceSeries;
 
 /// What a probability amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
     /// At or above the operating threshold.
@@ -60,12 +60,35 @@ pub struct Finding {
     pub call: Option<Call>,
     /// Whether a person has looked at it.
     pub review: ReviewState,
+    /// Who decided, and when; none without a decision.
+    pub reviewed: Option<Review>,
+    /// What the person says instead; there where the review is [`ReviewState::Edited`]. The model's
+    /// own call and number stay as they are.
+    pub edit: Option<Edit>,
+}
+
+impl Finding {
+    /// Takes a person's decision; without a review it is taken back.
+    pub fn decide(&mut self, state: ReviewState, edit: Option<Edit>, review: Option<Review>) {
+        self.review = state;
+        self.reviewed = review.filter(|_| state != ReviewState::NotReviewed);
+        self.edit = edit.filter(|_| state == ReviewState::Edited);
+    }
+}
+
+/// What a person says of a finding in the model's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// The person's call.
+    pub call: Call,
+    /// In a few words, or empty. Free text can hold anything.
+    pub comment: Sensitive<String>,
 }
 
 /// Who looked at a finding, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Review {
-    /// As the person wrote it.
+    /// As the person wrote it; empty where the person is not named.
     pub by: Sensitive<String>,
     /// When the person decided.
     pub at: DateTime<Utc>,

@@ -3,6 +3,9 @@
 /// Everything needed to make a result again.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Provenance {
+    /// Random name of the run, by which reviews of its result are counted; empty where none is kept.
+    #[serde(default)]
+    pub run: String,
     /// Model id.
     pub model_id: String,
     /// Name for people.

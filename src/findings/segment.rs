@@ -34,6 +34,8 @@ pub enum ReviewState {
     NotReviewed,
     /// Accepted as it is.
     Accepted,
+    /// Changed: what the person says stands beside what the model says.
+    Edited,
     /// Rejected.
     Rejected,
 }

@@ -254,6 +254,7 @@ impl Classifier {
             source: source.clone(),
             image: k,
             provenance: Provenance {
+                run: String::new(),
                 model_id: manifest.id.clone(),
                 model_name: manifest.name.clone(),
                 model_version: manifest.version.clone(),
@@ -310,6 +311,8 @@ pub fn findings_of(classification: &Classification, probabilities: &[f64]) -> Ve
             operating_point: class.operating_point,
             call,
             review: ReviewState::NotReviewed,
+            reviewed: None,
+            edit: None,
         }
     };
     let named = || {

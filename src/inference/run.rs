@@ -510,6 +510,7 @@ impl Model {
             parameters.push((format!("channel {name}"), which.to_owned()));
         }
         Provenance {
+            run: String::new(),
             model_id: manifest.id.clone(),
             model_name: manifest.name.clone(),
             model_version: manifest.version.clone(),

@@ -13,6 +13,7 @@ use crate::audit::{self, Log};
 use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
 use crate::export::MapPicture;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
+use crate::monitoring::Through;
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -44,7 +45,7 @@ pub fn run_batch(
     on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), BatchError> {
     let engine = LocalEngine {
-        model: LoadedModel::open(home, model)?,
+        model: LoadedModel::open(home, model, Through::Batch)?,
         mirroring: plan.mirroring,
         explain: plan.explain,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
-use super::{clock, dialogs, models, results};
+use super::{clock, dialogs, models, monitoring, results};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
@@ -182,6 +182,9 @@ impl Runtime {
                     Ok(Some(models::list(&home)))
                 });
             }
+            Action::ReadComparison(folder) => self.jobs.spawn("comparison", None, move |_| {
+                results::read_comparison(&folder).map(Some)
+            }),
             Action::Estimate {
                 model,
                 volume,
@@ -341,6 +344,7 @@ impl Runtime {
                     tracing::warn!(%error, "settings were not saved");
                 }
             }
+            Action::NoteReview(note) => monitoring::note_review(&self.home, &note),
             Action::Reveal(path) => reveal(&path),
             Action::Quit => {}
         }

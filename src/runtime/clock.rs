@@ -11,6 +11,18 @@ pub fn now_utc() -> DateTime<Utc> {
     Utc::now()
 }
 
+/// A random name of 32 hex digits, for what must be told apart and say nothing.
+///
+/// # Panics
+/// When the system has no random numbers.
+pub fn random_name() -> String {
+    let mut bytes = [0_u8; 16];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system gives random numbers");
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
 /// New UIDs from the system's random numbers (PS3.5 B.2).
 #[derive(Debug, Default)]
 pub struct RandomUids;

@@ -16,6 +16,7 @@ pub fn ask(what: AskFor) -> Vec<PathBuf> {
         AskFor::ExportFolder => one(dialog.set_title("Save results in folder").pick_folder()),
         AskFor::BatchInput => one(dialog.set_title("Folder of studies").pick_folder()),
         AskFor::BatchOutput => one(dialog.set_title("Folder for results").pick_folder()),
+        AskFor::Comparison => one(dialog.set_title("Folder of a comparison").pick_folder()),
         AskFor::ModelImport => one(dialog.set_title("Model folder to import").pick_folder()),
     };
     chosen.iter().map(|file| file.path().to_owned()).collect()

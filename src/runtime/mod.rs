@@ -13,6 +13,7 @@ mod explain;
 mod home;
 mod jobs;
 mod models;
+mod monitoring;
 mod open;
 mod results;
 mod training;

@@ -8,13 +8,15 @@ use super::clock::now_utc;
 use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
+use super::monitoring::Watched;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::import;
 use crate::inference::{
-    self, Classifier, Executor, Model, Settings, Watch, device_name, envelope_issues,
+    self, Classifier, Executor, Model, RunPlan, Settings, Watch, device_name, envelope_issues,
 };
 use crate::model::{self, Manifest, Registry};
+use crate::monitoring::{Store, Through};
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelStatistics, Volume, label_statistics};
 
@@ -45,6 +47,9 @@ impl From<inference::Error> for RunError {
 /// A model with its weights in memory, for any number of runs.
 pub struct LoadedModel {
     ready: Ready,
+    /// Where its runs are kept for monitoring.
+    store: Store,
+    through: Through,
 }
 
 /// By what it gives.
@@ -58,7 +63,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn open(home: &Home, wanted: &str) -> Result<Self, RunError> {
+    pub fn open(home: &Home, wanted: &str, through: Through) -> Result<Self, RunError> {
         let registry = Registry::new(home.models());
         let wanted = wanted.replace("brainchop:", "brainchop-");
         let package = registry.load(&wanted)?;
@@ -68,7 +73,11 @@ impl LoadedModel {
             let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
             Ready::Segments(Box::new(Model::new(package, &load)?))
         };
-        Ok(Self { ready })
+        Ok(Self {
+            ready,
+            store: Store::new(home.root()),
+            through,
+        })
     }
 
     fn manifest(&self) -> &Manifest {
@@ -113,7 +122,8 @@ impl LoadedModel {
         }
     }
 
-    /// Runs on the images of its channels (mostly one); the result is on the first one's grid.
+    /// Runs on the images of its channels (mostly one); the result is on the first one's grid. How
+    /// it ends is kept for monitoring.
     ///
     /// # Errors
     /// [`RunError`].
@@ -124,6 +134,26 @@ impl LoadedModel {
         watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
+        let watched = Watched::start(&self.store, self.through, self.manifest(), volumes[0]);
+        match self.segment(volumes, mirroring, watch, task) {
+            Ok((plan, mut segmentation, statistics)) => {
+                watched.segmented(&plan, &mut segmentation, &statistics);
+                Ok((segmentation, statistics))
+            }
+            Err(error) => {
+                watched.stopped(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn segment(
+        &self,
+        volumes: &[&Volume],
+        mirroring: bool,
+        watch: Option<Watch>,
+        task: &Task,
+    ) -> Result<(RunPlan, Segmentation, Vec<LabelStatistics>), RunError> {
         let settings = Settings {
             watch,
             ..settings(mirroring)
@@ -135,7 +165,7 @@ impl LoadedModel {
         };
         let found = model.run_channels(volumes, &settings, task)?;
         let statistics = label_statistics(volumes[0], &found.segmentation.map);
-        Ok((found.segmentation, statistics))
+        Ok((found.plan, found.segmentation, statistics))
     }
 
     /// Whether it gives findings of whole images.
@@ -176,7 +206,7 @@ impl LoadedModel {
         self.manifest().takes_plain_images()
     }
 
-    /// What it says about each image of a volume.
+    /// What it says about each image of a volume; how the run ends is kept for monitoring.
     ///
     /// # Errors
     /// [`RunError`].
@@ -186,18 +216,36 @@ impl LoadedModel {
                 "it gives segments, not findings of whole images".to_owned(),
             )));
         };
-        let settings = settings(true);
-        let [.., images] = volume.geometry.dims();
-        task.begin("Looking at the images", images);
-        (0..images)
-            .map(|k| {
-                task.check()?;
-                let found = classifier.assess(volume, k, &settings, task)?;
-                task.report(k + 1, images);
-                Ok(found)
-            })
-            .collect()
+        let watched = Watched::start(&self.store, self.through, self.manifest(), volume);
+        match assess_all(classifier, volume, task) {
+            Ok(mut assessments) => {
+                watched.assessed(classifier.needed_bytes().ok(), &mut assessments);
+                Ok(assessments)
+            }
+            Err(error) => {
+                watched.stopped(&error);
+                Err(error)
+            }
+        }
     }
+}
+
+fn assess_all(
+    classifier: &Classifier,
+    volume: &Volume,
+    task: &Task,
+) -> Result<Vec<Assessment>, RunError> {
+    let settings = settings(true);
+    let [.., images] = volume.geometry.dims();
+    task.begin("Looking at the images", images);
+    (0..images)
+        .map(|k| {
+            task.check()?;
+            let found = classifier.assess(volume, k, &settings, task)?;
+            task.report(k + 1, images);
+            Ok(found)
+        })
+        .collect()
 }
 
 /// A run that starts now, in the memory that is free.
@@ -228,7 +276,7 @@ impl LastModel {
         }
         // The old one's memory goes first.
         *last = None;
-        let model = Arc::new(LoadedModel::open(home, wanted)?);
+        let model = Arc::new(LoadedModel::open(home, wanted, Through::Window)?);
         *last = Some(Arc::clone(&model));
         Ok(model)
     }

@@ -14,7 +14,7 @@ use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::app::{BatchRow, Browser, Event, JobId, Notice, SeriesKey};
 use crate::audit::Receipt;
 use crate::export::{self, Format};
-use crate::findings::{Assessment, Segmentation};
+use crate::findings::{Assessment, Provenance, Segmentation};
 use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
 use crate::{batch, dicom};
@@ -215,12 +215,13 @@ pub(super) fn open_result(
             load_stack(patient, study, series, *stack, task).map_err(load)?
         }
     };
-    let segmentation = match read {
+    let mut segmentation = match read {
         Some(read) => read
             .into_segmentation(&volume)
             .map_err(|error| failed("The result does not fit the study", advice, &error))?,
         None => from_label_map(folder, &volume, task)?,
     };
+    remember_run(folder, &mut segmentation.provenance);
     let statistics = label_statistics(&volume, &segmentation.map);
     let auto_window = auto_window(&volume);
     Ok(Event::ResultOpened {
@@ -235,13 +236,86 @@ pub(super) fn open_result(
     })
 }
 
+/// The cases of a comparison that `models compare` has written; each opens with both masks.
+pub(super) fn read_comparison(folder: &Path) -> Result<Event, Stop> {
+    use serde_json::Value;
+    let advice = "Choose the folder that was given to “models compare … --out”.";
+    let broken =
+        |error: &dyn std::error::Error| failed("The comparison could not be opened", advice, error);
+    let bytes = std::fs::read(folder.join("comparison.json")).map_err(|e| broken(&e))?;
+    let found: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
+    let number = |v: &Value| {
+        v.as_f64()
+            .map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"))
+    };
+    let cases = found["cases"].as_array().cloned().unwrap_or_default();
+    let rows = cases.iter().map(|case| {
+        let both = case["both"].as_str().map(Path::new);
+        let image = case["image"].as_str().map(PathBuf::from);
+        let opens = both.is_some() && image.is_some();
+        let difference = case["difference"].as_f64();
+        let difference = difference.map_or_else(String::new, |d| format!("  ({d:+.4})"));
+        let values = &case["values"];
+        let summary = format!(
+            "{} → {}{difference}",
+            number(&values[0]),
+            number(&values[1])
+        );
+        BatchRow {
+            title: case["file"].as_str().unwrap_or_default().to_owned(),
+            status: if opens { "done" } else { "compared" }.to_owned(),
+            reason: summary.clone(),
+            seconds: 0.0,
+            summary,
+            inputs: image.into_iter().collect(),
+            // The name alone: what a record says does not lead out of its folder.
+            results: both
+                .and_then(Path::file_name)
+                .map_or_else(PathBuf::new, |name| folder.join("both").join(name)),
+        }
+    });
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    Ok(Event::ComparisonRead {
+        rows: rows.collect(),
+        summary: format!(
+            "{} → {}: {}",
+            text(&found["models"][0]),
+            text(&found["models"][1]),
+            text(&found["case_figure"])
+        ),
+    })
+}
+
+/// The run that a result came from, so that reviews of it are counted with it. A record of any other
+/// form than this program writes says nothing.
+fn remember_run(folder: &Path, made: &mut Provenance) {
+    let record = std::fs::read(folder.join("result.json")).ok();
+    let record = record.and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+    let text = |part: &str, name: &str, good: fn(char) -> bool| {
+        let text = record.as_ref()?[part][name].as_str()?;
+        (!text.is_empty() && text.len() <= 80 && text.chars().all(good)).then(|| text.to_owned())
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let run = text("run", "id", |c| c.is_ascii_hexdigit()).filter(|run| run.len() == 32);
+    let (id, version) = (text("model", "id", plain), text("model", "version", plain));
+    if let (Some(run), Some(id), Some(version)) = (run, id, version) {
+        (made.run, made.model_id, made.model_version) = (run, id, version);
+    }
+}
+
 /// A result without DICOM: the NIfTI label map, with the segments of `result.json`.
 fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segmentation, Stop> {
-    use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment};
+    use crate::findings::{AlgorithmType, ReviewState, Segment};
     use crate::study::CodedConcept;
     let advice = "The study or its results were moved or removed since the batch.";
     let map = crate::nifti::read_label_map(&folder.join("segmentation.nii.gz"), task)
         .map_err(|error| failed("The result could not be read", advice, &error))?;
+    if map.geometry.dims() != volume.geometry.dims() {
+        return Err(Stop::Failed(Notice::info(
+            "The result does not fit the study",
+            advice,
+        )));
+    }
     let record = std::fs::read(folder.join("result.json"))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())

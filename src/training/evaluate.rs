@@ -243,10 +243,22 @@ pub fn rules_for(
     })
 }
 
-/// Measures a package on a data set.
-///
-/// `parts` are those of a MedMNIST file. `finding` names the class whose presence `labels.csv`
-/// tells with 0 and 1, for models of many findings.
+/// A case whose mask was just found.
+pub struct SeenCase<'a> {
+    /// Its name in the data set.
+    pub name: &'a str,
+    /// Its image.
+    pub image: &'a Path,
+    /// What the model has seen.
+    pub volume: &'a Volume,
+    /// What was found, i fastest.
+    pub labels: &'a [u8],
+}
+
+/// Looks at masks as they are found.
+pub type Seen<'a> = dyn FnMut(&SeenCase<'_>) -> Result<(), Error> + 'a;
+
+/// [`evaluate_seen`] without anybody who looks.
 ///
 /// # Errors
 /// [`Error`].
@@ -259,6 +271,39 @@ pub fn evaluate(
     reader: &Reader<'_>,
     settings: &Settings,
     load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    task: &Task,
+) -> Result<Evaluation, Error> {
+    evaluate_seen(
+        package,
+        rules,
+        path,
+        parts,
+        finding,
+        reader,
+        settings,
+        load,
+        &mut |_| Ok(()),
+        task,
+    )
+}
+
+/// Measures a package on a data set; `seen` looks at every mask that is found.
+///
+/// `parts` are those of a MedMNIST file. `finding` names the class whose presence `labels.csv`
+/// tells with 0 and 1, for models of many findings.
+///
+/// # Errors
+/// [`Error`].
+pub fn evaluate_seen(
+    package: &VerifiedPackage,
+    rules: &DataRules,
+    path: &Path,
+    parts: &[&str],
+    finding: Option<&str>,
+    reader: &Reader<'_>,
+    settings: &Settings,
+    load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    seen: &mut Seen<'_>,
     task: &Task,
 ) -> Result<Evaluation, Error> {
     let manifest = package.manifest();
@@ -287,6 +332,7 @@ pub fn evaluate(
             reader,
             settings,
             load,
+            seen,
             task,
         )?;
         (figures.cases.len(), Figures::Masks(figures))
@@ -510,7 +556,16 @@ pub fn masks_of(
     let mut cases = data::pairs(rules, path)?;
     cases.retain(|(name, ..)| samples.iter().any(|s| s.name == *name));
     let none = |id: &str| Err(format!("no model {id:?}"));
-    masks(package, rules, &cases, reader, settings, &none, task)
+    masks(
+        package,
+        rules,
+        &cases,
+        reader,
+        settings,
+        &none,
+        &mut |_| Ok(()),
+        task,
+    )
 }
 
 /// Measures a segmentation through the whole way that a run takes.
@@ -521,6 +576,7 @@ fn masks(
     reader: &Reader<'_>,
     settings: &Settings,
     load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
+    seen: &mut Seen<'_>,
     task: &Task,
 ) -> Result<MaskFigures, Error> {
     let labels = package.manifest().labels.clone();
@@ -532,10 +588,10 @@ fn masks(
     task.begin("Cases", listed.len());
     let mut cases = Vec::new();
     let mut unit = "mm";
-    for (name, image, mask) in listed {
+    for (name, file, mask) in listed {
         task.check()?;
-        let (dims, truth) = reader.mask(mask, image, &rules.classes)?;
-        let image = reader.image(image)?;
+        let (dims, truth) = reader.mask(mask, file, &rules.classes)?;
+        let image = reader.image(file)?;
         if dims != image.dims {
             return Err(Error::Data {
                 reason: format!("a mask of {dims:?} for an image of {:?}", image.dims),
@@ -551,6 +607,12 @@ fn masks(
             .run(&volume, settings, &Task::new())
             .map_err(refused)?;
         let found = found.segmentation.map.labels;
+        seen(&SeenCase {
+            name,
+            image: file,
+            volume: &volume,
+            labels: &found,
+        })?;
         let mut case = MaskCase {
             file: name.clone(),
             dice: BTreeMap::new(),

@@ -6,25 +6,31 @@ use eframe::egui::{
 };
 
 use super::results_panel::mirroring_ui;
+use super::review_dialogs::{edit_ui, forget, reviewer_ui};
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui};
 use super::{icons, theme};
 use crate::app::{App, Command, Dialog, NoticeLevel, command_table};
 
 /// Draws the open dialog, if any.
 pub fn dialog_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
-    let Some(dialog) = app.dialog else { return };
+    let Some(dialog) = app.dialog else {
+        forget(ctx);
+        return;
+    };
     let response = Modal::new(Id::unique("dialog")).show(ctx, |ui| match dialog {
         Dialog::Keys => keys_ui(ui, commands),
         Dialog::About => about_ui(ui, commands),
         Dialog::Skipped => skipped_ui(ui, app, commands),
         Dialog::Batch => batch_ui(ui, app, commands),
+        Dialog::Reviewer => reviewer_ui(ui, app, commands),
+        Dialog::EditFinding { image, finding } => edit_ui(ui, app, (image, finding), commands),
     });
     if response.should_close() {
         commands.push(Command::CloseDialog);
     }
 }
 
-fn title_ui(ui: &mut Ui, title: &str, width: f32, commands: &mut Vec<Command>) {
+pub fn title_ui(ui: &mut Ui, title: &str, width: f32, commands: &mut Vec<Command>) {
     ui.set_width(width);
     ui.horizontal(|ui| {
         ui.heading(title);
@@ -223,6 +229,8 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                     let title = egui::Label::new(&row.title).truncate();
                     ui.add_sized(vec2(230.0, 24.0), title);
                     let text = match row.status.as_str() {
+                        // A case of a comparison was not run here.
+                        "done" if row.seconds <= 0.0 => row.summary.clone(),
                         "done" => format!(
                             "{}  ·  {}",
                             row.summary,

@@ -4,26 +4,29 @@ use eframe::egui::{self, Color32, RichText, Sense, Ui, Vec2};
 
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui, section_ui};
 use super::{icons, theme};
-use crate::app::{App, Command, ShownFindings};
+use crate::app::{App, Command, Dialog, ShownFindings};
 use crate::findings::{Assessment, Call, Explanation, Finding, ReviewState};
 
-/// Draws the list.
+/// Draws the list, model by model.
 pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut Vec<Command>) {
     section_ui(ui, "Findings");
-    let several = shown.assessments.len() > 1;
-    for (n, assessment) in shown.assessments.iter().enumerate() {
-        if several {
-            let title = format!("Image {}", assessment.image + 1);
-            ui.label(RichText::new(title).small().color(theme::TEXT_WEAK));
+    for (_, some) in shown.by_model() {
+        let several = some.len() > 1;
+        for (n, assessment) in &some {
+            if several {
+                let title = format!("Image {}", assessment.image + 1);
+                ui.label(RichText::new(title).small().color(theme::TEXT_WEAK));
+            }
+            assessment_ui(ui, app, shown, *n, assessment, commands);
         }
-        assessment_ui(ui, app, shown, n, assessment, commands);
+        if let Some((_, first)) = some.first() {
+            let made = &first.provenance;
+            let words = format!("{} {}", made.model_name, made.model_version);
+            ui.add(egui::Label::new(RichText::new(words).small().color(theme::TEXT_WEAK)).wrap());
+            ui.add_space(6.0);
+        }
     }
     methods_ui(ui, shown, commands);
-    if let Some(first) = shown.assessments.first() {
-        let made = &first.provenance;
-        let words = format!("{} {}", made.model_name, made.model_version);
-        ui.add(egui::Label::new(RichText::new(words).small().color(theme::TEXT_WEAK)).wrap());
-    }
     // Beside segments one button saves both.
     if app.results.is_none() && app.running(crate::app::JobKind::Export).is_none() {
         let label = if shown.exported {
@@ -98,13 +101,17 @@ fn assessment_ui(
         let busy = app.running(crate::app::JobKind::Explain).is_some();
         let eye = match (map, busy) {
             (Some(_), _) => Some(true),
-            (None, false) if shown.method.is_some() => Some(false),
+            (None, false) if shown.method_for(n).is_some() => Some(false),
             _ => None,
         };
         finding_ui(ui, finding, eye, &mut |said| {
             commands.push(match said {
                 Said::Review(state) => Command::ReviewFinding(n, m, state),
                 Said::Explain => Command::Explain(n, m),
+                Said::Edit => Command::ShowDialog(Dialog::EditFinding {
+                    image: n,
+                    finding: m,
+                }),
             });
         });
         if let Some(map) = map {
@@ -126,6 +133,7 @@ const fn call_color(call: Option<Call>) -> Color32 {
 enum Said {
     Review(ReviewState),
     Explain,
+    Edit,
 }
 
 /// Draws a finding; `eye` tells whether its evidence is shown, if it can be.
@@ -140,6 +148,9 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn F
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if icon_button_ui(ui, icons::X, &format!("Reject {}", finding.name)).clicked() {
                 say(Said::Review(ReviewState::Rejected));
+            }
+            if icon_button_ui(ui, icons::PENCIL, &format!("Edit {}", finding.name)).clicked() {
+                say(Said::Edit);
             }
             if icon_button_ui(ui, icons::CHECK, &format!("Accept {}", finding.name)).clicked() {
                 say(Said::Review(ReviewState::Accepted));
@@ -161,12 +172,8 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn F
     });
     bar_ui(ui, finding);
     let call = finding.call.map_or("no threshold", Call::words);
-    let review = match finding.review {
-        ReviewState::NotReviewed => "AI – not reviewed",
-        ReviewState::Accepted => "accepted",
-        ReviewState::Rejected => "rejected",
-    };
-    ui.horizontal(|ui| {
+    let review = review_words(finding);
+    ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(call).small().color(call_color(finding.call)));
         ui.label(
             RichText::new(format!("·  {review}"))
@@ -176,6 +183,23 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn F
     })
     .response
     .on_hover_text(details(finding));
+}
+
+/// The person's word beside the model's, which stays.
+fn review_words(finding: &Finding) -> String {
+    match (finding.review, &finding.edit) {
+        (ReviewState::NotReviewed, _) => "AI – not reviewed".to_owned(),
+        (ReviewState::Accepted, _) => "accepted".to_owned(),
+        (ReviewState::Rejected, _) => "rejected".to_owned(),
+        (ReviewState::Edited, None) => "edited by reader".to_owned(),
+        (ReviewState::Edited, Some(edit)) => {
+            let comment = match edit.comment.expose().as_str() {
+                "" => String::new(),
+                text => format!(" – {text}"),
+            };
+            format!("edited by reader: {}{comment}", edit.call.words())
+        }
+    }
 }
 
 /// What the numbers mean.
@@ -197,8 +221,21 @@ fn details(finding: &Finding) -> String {
             100.0 * p.specificity
         )
     });
+    let reviewed = finding
+        .reviewed
+        .as_ref()
+        .map_or_else(String::new, |review| {
+            let by = match review.by.expose().as_str() {
+                "" => "a reader who is not named",
+                name => name,
+            };
+            format!(
+                "\nReviewed by {by}, {} UTC",
+                review.at.format("%Y-%m-%d %H:%M")
+            )
+        });
     format!(
-        "{kind}; {threshold}{point}\nCtrl+Enter accepts the next finding, Ctrl+Backspace rejects it"
+        "{kind}; {threshold}{point}{reviewed}\nCtrl+Enter accepts the next finding, Ctrl+E edits it, Ctrl+Backspace rejects it"
     )
 }
 

@@ -2,7 +2,7 @@
 
 use eframe::egui::{Button, Key, KeyboardShortcut, MenuBar, Modifiers, Ui};
 
-use crate::app::{App, Command, Shortcut, command_table};
+use crate::app::{App, Command, Dialog, Shortcut, command_table};
 
 /// Draws the menu bar.
 pub fn menu_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
@@ -70,10 +70,11 @@ fn windows_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
 
 fn is_possible(app: &App, command: &Command) -> bool {
     match command {
-        Command::Export
-        | Command::AcceptResult
-        | Command::RejectResult
-        | Command::ToggleOverlay => app.results.is_some(),
+        Command::Export | Command::AcceptResult | Command::RejectResult => {
+            app.results.is_some() || app.findings.is_some()
+        }
+        Command::EditNext => (app.findings.as_ref()).is_some_and(|f| f.next().is_some()),
+        Command::ToggleOverlay => app.results.is_some(),
         Command::RunModel => app.can_run().is_ok(),
         Command::StepSeries(_) => !app.browser.is_empty(),
         _ => true,
@@ -98,7 +99,12 @@ fn checked_label(app: &App, command: &Command, label: &str) -> String {
 
 /// Commands of the keys pressed in this frame. Keys that a focused text field needs are left to it.
 pub fn keys(ui: &Ui, app: &App, commands: &mut Vec<Command>) {
-    if ui.ctx().egui_wants_keyboard_input() {
+    // What is typed into a question about a finding must not decide on the next one.
+    let asked = matches!(
+        app.dialog,
+        Some(Dialog::Reviewer | Dialog::EditFinding { .. })
+    );
+    if asked || ui.ctx().egui_wants_keyboard_input() {
         return;
     }
     let pressed = |shortcut: &KeyboardShortcut| ui.input_mut(|i| i.consume_shortcut(shortcut));

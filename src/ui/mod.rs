@@ -12,6 +12,7 @@ mod findings_list;
 mod icons;
 mod menu;
 mod results_panel;
+mod review_dialogs;
 mod slice_painter;
 mod status_bar;
 mod theme;

@@ -202,7 +202,7 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
     });
     let (icon, color) = match results.review {
         ReviewState::NotReviewed => (icons::WARNING_CIRCLE, theme::DOUBT),
-        ReviewState::Accepted => (icons::CHECK_CIRCLE, theme::ACCENT),
+        ReviewState::Accepted | ReviewState::Edited => (icons::CHECK_CIRCLE, theme::ACCENT),
         ReviewState::Rejected => (icons::PROHIBIT, theme::FAILURE),
     };
     let made = &results.segmentation.provenance;

@@ -540,7 +540,7 @@ fn badge_ui(over: &Over, app: &App, view: ViewPlane) {
     }
     let color = match results.review {
         ReviewState::NotReviewed => theme::DOUBT,
-        ReviewState::Accepted => theme::ACCENT,
+        ReviewState::Accepted | ReviewState::Edited => theme::ACCENT,
         ReviewState::Rejected => theme::FAILURE,
     };
     let above = corners(app, view, 0.0).top_right.len() as f32;

@@ -18,7 +18,7 @@ use super::viewport::{Hover, viewport_ui};
 use super::{slice_painter, theme};
 use crate::app::{Action, App, Command, OpenVolume};
 use crate::geometry::ViewPlane;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, now_utc};
 
 /// The program's window: app, runtime, and caches of what is drawn.
 pub struct Window {
@@ -66,6 +66,7 @@ impl Window {
 
     /// Applies a command as if a person had given it; for tests.
     pub fn command(&mut self, ctx: &egui::Context, command: Command) {
+        self.app.now = now_utc();
         self.app.apply(command);
         self.carry_out(ctx);
     }
@@ -96,6 +97,7 @@ impl Window {
 
 impl eframe::App for Window {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
+        self.app.now = now_utc();
         for event in self.runtime.poll() {
             self.app.on_event(event);
         }

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeZone, Utc};
 use dicom_dictionary_std::tags;
 use negatoscope::dicom::{self, ReadReportError, WriteError, read_report, write_report};
 use negatoscope::findings::{
-    Assessment, Call, Finding, OperatingPoint, Provenance, Review, ReviewState,
+    Assessment, Call, Edit, Finding, OperatingPoint, Provenance, Review, ReviewState,
 };
 use negatoscope::redact::Sensitive;
 use negatoscope::study::{CodedConcept, Issue, Uid};
@@ -24,6 +24,13 @@ fn uid(text: &str) -> Uid {
 
 fn decided_at() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 3, 4, 4, 0, 1).unwrap()
+}
+
+fn decided(by: &str) -> Option<Review> {
+    Some(Review {
+        by: Sensitive::new(by.to_owned()),
+        at: decided_at(),
+    })
 }
 
 pub fn assessment() -> Assessment {
@@ -52,6 +59,8 @@ pub fn assessment() -> Assessment {
                 }),
                 call: Some(Call::Present),
                 review: ReviewState::Accepted,
+                reviewed: decided("Dr. Ä. Reader"),
+                edit: None,
             },
             Finding {
                 name: "Bakteriell – größer \\ als".into(),
@@ -62,6 +71,8 @@ pub fn assessment() -> Assessment {
                 operating_point: None,
                 call: Some(Call::NotSure),
                 review: ReviewState::Rejected,
+                reviewed: decided(""),
+                edit: None,
             },
             Finding {
                 name: "Effusion".into(),
@@ -72,6 +83,8 @@ pub fn assessment() -> Assessment {
                 operating_point: None,
                 call: Some(Call::Absent),
                 review: ReviewState::NotReviewed,
+                reviewed: None,
+                edit: None,
             },
             Finding {
                 name: "Nodule".into(),
@@ -82,6 +95,8 @@ pub fn assessment() -> Assessment {
                 operating_point: None,
                 call: None,
                 review: ReviewState::NotReviewed,
+                reviewed: None,
+                edit: None,
             },
         ],
         refused: vec!["the view is lateral, the model knows frontal ones".into()],
@@ -116,19 +131,9 @@ pub fn assessment() -> Assessment {
     }
 }
 
-fn reviews() -> Vec<Option<Review>> {
-    let review = |by: &str| {
-        Some(Review {
-            by: Sensitive::new(by.to_owned()),
-            at: decided_at(),
-        })
-    };
-    vec![review("Dr. Ä. Reader"), review("")]
-}
-
-fn write(folder: &Path, a: &Assessment, reviews: &[Option<Review>]) -> std::path::PathBuf {
+fn write(folder: &Path, a: &Assessment) -> std::path::PathBuf {
     let path = folder.join("report.dcm");
-    write_report(&path, a, reviews, &mut uids(900), now()).unwrap();
+    write_report(&path, a, &mut uids(900), now()).unwrap();
     path
 }
 
@@ -140,9 +145,9 @@ fn near(a: f64, b: f64) -> bool {
 fn a_report_read_back_holds_the_same_findings() {
     let folder = tempfile::tempdir().unwrap();
     let a = assessment();
-    let read = read_report(&write(folder.path(), &a, &reviews())).unwrap();
+    let read = read_report(&write(folder.path(), &a)).unwrap();
     assert_eq!(read.findings.len(), a.findings.len());
-    for (n, (read, f)) in read.findings.iter().zip(&a.findings).enumerate() {
+    for (read, f) in read.findings.iter().zip(&a.findings) {
         let found = &read.finding;
         assert_eq!(found.name, f.name.replace('\\', "/"));
         assert_eq!(found.concept, f.concept, "{}", f.name);
@@ -159,7 +164,8 @@ fn a_report_read_back_holds_the_same_findings() {
         }
         assert_eq!(found.call, f.call);
         assert_eq!(found.review, f.review);
-        assert_eq!(read.review, reviews().get(n).cloned().flatten());
+        assert_eq!(found.reviewed, f.reviewed);
+        assert_eq!(found.edit, f.edit);
         assert!(read.tracking_uid.is_some());
         assert_eq!(read.model_name, a.provenance.model_name);
         assert_eq!(read.model_version, "1.2.0");
@@ -182,8 +188,8 @@ fn a_report_read_back_holds_the_same_findings() {
     for f in &mut a.findings {
         f.review = ReviewState::NotReviewed;
     }
-    let read = read_report(&write(folder.path(), &a, &reviews())).unwrap();
-    assert!(read.findings.iter().all(|f| f.review.is_none()));
+    let read = read_report(&write(folder.path(), &a)).unwrap();
+    assert!(read.findings.iter().all(|f| f.finding.reviewed.is_none()));
     assert!(read.description.ends_with("(not reviewed)"));
 }
 
@@ -194,7 +200,7 @@ fn a_report_is_complete_when_every_finding_was_decided_on_but_never_verified() {
     for f in &mut a.findings {
         f.review = ReviewState::Accepted;
     }
-    let path = write(folder.path(), &a, &reviews());
+    let path = write(folder.path(), &a);
     let read = read_report(&path).unwrap();
     assert!(read.complete && !read.verified);
     assert!(read.description.ends_with("(reviewed)"));
@@ -208,11 +214,50 @@ fn a_report_is_complete_when_every_finding_was_decided_on_but_never_verified() {
 }
 
 #[test]
+fn what_a_reader_says_stands_beside_what_the_model_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut a = assessment();
+    let edit = Edit {
+        call: Call::Absent,
+        comment: Sensitive::new("shadow of the thymus, größer als üblich".to_owned()),
+    };
+    a.findings[0].decide(
+        ReviewState::Edited,
+        Some(edit.clone()),
+        decided("Dr. Ä. Reader"),
+    );
+    let path = write(folder.path(), &a);
+    let read = read_report(&path).unwrap();
+    let found = &read.findings[0].finding;
+    assert_eq!(found.review, ReviewState::Edited);
+    assert_eq!(found.edit, Some(edit));
+    assert_eq!(found.reviewed, decided("Dr. Ä. Reader"));
+    // The model's call and number are as before.
+    assert_eq!(found.call, Some(Call::Present));
+    assert!(near(found.probability, a.findings[0].probability));
+    // An edit that lost what the reader said must not read as the model's call.
+    let bytes = fs::read(&path).unwrap();
+    let at = (bytes.windows(10).position(|w| w == b"READERCALL")).unwrap();
+    let mut changed = bytes.clone();
+    changed[at] = b'X';
+    fs::write(&path, &changed).unwrap();
+    let error = read_report(&path).unwrap_err();
+    assert!(
+        matches!(error, ReadReportError::Item { finding: 1, .. }),
+        "{error}"
+    );
+    // A decision that was taken back leaves no trace.
+    a.findings[0].decide(ReviewState::NotReviewed, None, decided("X"));
+    assert_eq!(a.findings[0].reviewed, None);
+    assert_eq!(a.findings[0].edit, None);
+}
+
+#[test]
 fn a_refusal_is_a_report_without_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let mut a = assessment();
     a.findings.clear();
-    let read = read_report(&write(folder.path(), &a, &[])).unwrap();
+    let read = read_report(&write(folder.path(), &a)).unwrap();
     assert!(read.findings.is_empty() && !read.complete);
     assert_eq!(read.refused, a.refused);
 }
@@ -224,7 +269,7 @@ fn what_cannot_be_a_report_is_refused_and_leaves_no_file() {
     let refused = |change: &dyn Fn(&mut Assessment)| {
         let mut a = assessment();
         change(&mut a);
-        let error = write_report(&path, &a, &[], &mut uids(1), now()).unwrap_err();
+        let error = write_report(&path, &a, &mut uids(1), now()).unwrap_err();
         assert!(!path.exists());
         error
     };
@@ -252,7 +297,7 @@ fn an_independent_reader_finds_every_number_and_code() {
     let kept = std::env::var_os("NEGATOSCOPE_KEEP_CASES");
     let folder = kept.map_or_else(|| folder.path().to_owned(), Into::into);
     let a = assessment();
-    let path = write(&folder, &a, &reviews());
+    let path = write(&folder, &a);
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/report/check_with_highdicom.py");
     let done = Command::new(python)
@@ -306,7 +351,7 @@ fn an_independent_reader_finds_every_number_and_code() {
 #[test]
 fn altered_reports_never_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), &assessment(), &reviews());
+    let path = write(folder.path(), &assessment());
     let bytes = fs::read(&path).unwrap();
     let other = folder.path().join("t.dcm");
     let mut read = 0;
@@ -333,7 +378,7 @@ fn altered_reports_never_panic() {
 #[test]
 fn a_cut_report_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), &assessment(), &reviews());
+    let path = write(folder.path(), &assessment());
     let bytes = fs::read(&path).unwrap();
     for length in (1..bytes.len() - 8).step_by(97) {
         fs::write(&path, &bytes[..length]).unwrap();

@@ -185,6 +185,19 @@ fn a_study_is_opened_scrolled_windowed_segmented_and_saved() {
     }
     let verdict = negatoscope::audit::verify(&folder.path().join("home")).unwrap();
     assert!(verdict.ok && verdict.records >= 3, "{verdict:?}");
+
+    // The run, and what a person says of it, are kept for monitoring under the same name.
+    use negatoscope::monitoring::{Outcome, Record, Reviewed, Store, Through, Verdict};
+    h.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    h.run_steps(3);
+    let kept = Store::new(&folder.path().join("home")).read().unwrap();
+    let [Record::Run(run), Record::Review(review)] = &kept.records[..] else {
+        panic!("{kept:?}")
+    };
+    assert_eq!((run.outcome, run.through), (Outcome::Done, Through::Window));
+    assert!(run.planned_seconds.is_some() && !run.segments.is_empty());
+    assert_eq!((&review.run, &review.of), (&run.run, &Reviewed::Segments));
+    assert_eq!(review.to, Verdict::Accepted);
 }
 
 #[test]
