@@ -11,7 +11,9 @@ mod batches;
 pub mod build;
 mod chance;
 mod checkpoint;
+pub mod compress;
 pub mod data;
+pub mod differences;
 pub mod evaluate;
 pub mod leaks;
 pub mod loss;
@@ -98,6 +100,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A model that cannot be made smaller.
+    #[error("the model cannot be compressed, {0}")]
+    Compression(String),
     /// candle refused.
     #[error("a tensor operation failed")]
     Candle(#[from] candle_core::Error),

@@ -356,6 +356,16 @@ pub fn write(package: &VerifiedPackage, card: &str, folder: &Path) -> Result<(),
     Ok(())
 }
 
+/// The same package with a card.
+///
+/// # Errors
+/// [`Error::Package`].
+pub fn with_card(package: &VerifiedPackage, card: &str) -> Result<VerifiedPackage, Error> {
+    let mut files = package.files().clone();
+    files.card = Some(card.as_bytes().to_vec());
+    Ok(VerifiedPackage::verify(files)?)
+}
+
 /// The model card, with the figures that were measured.
 pub fn card(
     recipe: &Recipe,
