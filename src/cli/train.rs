@@ -284,6 +284,7 @@ fn trained(
                 }
             ));
         }
+        Told::Examples(_) => {}
     };
     Ok(train(
         recipe,

@@ -284,6 +284,7 @@ fn classification(recipe: &Recipe, split: &Split, decision: &Decision) -> Classi
         }),
         template: (recipe.axes() == 2).then(|| template(&split.training)),
         ages_years: recipe.model.ages_years,
+        class_values: recipe.data.class_values.clone(),
     }
 }
 
