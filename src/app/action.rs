@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
+use super::{ChannelSource, JobId, SeriesKey, Settings, TrainingChoice, VolumeId};
 use crate::audit::EventId;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::study::{Patient, Series, Study};
@@ -25,6 +25,8 @@ pub enum AskFor {
     BatchOutput,
     /// A model folder or file to import.
     ModelImport,
+    /// Something for a training.
+    Training(TrainingChoice),
 }
 
 /// A result that can be written.
@@ -159,6 +161,28 @@ pub enum Action {
         /// Progress and cancellation.
         task: Arc<Task>,
     },
+    /// Train a model, or go on with it.
+    Train {
+        /// The job.
+        job: JobId,
+        /// The recipe.
+        recipe: PathBuf,
+        /// Data in place of the recipe's.
+        data: Option<PathBuf>,
+        /// Folder for checkpoint and package.
+        folder: PathBuf,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Look on at a training that runs elsewhere.
+    FollowTraining {
+        /// The job.
+        job: JobId,
+        /// Folder of its checkpoint.
+        folder: PathBuf,
+        /// Cancellation.
+        task: Arc<Task>,
+    },
     /// Read results of a batch back for showing.
     OpenResult {
         /// The job.
@@ -196,9 +220,10 @@ impl Action {
     /// touched. Batches record each study on their own.
     pub fn audit(&self) -> Option<EventId> {
         match self {
-            Self::Load { .. } | Self::LoadSegmentation { .. } | Self::OpenResult { .. } => {
-                Some(EventId::DicomInstancesAccessed)
-            }
+            Self::Load { .. }
+            | Self::LoadSegmentation { .. }
+            | Self::OpenResult { .. }
+            | Self::Train { .. } => Some(EventId::DicomInstancesAccessed),
             Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
             Self::Ask(_)
@@ -209,6 +234,7 @@ impl Action {
             | Self::ImportModel(_)
             | Self::Estimate { .. }
             | Self::Batch { .. }
+            | Self::FollowTraining { .. }
             | Self::SaveSettings(_)
             | Self::Reveal(_)
             | Self::Quit => None,

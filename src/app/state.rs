@@ -9,7 +9,7 @@ use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
     ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, ShownFindings, Traffic,
-    VolumeId, Workspace,
+    TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -71,6 +71,8 @@ pub struct App {
     pub dialog: Option<Dialog>,
     /// The batch.
     pub batch: BatchState,
+    /// The training.
+    pub training: TrainingState,
     /// Settings.
     pub settings: Settings,
     /// What a provisional result has replaced.
@@ -258,6 +260,13 @@ impl App {
             Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
             Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
             Command::StartBatch => self.start_batch(),
+            Command::ShowTraining => self.training.shown = true,
+            Command::HideTraining => self.training.shown = false,
+            Command::ChooseTraining(what) => self.ask(AskFor::Training(what)),
+            Command::TrainingDataOfRecipe => self.training.data = None,
+            Command::StartTraining => self.start_training(),
+            Command::FollowTraining => self.follow_training(),
+            Command::InstallTrained => self.install_trained(),
             Command::OpenBatchRow(index) => self.open_batch_row(index),
             Command::ShowDialog(dialog) => self.dialog = Some(dialog),
             Command::CloseDialog => self.dialog = None,
@@ -435,8 +444,10 @@ impl App {
                 self.show_results(id, segmentation, statistics);
                 self.dialog = None;
             }
+            Event::Training(job, news) => self.training_news(job, news),
             Event::Failed { job, notice } => {
                 if let Some(job) = job {
+                    self.training_stopped(job, true);
                     self.drop_loading(job);
                     self.drop_provisional(job);
                     self.finish(job);
@@ -444,6 +455,7 @@ impl App {
                 self.notices.push(notice);
             }
             Event::Cancelled(job) => {
+                self.training_stopped(job, false);
                 self.drop_loading(job);
                 self.drop_provisional(job);
                 self.finish(job);
@@ -473,6 +485,9 @@ impl App {
         self.jobs.retain(|job| job.id != id);
         if self.batch.job == Some(id) {
             self.batch.job = None;
+        }
+        if self.training.job == Some(id) {
+            self.training.job = None;
         }
     }
 
@@ -514,6 +529,7 @@ impl App {
             AskFor::ExportFolder => self.export_to(paths.remove(0)),
             AskFor::BatchInput => self.batch.input = paths.pop(),
             AskFor::BatchOutput => self.batch.output = paths.pop(),
+            AskFor::Training(what) => self.training_chosen(what, paths.remove(0)),
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }
     }

@@ -13,7 +13,7 @@ use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::inference::{Classifier, Model};
 use crate::model::{PackageFiles, Registry, VerifiedPackage};
-use crate::runtime::{Home, image_reader, now_utc, settings_for_runs};
+use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
 use crate::training::compress::{self, Measured, Over, Storage, Wish};
 use crate::training::{Evaluation, differences, evaluate, result};
@@ -119,7 +119,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             &arguments.data,
             &parts,
             arguments.finding.as_deref(),
-            &image_reader,
+            &AnyImages,
             &settings_for_runs(),
             &load,
             &task,

@@ -15,6 +15,7 @@ mod jobs;
 mod models;
 mod open;
 mod results;
+mod train_job;
 mod training;
 
 pub use batch_engine::{BatchError, run_batch};

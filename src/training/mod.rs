@@ -12,6 +12,7 @@ pub mod build;
 mod chance;
 mod checkpoint;
 pub mod compress;
+pub mod course;
 pub mod data;
 pub mod differences;
 pub mod evaluate;

@@ -265,6 +265,15 @@ impl Recipe {
         self.data.classes.len() + usize::from(self.data.layout == Layout::Masks)
     }
 
+    /// What the score of an epoch is.
+    pub const fn score_name(&self) -> &'static str {
+        if self.network.classifies() {
+            "AUC"
+        } else {
+            "Dice"
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         let (data, training) = (&self.data, &self.training);
         let masks = data.layout == Layout::Masks;
