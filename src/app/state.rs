@@ -500,7 +500,8 @@ impl App {
     fn escape(&mut self) {
         if self.dialog.is_some() {
             self.dialog = None;
-        } else if let Some(job) = self.jobs.last() {
+        } else if let Some(job) = (self.jobs.iter().rev()).find(|j| j.kind != JobKind::Training) {
+            // A training of hours is stopped by its own button alone.
             job.task.cancel();
         } else {
             self.workspace.views = Default::default();

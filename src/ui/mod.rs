@@ -5,6 +5,7 @@
 
 mod browser_panel;
 mod corner_text;
+mod curves;
 mod dialogs;
 mod empty;
 mod evidence;
@@ -15,6 +16,7 @@ mod results_panel;
 mod slice_painter;
 mod status_bar;
 mod theme;
+mod training_window;
 mod viewport;
 mod widgets;
 mod window;
