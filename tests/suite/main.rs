@@ -42,5 +42,6 @@ mod snapshots;
 mod train_golden;
 mod training;
 mod training_dicom;
+mod training_window;
 mod vit;
 mod window;

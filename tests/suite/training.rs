@@ -25,7 +25,7 @@ training_data = "Made in code"
 modality = "OT"
 "#;
 
-fn classes_recipe(more: &str) -> String {
+pub fn classes_recipe(more: &str) -> String {
     format!(
         r#"seed = 3
 {WORDS}
