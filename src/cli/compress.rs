@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, value_name = "0…1", default_value_t = 0.0)]
     prune: f64,
     /// Where the smallest weights are looked for.
-    #[arg(long, value_enum, default_value_t = PruneOver::Layer)]
+    #[arg(long, value_enum, default_value_t = PruneOver::Network)]
     prune_over: PruneOver,
     /// Folder for the package and report.json.
     #[arg(long, value_name = "DIR")]
@@ -65,7 +65,9 @@ enum To {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PruneOver {
+    /// Each layer loses the same part.
     Layer,
+    /// All layers together: those with small weights lose more. Costs far less accuracy.
     Network,
 }
 

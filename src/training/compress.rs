@@ -321,7 +321,8 @@ pub fn with_card(
     let _ = writeln!(
         card,
         "## Compression\n\nMade from {before} (SHA-256 of its weights {}). All figures below this \
-         section are the original's; so are the thresholds.\n",
+         section are the original's. So are the thresholds: where sensitivity and specificity have \
+         moved apart below, they are not the best ones any more.\n",
         original.manifest().weights_sha256
     );
     for key in ["pruned", "weights_stored_as"] {

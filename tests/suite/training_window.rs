@@ -224,11 +224,9 @@ fn made_up_curves_are_drawn() {
         };
         (0..96 * 96).map(inside).collect()
     };
-    let gray = disk(50.0)
-        .iter()
-        .enumerate()
-        .map(|(n, m)| m * 120 + (n * 7919 % 60) as u8);
-    let gray: Vec<u8> = gray.collect();
+    let whole = disk(50.0);
+    let noisy = |(n, m): (usize, &u8)| m * 120 + (n * 7919 % 60) as u8;
+    let gray: Vec<u8> = whole.iter().enumerate().map(noisy).collect();
     let masks = |found: f64| TrainingExample {
         dims: [96, 96],
         gray: gray.clone(),
