@@ -155,6 +155,7 @@ pub fn at_size(image: &Picture, size: &[usize]) -> Picture {
         dims: [1, y, x],
         values: Values::Floats(values),
         spacing_mm: None,
+        geometry: None,
     }
 }
 
@@ -262,6 +263,7 @@ fn normalized(image: Picture, mask: Vec<u8>, cuts: bool) -> (Picture, Target) {
         dims,
         values: Values::Floats(cut),
         spacing_mm: image.spacing_mm,
+        geometry: None,
     };
     (image, Target::Mask(labels))
 }

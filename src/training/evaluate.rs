@@ -386,6 +386,7 @@ fn square(image: &Picture) -> Picture {
             0.0,
         )),
         spacing_mm: image.spacing_mm,
+        geometry: None,
     }
 }
 
@@ -676,16 +677,16 @@ fn summarize(values: &[f64]) -> Option<Summary> {
     })
 }
 
-/// An image as a volume; its frame is its own.
+/// An image as a volume: where its file says it lies, else in a frame of its own.
 fn volume_of(image: &Picture, [z, y, x]: [f64; 3]) -> Result<Volume, Error> {
     let [k, j, i] = image.dims;
-    let geometry = VolumeGeometry::from_axes(
-        [i, j, k],
-        DVec3::ZERO,
-        [DVec3::X, DVec3::Y, DVec3::Z],
-        [x, y, z],
-    );
-    let geometry = geometry.map_err(|e| Error::Network(e.to_string()))?;
+    let geometry = if let Some(geometry) = &image.geometry {
+        geometry.clone()
+    } else {
+        let axes = [DVec3::X, DVec3::Y, DVec3::Z];
+        VolumeGeometry::from_axes([i, j, k], DVec3::ZERO, axes, [x, y, z])
+            .map_err(|e| Error::Network(e.to_string()))?
+    };
     let voxels = match &image.values {
         Values::Bytes(bytes) => Voxels::U8(bytes.clone()),
         Values::Floats(floats) => Voxels::F32(floats.clone()),

@@ -117,6 +117,7 @@ mod tests {
                 dims: [3, 2, 2],
                 values: Values::Floats((0..12).map(|n| n as f32 / 4.0 - 1.0).collect()),
                 spacing_mm: None,
+                geometry: None,
             },
             target: Target::Mask(truth),
         };

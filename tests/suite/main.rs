@@ -16,6 +16,7 @@ mod dicom_read;
 mod dicom_series;
 mod engine;
 mod envelope;
+mod evaluate_orientation;
 mod explain;
 mod export;
 mod graph;
