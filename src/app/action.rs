@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ChannelSource, JobId, SeriesKey, Settings, VolumeId};
+use super::{ChannelSource, JobId, SeriesKey, Settings, TrainingChoice, VolumeId};
 use crate::audit::EventId;
 use crate::findings::{Assessment, Call, ExplanationMethod, ReviewState, Segmentation};
 use crate::study::{Patient, Series, Study};
@@ -27,6 +27,8 @@ pub enum AskFor {
     ModelImport,
     /// A folder that `models compare` has written.
     Comparison,
+    /// Something for a training.
+    Training(TrainingChoice),
 }
 
 /// A result that can be written.
@@ -184,6 +186,28 @@ pub enum Action {
         /// Progress and cancellation.
         task: Arc<Task>,
     },
+    /// Train a model, or go on with it.
+    Train {
+        /// The job.
+        job: JobId,
+        /// The recipe.
+        recipe: PathBuf,
+        /// Data in place of the recipe's.
+        data: Option<PathBuf>,
+        /// Folder for checkpoint and package.
+        folder: PathBuf,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Look on at a training that runs elsewhere.
+    FollowTraining {
+        /// The job.
+        job: JobId,
+        /// Folder of its checkpoint.
+        folder: PathBuf,
+        /// Cancellation.
+        task: Arc<Task>,
+    },
     /// Read results of a batch back for showing.
     OpenResult {
         /// The job.
@@ -223,9 +247,10 @@ impl Action {
     /// touched. Batches record each study on their own.
     pub fn audit(&self) -> Option<EventId> {
         match self {
-            Self::Load { .. } | Self::LoadSegmentation { .. } | Self::OpenResult { .. } => {
-                Some(EventId::DicomInstancesAccessed)
-            }
+            Self::Load { .. }
+            | Self::LoadSegmentation { .. }
+            | Self::OpenResult { .. }
+            | Self::Train { .. } => Some(EventId::DicomInstancesAccessed),
             Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
             Self::Ask(_)
@@ -237,6 +262,7 @@ impl Action {
             | Self::ReadComparison(_)
             | Self::Estimate { .. }
             | Self::Batch { .. }
+            | Self::FollowTraining { .. }
             | Self::SaveSettings(_)
             | Self::NoteReview(_)
             | Self::Reveal(_)

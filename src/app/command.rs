@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dialog, JobId, SeriesKey};
+use super::{Dialog, JobId, SeriesKey, TrainingChoice};
 use crate::findings::{Edit, ExplanationMethod, ReviewState};
 use crate::geometry::{DVec2, DVec3, ViewPlane};
 use crate::redact::Sensitive;
@@ -132,6 +132,20 @@ pub enum Command {
     ChooseBatchOutput,
     /// Start the batch.
     StartBatch,
+    /// Analysis ▸ Train a model…
+    ShowTraining,
+    /// Close the training's panel; what runs goes on.
+    HideTraining,
+    /// Choose something for the training.
+    ChooseTraining(TrainingChoice),
+    /// Use the data that the recipe names.
+    TrainingDataOfRecipe,
+    /// Start the training, or go on with it.
+    StartTraining,
+    /// Look on at a training that runs elsewhere.
+    FollowTraining,
+    /// Install the model that was trained.
+    InstallTrained,
     /// Open a study of the batch's table.
     OpenBatchRow(usize),
     /// Show a dialog.
@@ -284,6 +298,7 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             None,
         ),
         ("Analysis", "Import model…", Command::ImportModel, None),
+        ("Analysis", "Train a model…", Command::ShowTraining, None),
         (
             "Help",
             "Keys and gestures",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{AskFor, JobId, Notice, SeriesKey, VolumeId};
+use super::{AskFor, JobId, Notice, SeriesKey, TrainingNews, VolumeId};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::study::Worklist;
 use crate::volume::{LabelStatistics, VoiWindow, Volume};
@@ -239,6 +239,8 @@ pub enum Event {
         /// Numbers by label.
         statistics: Vec<LabelStatistics>,
     },
+    /// How a training gets on.
+    Training(JobId, TrainingNews),
     /// A job could not be done.
     Failed {
         /// The job, if one was running.

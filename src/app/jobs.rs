@@ -23,6 +23,8 @@ pub enum JobKind {
     Export,
     /// Many studies.
     Batch,
+    /// Training a model, or looking on.
+    Training,
 }
 
 /// One piece of background work.

@@ -15,6 +15,7 @@ mod review;
 mod running;
 mod settings;
 mod state;
+mod training;
 mod workspace;
 
 pub use action::{Action, AskFor, ReviewNote, ToExport};
@@ -27,4 +28,8 @@ pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};
 pub use review::{Overlay, Results};
 pub use settings::{CornerText, Settings};
 pub use state::{App, BatchState, Dialog, bytes_words};
+pub use training::{
+    EpochPoint, StepPoint, TrainingAnswer, TrainingChoice, TrainingExample, TrainingNews,
+    TrainingState, TrainingWords,
+};
 pub use workspace::{OpenVolume, PlaneView, VolumeId, Workspace};

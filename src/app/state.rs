@@ -12,7 +12,7 @@ use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
     ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, ShownFindings, Traffic,
-    VolumeId, Workspace,
+    TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -83,6 +83,8 @@ pub struct App {
     pub dialog: Option<Dialog>,
     /// The batch.
     pub batch: BatchState,
+    /// The training.
+    pub training: TrainingState,
     /// Settings.
     pub settings: Settings,
     /// The time, as the window has told it last.
@@ -284,6 +286,13 @@ impl App {
             Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
             Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
             Command::StartBatch => self.start_batch(),
+            Command::ShowTraining => self.training.shown = true,
+            Command::HideTraining => self.training.shown = false,
+            Command::ChooseTraining(what) => self.ask(AskFor::Training(what)),
+            Command::TrainingDataOfRecipe => self.training.data = None,
+            Command::StartTraining => self.start_training(),
+            Command::FollowTraining => self.follow_training(),
+            Command::InstallTrained => self.install_trained(),
             Command::OpenBatchRow(index) => self.open_batch_row(index),
             Command::ShowDialog(dialog) => self.dialog = Some(dialog),
             Command::CloseDialog => self.close_dialog(),
@@ -468,8 +477,10 @@ impl App {
                 self.show_results(id, segmentation, statistics);
                 self.dialog = None;
             }
+            Event::Training(job, news) => self.training_news(job, news),
             Event::Failed { job, notice } => {
                 if let Some(job) = job {
+                    self.training_stopped(job, true);
                     self.drop_loading(job);
                     self.drop_provisional(job);
                     self.finish(job);
@@ -477,6 +488,7 @@ impl App {
                 self.notices.push(notice);
             }
             Event::Cancelled(job) => {
+                self.training_stopped(job, false);
                 self.drop_loading(job);
                 self.drop_provisional(job);
                 self.finish(job);
@@ -507,6 +519,9 @@ impl App {
         if self.batch.job == Some(id) {
             self.batch.job = None;
         }
+        if self.training.job == Some(id) {
+            self.training.job = None;
+        }
     }
 
     pub(super) fn cancel(&mut self, id: JobId) {
@@ -518,7 +533,8 @@ impl App {
     fn escape(&mut self) {
         if self.dialog.is_some() {
             self.close_dialog();
-        } else if let Some(job) = self.jobs.last() {
+        } else if let Some(job) = (self.jobs.iter().rev()).find(|j| j.kind != JobKind::Training) {
+            // A training of hours is stopped by its own button alone.
             job.task.cancel();
         } else {
             self.workspace.views = Default::default();
@@ -551,6 +567,7 @@ impl App {
                 let folder = paths.remove(0);
                 self.actions.push(Action::ReadComparison(folder));
             }
+            AskFor::Training(what) => self.training_chosen(what, paths.remove(0)),
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }
     }

@@ -5,6 +5,7 @@
 mod analyze;
 mod audit;
 mod compare;
+mod compress;
 mod convert;
 mod demo;
 mod evaluate;
@@ -79,6 +80,8 @@ enum Subcommands {
     Train(train::Arguments),
     /// Measure a model on labeled data.
     Evaluate(evaluate::Arguments),
+    /// Make a smaller version of a model, and measure what that costs.
+    Compress(compress::Arguments),
     /// List, show, import, verify and remove models.
     Models(models::Arguments),
     /// Show or verify the audit log.
@@ -125,6 +128,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
         Some(Subcommands::Train(a)) => train::run(&home, &a),
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
+        Some(Subcommands::Compress(a)) => compress::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
         Some(Subcommands::Audit(a)) => audit::run(&home, &a),
     };

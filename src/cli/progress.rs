@@ -11,7 +11,6 @@ use crate::task::Task;
 /// Draws the progress of a task until it is dropped.
 pub struct ProgressLine {
     over: Arc<AtomicBool>,
-    task: Arc<Task>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -20,13 +19,8 @@ impl ProgressLine {
     pub fn start(task: &Arc<Task>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         if !std::io::stderr().is_terminal() {
-            return Self {
-                over,
-                task: Arc::clone(task),
-                thread: None,
-            };
+            return Self { over, thread: None };
         }
-        let kept = Arc::clone(task);
         let (task, flag) = (Arc::clone(task), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
             while !flag.load(Ordering::Relaxed) {
@@ -40,18 +34,12 @@ impl ProgressLine {
         });
         Self {
             over,
-            task: kept,
             thread: Some(thread),
         }
     }
 }
 
 impl ProgressLine {
-    /// The task that is drawn.
-    pub fn task(&self) -> &Task {
-        &self.task
-    }
-
     /// Says something on standard error, above the line.
     pub fn note(&self, text: &str) {
         let clear = if self.thread.is_some() {

@@ -226,6 +226,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
             any: None,
             template: None,
             ages_years: None,
+            class_values: Vec::new(),
         }),
         labels: Vec::new(),
         weights_sha256: sha256_hex(&saved),

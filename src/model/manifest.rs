@@ -247,6 +247,9 @@ pub struct Classification {
     pub temperature: Option<f64>,
     /// One for each value of the network.
     pub classes: Vec<Class>,
+    /// How the training data wrote the classes, in the same order; none where by name or number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_values: Vec<String>,
     /// Of classes that exclude each other: all but the first together, where they are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any: Option<Class>,
@@ -269,6 +272,13 @@ impl Classification {
             .is_some_and(|t| !(t.is_finite() && t > 0.0))
         {
             return Err("a temperature that is not above zero".to_owned());
+        }
+        if !self.class_values.is_empty() && self.class_values.len() != self.classes.len() {
+            return Err(format!(
+                "{} class values for {} classes",
+                self.class_values.len(),
+                self.classes.len()
+            ));
         }
         for class in self.classes.iter().chain(&self.any) {
             let numbers = class

@@ -13,6 +13,7 @@ mod package;
 pub mod procedure;
 mod registry;
 mod signature;
+pub mod stored;
 
 pub use envelope::{Envelope, Template, Values};
 pub use manifest::{

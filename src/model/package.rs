@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{Layer, Manifest, ManifestError};
 use super::signature::{self, SIGNATURE_FILE, Signature, SignatureError};
+use super::stored;
 
-/// Weights larger than this are not a model of this kind.
+/// Weights larger than this are not a model of this kind, in the file and expanded to f32.
 const LARGEST_WEIGHTS: u64 = 4 << 30;
 const LARGEST_TEXT: u64 = 16 << 20;
 
@@ -298,11 +299,11 @@ impl VerifiedPackage {
         &self.files
     }
 
-    /// A tensor's shape and values, in memory order.
+    /// A tensor's shape and values, in memory order; as f32 whatever it is stored as.
     pub fn array(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
         let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
-        let tensor = tensors.tensor(name).ok()?;
-        Some((tensor.shape().to_vec(), floats(&tensor)?))
+        let shape = tensors.tensor(name).ok()?.shape().to_vec();
+        Some((shape, stored::floats(&tensors, name).ok()?))
     }
 
     /// A tensor's shape.
@@ -314,23 +315,44 @@ impl VerifiedPackage {
     /// A tensor's values, in memory order.
     pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
         let tensors = safetensors::SafeTensors::deserialize(&self.files.weights).ok()?;
-        floats(&tensors.tensor(name).ok()?)
+        stored::floats(&tensors, name).ok()
     }
-}
 
-fn floats(tensor: &safetensors::tensor::TensorView<'_>) -> Option<Vec<f32>> {
-    (tensor.dtype() == safetensors::Dtype::F32).then(|| {
-        let words = tensor.data().chunks_exact(4);
-        words
-            .map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]]))
-            .collect()
-    })
+    /// Names and types of all stored tensors, e.g. `F16`, in the order of their names.
+    pub fn stored_types(&self) -> Vec<(String, String)> {
+        let header = safetensors::SafeTensors::read_metadata(&self.files.weights);
+        let mut types: Vec<(String, String)> = header.map_or_else(
+            |_| Vec::new(),
+            |(_, header)| {
+                let tensors = header.tensors().into_iter();
+                let types = tensors.map(|(name, info)| (name, format!("{:?}", info.dtype)));
+                types.collect()
+            },
+        );
+        types.sort();
+        types
+    }
 }
 
 fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
     let tensors = safetensors::SafeTensors::deserialize(bytes)
         .map_err(|error| format!("no readable safetensors file ({error})"))?;
-    let check = |name: &str, shape: &[usize]| -> Result<(), String> {
+    // A byte of int8 becomes four: what the tensors will take is known before any of it is taken.
+    let values = tensors.tensors().iter().fold(0_u64, |sum, (_, t)| {
+        sum.saturating_add(
+            t.shape()
+                .iter()
+                .fold(1, |n: u64, m| n.saturating_mul(*m as u64)),
+        )
+    });
+    if values.saturating_mul(4) > LARGEST_WEIGHTS {
+        return Err(format!(
+            "{values} values, at most {} are read",
+            LARGEST_WEIGHTS / 4
+        ));
+    }
+    let mut used = BTreeSet::new();
+    let mut check = |name: &str, shape: &[usize]| -> Result<(), String> {
         let tensor = tensors
             .tensor(name)
             .map_err(|_| format!("tensor {name:?} is missing"))?;
@@ -340,13 +362,16 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
                 tensor.shape()
             ));
         }
-        let values = floats(&tensor).ok_or_else(|| format!("tensor {name:?} is not f32"))?;
+        let values = stored::floats(&tensors, name)?;
         if values.iter().any(|v| !v.is_finite()) {
             return Err(format!("tensor {name:?} holds values that are no numbers"));
         }
+        used.insert(name.to_owned());
+        if tensor.dtype() == safetensors::Dtype::I8 {
+            used.insert(stored::scale_name(name));
+        }
         Ok(())
     };
-    let mut used = BTreeSet::new();
     for (network, size, want) in manifest.examples() {
         let Some(graph) = &network.graph else {
             continue;
@@ -364,7 +389,6 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
             for name in graph.tensors() {
                 let name = format!("{member}{name}");
                 check(&name, &shape_of(&tensors, &name))?;
-                used.insert(name);
             }
         }
     }
@@ -379,10 +403,8 @@ fn check_weights(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
         } = layer
         {
             check(weight, &[*output, *input, *kernel, *kernel, *kernel])?;
-            used.insert(weight.clone());
             if let Some(bias) = bias {
                 check(bias, &[*output])?;
-                used.insert(bias.clone());
             }
         }
     }

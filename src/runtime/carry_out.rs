@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
-use super::{clock, dialogs, models, monitoring, results};
+use super::{clock, dialogs, models, monitoring, results, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
@@ -75,7 +75,8 @@ impl Runtime {
             | Action::Explain { job, .. }
             | Action::Export { job, .. }
             | Action::LoadSegmentation { job, .. }
-            | Action::OpenResult { job, .. } => Some(*job),
+            | Action::OpenResult { job, .. }
+            | Action::Train { job, .. } => Some(*job),
             _ => None,
         };
         let notice = Notice::from_error(
@@ -311,6 +312,23 @@ impl Runtime {
                     Ok(Some(Event::BatchDone { job, summary }))
                 });
             }
+            Action::Train {
+                job,
+                recipe,
+                data,
+                folder,
+                task,
+            } => {
+                self.jobs.spawn("training", Some(job), move |outbox| {
+                    let data = data.as_deref();
+                    train_job::train(job, &recipe, data, &folder, &task, outbox).map(Some)
+                });
+            }
+            Action::FollowTraining { job, folder, task } => {
+                self.jobs.spawn("look on", Some(job), move |outbox| {
+                    train_job::follow(job, &folder, &task, outbox).map(Some)
+                });
+            }
             Action::OpenResult {
                 job,
                 inputs,
@@ -405,6 +423,10 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
         }
         Action::LoadSegmentation { data, path, .. } => {
             about_volume(event, data).about(ParticipantObject::file(path))
+        }
+        Action::Train { recipe, data, .. } => {
+            let object = ParticipantObject::file(data.as_deref().unwrap_or(recipe));
+            event.about(object.with("role", "training data"))
         }
         Action::OpenResult { results, .. } => event.about(ParticipantObject::file(results)),
         _ => event,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::app::AskFor;
+use crate::app::{AskFor, TrainingChoice};
 
 /// Shows a dialog and waits; an empty list when it was closed or could not be shown.
 pub fn ask(what: AskFor) -> Vec<PathBuf> {
@@ -17,6 +17,19 @@ pub fn ask(what: AskFor) -> Vec<PathBuf> {
         AskFor::BatchInput => one(dialog.set_title("Folder of studies").pick_folder()),
         AskFor::BatchOutput => one(dialog.set_title("Folder for results").pick_folder()),
         AskFor::Comparison => one(dialog.set_title("Folder of a comparison").pick_folder()),
+        AskFor::Training(TrainingChoice::Recipe) => one(dialog
+            .set_title("Recipe of the training")
+            .add_filter("Recipe", &["toml"])
+            .pick_file()),
+        AskFor::Training(TrainingChoice::Data) => {
+            one(dialog.set_title("Folder of training data").pick_folder())
+        }
+        AskFor::Training(TrainingChoice::DataFile) => {
+            one(dialog.set_title("File of training data").pick_file())
+        }
+        AskFor::Training(TrainingChoice::Folder) => one(dialog
+            .set_title("Folder for the checkpoint and the package")
+            .pick_folder()),
         AskFor::ModelImport => one(dialog.set_title("Model folder to import").pick_folder()),
     };
     chosen.iter().map(|file| file.path().to_owned()).collect()

@@ -16,6 +16,7 @@ mod models;
 mod monitoring;
 mod open;
 mod results;
+mod train_job;
 mod training;
 
 pub use batch_engine::{BatchError, run_batch};

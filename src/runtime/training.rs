@@ -62,6 +62,7 @@ fn dicom_image(path: &Path) -> Result<Picture, Error> {
             dims: [nk, nj, ni],
             values: Values::Floats(volume.values()),
             spacing_mm: Some([z, y, x]),
+            geometry: Some(volume.geometry),
         });
     }
     let window = volume

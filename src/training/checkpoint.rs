@@ -3,6 +3,7 @@
 //! A line, the length of a JSON head, the head, numbers as they are in memory, and the SHA-256 of
 //! all that. Nothing of chance is stored: it comes from counters.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use super::Error;
@@ -66,6 +67,19 @@ struct Head {
     lengths: [usize; 5],
     best_figures: Option<(usize, u64)>,
     history: Vec<[u64; 5]>,
+}
+
+impl Head {
+    fn figures(&self) -> Vec<EpochFigures> {
+        let figures = self.history.iter().map(|e| EpochFigures {
+            epoch: e[0] as usize,
+            training_loss: f64::from_bits(e[1]),
+            validation_loss: f64::from_bits(e[2]),
+            score: f64::from_bits(e[3]),
+            learning_rate: f64::from_bits(e[4]),
+        });
+        figures.collect()
+    }
 }
 
 impl State {
@@ -169,13 +183,7 @@ impl State {
         }
         let mut arrays = arrays.into_iter();
         let mut next = || arrays.next().unwrap_or_default();
-        let history = head.history.iter().map(|e| EpochFigures {
-            epoch: e[0] as usize,
-            training_loss: f64::from_bits(e[1]),
-            validation_loss: f64::from_bits(e[2]),
-            score: f64::from_bits(e[3]),
-            learning_rate: f64::from_bits(e[4]),
-        });
+        let history = head.figures();
         Ok(Self {
             epoch: head.epoch,
             step: head.step,
@@ -187,9 +195,41 @@ impl State {
             average: next(),
             best: next(),
             best_figures: head.best_figures.map(|(e, s)| (e, f64::from_bits(s))),
-            history: history.collect(),
+            history,
         })
     }
+}
+
+/// Bytes of a checkpoint's head that are read at most.
+const LARGEST_HEAD: u64 = 16 << 20;
+
+/// The epochs that a checkpoint tells of, whatever run it belongs to, without its tensors: for
+/// looking on. What is damaged further back is not seen.
+///
+/// # Errors
+/// [`Error::Checkpoint`], [`Error::Io`].
+pub fn history(path: &Path) -> Result<Vec<EpochFigures>, Error> {
+    let io = |source| Error::Io {
+        action: "read",
+        source,
+        path: path.to_owned(),
+    };
+    let damaged = || Error::Checkpoint {
+        reason: "it is damaged".to_owned(),
+        path: path.to_owned(),
+    };
+    let mut file = std::fs::File::open(path).map_err(io)?;
+    let mut start = [0; FIRST_LINE.len() + 8];
+    file.read_exact(&mut start).map_err(|_| damaged())?;
+    let (line, length) = start.split_at(FIRST_LINE.len());
+    let length = u64::from_le_bytes(length.try_into().expect("eight bytes are left"));
+    if line != FIRST_LINE || length > LARGEST_HEAD {
+        return Err(damaged());
+    }
+    let mut head = Vec::new();
+    file.take(length).read_to_end(&mut head).map_err(io)?;
+    let head: Head = serde_json::from_slice(&head).map_err(|_| damaged())?;
+    Ok(head.figures())
 }
 
 #[cfg(test)]
@@ -226,6 +266,7 @@ mod tests {
         state.history[0].validation_loss = 0.6;
         state.write(&path, "run").unwrap();
         assert_eq!(State::read(&path, "run").unwrap(), state);
+        assert_eq!(history(&path).unwrap(), state.history);
         let other = State::read(&path, "other").unwrap_err();
         assert!(
             other.to_string().contains("its recipe or its data"),
@@ -241,6 +282,10 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for end in 0..whole.len() {
             assert!(State::parse(&whole[..end], "run").is_err());
+        }
+        for end in 0..60 {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            assert!(history(&path).is_err());
         }
         for at in (0..whole.len()).step_by(3) {
             let mut altered = whole.clone();

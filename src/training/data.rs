@@ -12,6 +12,9 @@ use super::picture::{Picture, Values};
 use super::recipe::{DataRules, Layout};
 use crate::inference::resize_plane;
 
+/// Some class but the first; which one is not told.
+pub const ANY_CLASS: u8 = u8::MAX;
+
 /// One image with what is known about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
@@ -152,6 +155,7 @@ pub fn at_size(image: &Picture, size: &[usize]) -> Picture {
         dims: [1, y, x],
         values: Values::Floats(values),
         spacing_mm: None,
+        geometry: None,
     }
 }
 
@@ -259,6 +263,7 @@ fn normalized(image: Picture, mask: Vec<u8>, cuts: bool) -> (Picture, Target) {
         dims,
         values: Values::Floats(cut),
         spacing_mm: image.spacing_mm,
+        geometry: None,
     };
     (image, Target::Mask(labels))
 }
@@ -289,19 +294,37 @@ pub fn typical_spacing(rules: &DataRules, samples: &[Sample]) -> [f64; 3] {
     })
 }
 
-/// A class by number or name.
+/// A class by name, another word for it, or number.
 fn class_of(rules: &DataRules, text: &str) -> Option<u8> {
     let position =
         |names: &[String]| (names.iter()).position(|c| c.eq_ignore_ascii_case(text.trim()));
     let named = position(&rules.class_values).or_else(|| position(&rules.classes));
+    let lower = text.trim().to_lowercase();
+    let word = rules.also.iter().find(|(word, _)| *word == lower);
     let number = || {
         let number: f64 = text.trim().parse().ok()?;
         (number.fract() == 0.0 && number >= 0.0).then_some(number as usize)
     };
+    if let (None, Some((_, class))) = (named, word) {
+        return Some(*class);
+    }
     named
         .or_else(number)
         .filter(|class| *class < rules.classes.len())
         .map(|class| class as u8)
+}
+
+/// The words and numbers that stand for classes.
+fn known(rules: &DataRules) -> String {
+    let names = rules.classes.iter().chain(&rules.class_values);
+    let mut words: Vec<&str> = Vec::new();
+    for word in names.chain(rules.also.iter().map(|(word, _)| word)) {
+        if !words.iter().any(|w| w.eq_ignore_ascii_case(word)) {
+            words.push(word);
+        }
+    }
+    let last = rules.classes.len() - 1;
+    format!("{} and the numbers 0 to {last}", words.join(", "))
 }
 
 /// A file's name up to a text.
@@ -337,13 +360,10 @@ fn labels(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
         let name = row.get(file).unwrap_or("").trim().to_owned();
         let text = row.get(label).unwrap_or("");
         let class = class_of(rules, text).ok_or_else(|| {
-            let classes = &rules.classes;
+            let known = known(rules);
             refused(
                 &path,
-                format!(
-                    "row {} has the label {text:?}, known are {classes:?}",
-                    n + 2
-                ),
+                format!("row {} has the label {text:?}, known are {known}", n + 2),
             )
         })?;
         let inside = Path::new(&name)
@@ -408,11 +428,8 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
         let parent = parent.map(|p| p.to_string_lossy().into_owned());
         let class = parent.as_deref().and_then(|p| class_of(rules, p));
         let class = class.ok_or_else(|| {
-            let classes = &rules.classes;
-            refused(
-                &path,
-                format!("it lies in no folder of a class ({classes:?})"),
-            )
+            let known = known(rules);
+            refused(&path, format!("it lies in no folder of a class ({known})"))
         })?;
         let split = name.split('/').find(|part| ["train", "val"].contains(part));
         listed.push(Listed {

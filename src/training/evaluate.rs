@@ -230,7 +230,13 @@ pub fn rules_for(
         split_column: None,
         validation: 0.0,
         size,
-        class_values: Vec::new(),
+        class_values: (manifest.classification.as_ref())
+            .map(|c| c.class_values.clone())
+            .unwrap_or_default(),
+        also: manifest
+            .classification
+            .as_ref()
+            .map_or_else(Vec::new, words_for),
         any_class: None,
         whole_image: false,
         // Images whose files tell none are taken to have that of the training images.
@@ -241,6 +247,72 @@ pub fn rules_for(
         range: [0.0, 255.0],
         leaks_are_errors: false,
     })
+}
+
+/// Words for "not the finding" and "the finding", of models with a class of those without it.
+const WORDS: [&[&str]; 2] = [
+    &["normal", "negative", "no", "false"],
+    &["abnormal", "positive", "yes", "true"],
+];
+
+/// Words that labels may use beside the names of classes: of classes that exclude each other, for
+/// the first one and for all others together.
+fn words_for(classification: &Classification) -> Vec<(String, u8)> {
+    let names: Vec<String> = (classification.classes.iter())
+        .map(|c| c.name.to_lowercase())
+        .collect();
+    let any = classification.any.as_ref();
+    if classification.activation != ClassActivation::Softmax || (names.len() > 2 && any.is_none()) {
+        return Vec::new();
+    }
+    let other = if names.len() == 2 { 1 } else { data::ANY_CLASS };
+    let mut words: Vec<(String, u8)> = Vec::new();
+    words.extend(any.map(|any| (any.name.to_lowercase(), other)));
+    // "Pneumonia" is what "bacterial pneumonia" and "viral pneumonia" have in common.
+    if let [_, second, rest @ ..] = names.as_slice()
+        && !rest.is_empty()
+    {
+        let shared = second.split_whitespace().filter(|word| {
+            let is_in = |name: &String| name.split_whitespace().any(|w| w == *word);
+            rest.iter().all(is_in) && !is_in(&names[0])
+        });
+        words.extend(shared.map(|word| (word.to_owned(), other)));
+    }
+    for (class, list) in [(0, WORDS[0]), (other, WORDS[1])] {
+        words.extend(list.iter().map(|word| ((*word).to_owned(), class)));
+    }
+    words
+}
+
+/// The rules for the presence of one finding: 0 and 1, its name, and of classes that exclude each
+/// other all names.
+fn rules_of_finding(
+    rules: &DataRules,
+    classification: &Classification,
+    finding: &str,
+) -> DataRules {
+    let mut rules = rules.clone();
+    let is_it = |name: &str| u8::from(name.eq_ignore_ascii_case(finding));
+    let names = classification.classes.iter().map(|c| c.name.as_str());
+    let at = names.clone().position(|n| is_it(n) == 1);
+    rules.also = if classification.activation == ClassActivation::Softmax {
+        let values = classification.class_values.iter().enumerate();
+        let values = values.map(|(n, v)| (v.to_lowercase(), u8::from(Some(n) == at)));
+        names
+            .map(|n| (n.to_lowercase(), is_it(n)))
+            .chain(values)
+            .collect()
+    } else {
+        vec![(finding.to_lowercase(), 1)]
+    };
+    for (class, list) in (0..).zip(WORDS) {
+        rules
+            .also
+            .extend(list.iter().map(|word| ((*word).to_owned(), class)));
+    }
+    rules.classes = vec!["0".to_owned(), "1".to_owned()];
+    rules.class_values = Vec::new();
+    rules
 }
 
 /// A case whose mask was just found.
@@ -308,10 +380,10 @@ pub fn evaluate_seen(
 ) -> Result<Evaluation, Error> {
     let manifest = package.manifest();
     let (n, figures) = if let Some(classification) = &manifest.classification {
-        let mut rules = rules.clone();
-        if finding.is_some() {
-            rules.classes = vec!["0".to_owned(), "1".to_owned()];
-        }
+        let rules = match finding {
+            Some(finding) => rules_of_finding(rules, classification, finding),
+            None => rules.clone(),
+        };
         let squares = matches!(
             classification.preparation,
             ImagePreparation::CenterSquare { .. }
@@ -360,6 +432,7 @@ fn square(image: &Picture) -> Picture {
             0.0,
         )),
         spacing_mm: image.spacing_mm,
+        geometry: None,
     }
 }
 
@@ -413,7 +486,11 @@ pub fn class_figures(
     finding: Option<usize>,
 ) -> ClassFigures {
     let softmax = classification.activation == ClassActivation::Softmax;
-    let truth: Vec<u8> = samples.iter().filter_map(Sample::class).collect();
+    let mut truth: Vec<u8> = samples.iter().filter_map(Sample::class).collect();
+    // Where some labels do not tell which class it is, all are about the finding alone.
+    if truth.contains(&data::ANY_CLASS) {
+        truth.iter_mut().for_each(|t| *t = (*t).min(1));
+    }
     let several = finding.is_none() && truth.iter().any(|t| *t > 1);
     // Of classes that exclude each other all but the first are the finding.
     let score = |p: &[f64]| match finding {
@@ -662,16 +739,16 @@ fn summarize(values: &[f64]) -> Option<Summary> {
     })
 }
 
-/// An image as a volume; its frame is its own.
+/// An image as a volume: where its file says it lies, else in a frame of its own.
 fn volume_of(image: &Picture, [z, y, x]: [f64; 3]) -> Result<Volume, Error> {
     let [k, j, i] = image.dims;
-    let geometry = VolumeGeometry::from_axes(
-        [i, j, k],
-        DVec3::ZERO,
-        [DVec3::X, DVec3::Y, DVec3::Z],
-        [x, y, z],
-    );
-    let geometry = geometry.map_err(|e| Error::Network(e.to_string()))?;
+    let geometry = if let Some(geometry) = &image.geometry {
+        geometry.clone()
+    } else {
+        let axes = [DVec3::X, DVec3::Y, DVec3::Z];
+        VolumeGeometry::from_axes([i, j, k], DVec3::ZERO, axes, [x, y, z])
+            .map_err(|e| Error::Network(e.to_string()))?
+    };
     let voxels = match &image.values {
         Values::Bytes(bytes) => Voxels::U8(bytes.clone()),
         Values::Floats(floats) => Voxels::F32(floats.clone()),

@@ -12,8 +12,12 @@ pub mod build;
 mod chance;
 mod checkpoint;
 pub mod compare;
+pub mod compress;
+pub mod course;
 pub mod data;
+pub mod differences;
 pub mod evaluate;
+mod examples;
 pub mod kept_masks;
 pub mod leaks;
 pub mod loss;
@@ -34,8 +38,9 @@ use std::path::PathBuf;
 pub use augment::Augmentation;
 pub use build::Architecture;
 pub use chance::Chance;
-pub use checkpoint::{EpochFigures, State};
+pub use checkpoint::{EpochFigures, State, history};
 pub use evaluate::Evaluation;
+pub use examples::{Answer, Example};
 pub use loss::{Loss, LossKind};
 pub use network::{Mode, Network, Tape};
 pub use parameters::{Needed, Parameters, Role, Slot, Start};
@@ -100,6 +105,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A model that cannot be made smaller.
+    #[error("the model cannot be compressed, {0}")]
+    Compression(String),
     /// candle refused.
     #[error("a tensor operation failed")]
     Candle(#[from] candle_core::Error),

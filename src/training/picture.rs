@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Error;
+use crate::geometry::VolumeGeometry;
 use crate::nifti;
 use crate::task::Task;
 
@@ -20,6 +21,9 @@ pub struct Picture {
     pub values: Values,
     /// Spacing along z, y, x in mm, where the file tells it.
     pub spacing_mm: Option<[f64; 3]>,
+    /// Where a volume lies in the patient, where the file tells it: models that ask for an
+    /// orientation need it.
+    pub geometry: Option<VolumeGeometry>,
 }
 
 /// Values as they were stored.
@@ -42,6 +46,7 @@ impl Picture {
             dims,
             values: Values::Bytes(bytes),
             spacing_mm: None,
+            geometry: None,
         }
     }
 
@@ -75,6 +80,7 @@ impl Picture {
                 dims: [k, j, i],
                 values: Values::Floats(volume.values()),
                 spacing_mm: Some([z, y, x]),
+                geometry: Some(volume.geometry),
             });
         }
         let bytes = limited(path)?;

@@ -96,6 +96,10 @@ pub struct DataRules {
     /// How the data write the classes, in the same order, where not by name or number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_values: Vec<String>,
+    /// Further words for classes, which `evaluate` finds in a package; a class may be
+    /// [`ANY_CLASS`](super::data::ANY_CLASS).
+    #[serde(skip)]
+    pub also: Vec<(String, u8)>,
     /// Column of the class, a number or a name.
     #[serde(default = "label_column")]
     pub label_column: String,
@@ -259,6 +263,15 @@ impl Recipe {
     /// Classes of the network's result: for masks with the background.
     pub fn results(&self) -> usize {
         self.data.classes.len() + usize::from(self.data.layout == Layout::Masks)
+    }
+
+    /// What the score of an epoch is.
+    pub const fn score_name(&self) -> &'static str {
+        if self.network.classifies() {
+            "AUC"
+        } else {
+            "Dice"
+        }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -284,6 +284,7 @@ fn classification(recipe: &Recipe, split: &Split, decision: &Decision) -> Classi
         }),
         template: (recipe.axes() == 2).then(|| template(&split.training)),
         ages_years: recipe.model.ages_years,
+        class_values: recipe.data.class_values.clone(),
     }
 }
 
@@ -354,6 +355,16 @@ pub fn write(package: &VerifiedPackage, card: &str, folder: &Path) -> Result<(),
         .map_err(io)?;
     }
     Ok(())
+}
+
+/// The same package with a card.
+///
+/// # Errors
+/// [`Error::Package`].
+pub fn with_card(package: &VerifiedPackage, card: &str) -> Result<VerifiedPackage, Error> {
+    let mut files = package.files().clone();
+    files.card = Some(card.as_bytes().to_vec());
+    Ok(VerifiedPackage::verify(files)?)
 }
 
 /// The model card, with the figures that were measured.

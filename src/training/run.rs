@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use super::batches::{Batch, batch, steps};
 use super::checkpoint::{EpochFigures, State};
 use super::data::{Sample, Split};
+use super::examples::{self, Example};
 use super::loss::Loss;
 use super::network::{Mode, Network};
 use super::optimizer::{self, Memory, Schedule};
@@ -23,7 +24,7 @@ use crate::task::Task;
 const AHEAD: usize = 4;
 
 /// What a run tells on its way.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     /// A step is done.
     Step {
@@ -45,6 +46,8 @@ pub enum Told {
         /// Whether it is the best so far.
         best: bool,
     },
+    /// Some validation samples as they are seen after an epoch.
+    Examples(Vec<Example>),
 }
 
 /// A run that is done.
@@ -145,7 +148,11 @@ pub fn train(
         }
         while !is_over(&state) {
             while state.step < per_epoch {
-                task.check()?;
+                if let Err(cancelled) = task.check() {
+                    // Not a step is lost.
+                    keep(&mut state, &mut parameters, &mut memory, &checkpoint, &name)?;
+                    return Err(cancelled.into());
+                }
                 // Only a failure of the program itself ends the other thread early.
                 let next = batches.recv();
                 let Batch { images, targets } =
@@ -240,6 +247,7 @@ pub fn train(
             (state.epoch, state.step, state.loss) = (state.epoch + 1, 0, 0.0);
             keep(&mut state, &mut parameters, &mut memory, &checkpoint, &name)?;
             tell(Told::Epoch { figures, best });
+            tell(Told::Examples(examples::of(&split.validation, &found)));
         }
         Ok(())
     });

@@ -18,6 +18,8 @@ pub struct Validation {
     pub score: f64,
     /// For classes: the network's results by sample.
     pub results: Vec<Vec<f32>>,
+    /// For masks: those of the samples that are shown, by their number.
+    pub masks: Vec<(usize, Vec<u8>)>,
 }
 
 /// Measures tensors on samples.
@@ -35,6 +37,7 @@ pub fn validate(
     let classes = recipe.results();
     let mut found = Validation::default();
     let (mut dices, mut count) = (Vec::new(), 0);
+    let shown = super::examples::chosen(samples.len());
     let mut start = 0;
     while start < samples.len() {
         task.check()?;
@@ -64,6 +67,9 @@ pub fn validate(
                 let labels = labels_of(&results, points, classes);
                 dices.extend((1..classes).filter_map(|l| metrics::dice(&labels, truth, l as u8)));
                 found.loss += value;
+                if shown.contains(&start) {
+                    found.masks.push((start, labels));
+                }
                 count += 1;
                 start += 1;
             }

@@ -5,6 +5,7 @@
 
 mod browser_panel;
 mod corner_text;
+mod curves;
 mod dialogs;
 mod empty;
 mod evidence;
@@ -16,6 +17,7 @@ mod review_dialogs;
 mod slice_painter;
 mod status_bar;
 mod theme;
+mod training_window;
 mod viewport;
 mod widgets;
 mod window;

@@ -45,6 +45,19 @@ pub const PLANE_LINES: [Color32; 3] = [
     Color32::from_rgb(214, 110, 104),
 ];
 
+/// Loss of single steps, behind the other curves.
+pub const CURVE_STEPS: Color32 = Color32::from_rgb(72, 86, 108);
+/// Figures of the training part.
+pub const CURVE_TRAINING: Color32 = Color32::from_rgb(112, 166, 240);
+/// Figures of what is held out.
+pub const CURVE_VALIDATION: Color32 = Color32::from_rgb(240, 178, 84);
+/// Outline of a true mask in examples.
+pub const OUTLINE_TRUTH: Color32 = Color32::from_rgb(96, 214, 110);
+/// Outline of a model's mask in examples.
+pub const OUTLINE_MODEL: Color32 = Color32::from_rgb(236, 96, 214);
+/// Where both outlines are the same.
+pub const OUTLINE_BOTH: Color32 = Color32::from_rgb(250, 250, 250);
+
 /// Icon in a given size.
 pub fn icon_font(size: f32) -> FontId {
     FontId::new(size, FontFamily::Name("icons".into()))

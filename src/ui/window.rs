@@ -14,6 +14,7 @@ use super::empty::{drop_hint_ui, empty_ui};
 use super::menu::{keys, menu_ui};
 use super::results_panel::results_ui;
 use super::status_bar::status_bar_ui;
+use super::training_window::{TrainingPictures, training_ui};
 use super::viewport::{Hover, viewport_ui};
 use super::{slice_painter, theme};
 use crate::app::{Action, App, Command, OpenVolume};
@@ -25,6 +26,7 @@ pub struct Window {
     app: App,
     runtime: Runtime,
     thumbnails: Thumbnails,
+    training_pictures: TrainingPictures,
     hover: Option<Hover>,
     title: String,
     gpu: Option<egui_wgpu::RenderState>,
@@ -51,6 +53,7 @@ impl Window {
             app,
             runtime,
             thumbnails: Thumbnails::default(),
+            training_pictures: TrainingPictures::default(),
             hover: None,
             title: String::new(),
             gpu: cc.wgpu_render_state.clone(),
@@ -165,6 +168,7 @@ impl eframe::App for Window {
                 }
             });
         self.hover = hover;
+        training_ui(ui.ctx(), app, &mut self.training_pictures, &mut commands);
         dialog_ui(ui.ctx(), app, &mut commands);
         notices_ui(ui.ctx(), app, &mut commands);
         drop_hint_ui(ui.ctx());

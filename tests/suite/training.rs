@@ -25,7 +25,7 @@ training_data = "Made in code"
 modality = "OT"
 "#;
 
-fn classes_recipe(more: &str) -> String {
+pub fn classes_recipe(more: &str) -> String {
     format!(
         r#"seed = 3
 {WORDS}
@@ -79,7 +79,7 @@ clip = 5.0
     )
 }
 
-fn png(path: &Path, [ny, nx]: [usize; 2], bytes: &[u8]) {
+pub fn png(path: &Path, [ny, nx]: [usize; 2], bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let file = fs::File::create(path).unwrap();
     let mut encoder = png::Encoder::new(file, nx as u32, ny as u32);
@@ -90,7 +90,7 @@ fn png(path: &Path, [ny, nx]: [usize; 2], bytes: &[u8]) {
 }
 
 /// Something round at a place of its own, and where it is.
-fn shape(n: usize, edge: usize, ring: bool) -> (Vec<u8>, Vec<u8>) {
+pub fn shape(n: usize, edge: usize, ring: bool) -> (Vec<u8>, Vec<u8>) {
     let at = |seed: usize| 0.4 + 0.2 * ((n * seed) % 11) as f64 / 10.0;
     let (cy, cx) = (at(3) * edge as f64, at(7) * edge as f64);
     let (mut image, mut mask) = (Vec::new(), Vec::new());

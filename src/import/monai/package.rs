@@ -404,6 +404,7 @@ impl Bundle {
                 any: None,
                 template: None,
                 ages_years: None,
+                class_values: Vec::new(),
             }),
             monai: self.procedure,
             labels,

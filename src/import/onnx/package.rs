@@ -461,5 +461,6 @@ fn classifier(
         any: None,
         template: None,
         ages_years: None,
+        class_values: Vec::new(),
     })
 }
