@@ -16,7 +16,7 @@ use crate::model::{PackageFiles, Registry, VerifiedPackage};
 use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
 use crate::training::compress::{self, Measured, Over, Storage, Wish};
-use crate::training::{Evaluation, differences, evaluate, result};
+use crate::training::{Evaluation, compare, evaluate, result};
 use crate::whole_file;
 
 #[derive(clap::Args, Debug)]
@@ -134,7 +134,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let sizes = [&original, &made.package].map(VerifiedPackage::weights);
     let measured = Measured {
         cases: before.n,
-        figures: differences::differences(&before, &after),
+        figures: compare::compare(&before, &after)
+            .map_err(anyhow::Error::msg)?
+            .figures,
         bytes: sizes.map(<[u8]>::len),
         deflated_bytes: sizes.map(compress::deflated),
         load_secs: [load_before, load_after],

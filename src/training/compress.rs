@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::differences::Difference;
+use super::compare::ComparedFigure;
 use super::{Error, result};
 use crate::model::graph::Op;
 use crate::model::stored::{self, Form, ToStore};
@@ -245,7 +245,7 @@ pub struct Measured {
     /// Cases.
     pub cases: usize,
     /// Figure by figure.
-    pub figures: Vec<Difference>,
+    pub figures: Vec<ComparedFigure>,
     /// Bytes of the weights' file.
     pub bytes: [usize; 2],
     /// The same after DEFLATE.
@@ -264,18 +264,17 @@ impl Measured {
         let mut text =
             "| figure | before | after | difference | 95 % |\n|---|---|---|---|---|\n".to_owned();
         for d in &self.figures {
-            let interval =
-                (d.ci95).map_or_else(String::new, |[a, b]| format!("{a:+.4} to {b:+.4}"));
-            let Difference {
-                figure,
-                before,
-                after,
-                difference,
-                ..
-            } = d;
+            let interval = (d.difference_ci95)
+                .map_or_else(String::new, |[a, b]| format!("{a:+.4} to {b:+.4}"));
+            let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
+            let [before, after] = d.values.map(number);
+            let difference = d
+                .difference
+                .map_or_else(String::new, |v| format!("{v:+.4}"));
+            let name = &d.name;
             let _ = writeln!(
                 text,
-                "| {figure} | {before:.4} | {after:.4} | {difference:+.4} | {interval} |"
+                "| {name} | {before} | {after} | {difference} | {interval} |"
             );
         }
         for (name, [before, after]) in [

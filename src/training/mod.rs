@@ -15,7 +15,6 @@ pub mod compare;
 pub mod compress;
 pub mod course;
 pub mod data;
-pub mod differences;
 pub mod evaluate;
 mod examples;
 pub mod kept_masks;
