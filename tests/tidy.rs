@@ -89,7 +89,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "ui",
         &[
-            "geometry", "volume", "study", "findings", "task", "model", "render", "app", "runtime",
+            "geometry", "volume", "study", "findings", "redact", "task", "model", "render", "app",
+            "runtime",
         ],
     ),
     // A batch puts each study on record and exports it; what it needs beyond comes through a trait

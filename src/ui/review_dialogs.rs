@@ -5,13 +5,15 @@ use eframe::egui::{self, Id, Key, Modifiers, RichText, TextEdit, Ui};
 use super::dialogs::title_ui;
 use super::widgets::primary_button_ui;
 use super::{icons, theme};
-use crate::app::{App, Command};
+use crate::app::{App, Command, Dialog};
 use crate::findings::{Call, Edit, ReviewState};
 use crate::redact::Sensitive;
 
 /// What is half typed: a name or a comment, and a call.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Draft {
+    /// The question that it answers: a comment must not become the next one's name.
+    dialog: Option<Dialog>,
     text: String,
     call: Option<Call>,
 }
@@ -25,24 +27,30 @@ pub fn forget(ctx: &egui::Context) {
     ctx.data_mut(|data| data.remove::<Draft>(place()));
 }
 
-/// Reads the draft, or begins one.
-fn draft(ui: &Ui, begin: impl FnOnce() -> Draft) -> (Draft, bool) {
+/// Reads what is half typed into the dialog that is open, or begins with `text` and `call`; also
+/// whether it has just begun.
+fn draft(
+    ui: &Ui,
+    app: &App,
+    text: Option<&Sensitive<String>>,
+    call: Option<Call>,
+) -> (Draft, bool) {
     let known = ui.data(|data| data.get_temp::<Draft>(place()));
-    match known {
-        Some(draft) => (draft, false),
-        None => (begin(), true),
+    if let Some(draft) = known.filter(|draft| draft.dialog == app.dialog) {
+        return (draft, false);
     }
+    let draft = Draft {
+        dialog: app.dialog,
+        text: text.map(|text| text.expose().clone()).unwrap_or_default(),
+        call,
+    };
+    (draft, true)
 }
 
 /// Asks who reviews at this machine.
 pub fn reviewer_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     title_ui(ui, "Who reviews?", 420.0, commands);
-    let (mut draft, first) = draft(ui, || Draft {
-        text: (app.settings.reviewer.as_ref())
-            .map(|name| name.expose().clone())
-            .unwrap_or_default(),
-        call: None,
-    });
+    let (mut draft, first) = draft(ui, app, app.settings.reviewer.as_ref(), None);
     let name = ui.label("Your name");
     let field = TextEdit::singleline(&mut draft.text)
         .char_limit(64)
@@ -77,12 +85,13 @@ pub fn edit_ui(ui: &mut Ui, app: &App, at: (usize, usize), commands: &mut Vec<Co
     );
     ui.label(RichText::new(model).color(theme::TEXT_WEAK));
     // Nothing is chosen beforehand: a call must be the reader's own.
-    let (mut draft, _) = draft(ui, || Draft {
-        text: (finding.edit.as_ref())
-            .map(|edit| edit.comment.expose().clone())
-            .unwrap_or_default(),
-        call: finding.edit.as_ref().map(|edit| edit.call),
-    });
+    let before = finding.edit.as_ref();
+    let (mut draft, _) = draft(
+        ui,
+        app,
+        before.map(|edit| &edit.comment),
+        before.map(|edit| edit.call),
+    );
     let typing = ui.ctx().egui_wants_keyboard_input();
     let calls = [
         (Call::Present, "Present (P)", Key::P),

@@ -309,9 +309,13 @@ fn a_finding_is_edited_by_key_and_click_and_the_name_asked_once() {
     h.get_by_label("The model: 90 %, present");
     h.key_press(Key::A);
     h.run_steps(2);
+    h.get_by_label("Comment").focus();
+    h.run_steps(1);
+    h.get_by_label("Comment").type_text("thymus");
+    h.run_steps(2);
     h.get_by_label("Keep the edit").click();
     h.run_steps(3);
-    // The first decision asks who decides.
+    // The first decision asks who decides; what was typed before is no name.
     assert_eq!(h.state().app().dialog, Some(Dialog::Reviewer));
     h.get_by_label("Your name").focus();
     h.run_steps(1);
@@ -325,7 +329,7 @@ fn a_finding_is_edited_by_key_and_click_and_the_name_asked_once() {
     let review = decided.reviewed.as_ref().unwrap();
     assert_eq!(review.by.expose(), "Dr. Reader");
     assert!(review.at.timestamp() > 1_700_000_000);
-    h.get_by_label("·  edited by reader: absent");
+    h.get_by_label("·  edited by reader: absent – thymus");
     h.get_by_label("present");
     // A comment may hold letters that are keys; then the key for the next finding.
     h.key_press_modifiers(eframe::egui::Modifiers::COMMAND, Key::E);
@@ -350,6 +354,10 @@ fn a_finding_is_edited_by_key_and_click_and_the_name_asked_once() {
     for file in std::fs::read_dir(home.join("monitoring")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         assert!(text.contains("00112233445566778899aabbccddeeff"));
-        assert!(!text.contains("Reader") && !text.contains("apple"));
+        assert!(
+            ["Reader", "apple", "thymus"]
+                .iter()
+                .all(|w| !text.contains(w))
+        );
     }
 }
