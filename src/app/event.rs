@@ -84,6 +84,15 @@ pub struct BatchRow {
     pub results: PathBuf,
 }
 
+/// What a batch has found in a study.
+#[derive(Clone, Debug)]
+pub enum OpenedResult {
+    /// Labels, and numbers by label.
+    Segments(Arc<Segmentation>, Vec<LabelStatistics>),
+    /// What a classifier says, and how it can be explained.
+    Findings(Vec<Assessment>, Vec<ExplanationMethod>),
+}
+
 /// Finished work.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -220,7 +229,7 @@ pub enum Event {
         /// What was compared.
         summary: String,
     },
-    /// A result of a batch is open: its study's worklist, its volume and its segmentation.
+    /// A result of a batch is open: its study's worklist, its volume and what was found.
     ResultOpened {
         /// The job.
         job: JobId,
@@ -235,9 +244,7 @@ pub enum Event {
         /// Window from the data.
         auto_window: VoiWindow,
         /// Result.
-        segmentation: Arc<Segmentation>,
-        /// Numbers by label.
-        statistics: Vec<LabelStatistics>,
+        result: OpenedResult,
     },
     /// How a training gets on.
     Training(JobId, TrainingNews),

@@ -23,7 +23,7 @@ pub use browser::{Browser, SeriesKey, VolumeFile};
 pub use channels::ChannelSource;
 pub use command::{Command, Shortcut, command_table};
 pub use diagnosis::ShownFindings;
-pub use event::{BatchRow, Event, ModelSummary, RunEstimate, Traffic};
+pub use event::{BatchRow, Event, ModelSummary, OpenedResult, RunEstimate, Traffic};
 pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};
 pub use review::{Overlay, Results};
 pub use settings::{CornerText, Settings};

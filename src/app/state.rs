@@ -11,8 +11,8 @@ use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
-    ModelSummary, Notice, Results, RunEstimate, SeriesKey, Settings, ShownFindings, Traffic,
-    TrainingState, VolumeId, Workspace,
+    ModelSummary, Notice, OpenedResult, Results, RunEstimate, SeriesKey, Settings, ShownFindings,
+    Traffic, TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -456,8 +456,7 @@ impl App {
                 key,
                 data,
                 auto_window,
-                segmentation,
-                statistics,
+                result,
             } => {
                 self.finish(job);
                 self.browser.add(worklist);
@@ -474,7 +473,14 @@ impl App {
                     revision: 0,
                     auto_window,
                 });
-                self.show_results(id, segmentation, statistics);
+                match result {
+                    OpenedResult::Segments(segmentation, statistics) => {
+                        self.show_results(id, segmentation, statistics);
+                    }
+                    OpenedResult::Findings(assessments, methods) => {
+                        self.show_findings(id, assessments, methods);
+                    }
+                }
                 self.dialog = None;
             }
             Event::Training(job, news) => self.training_news(job, news),

@@ -5,6 +5,7 @@
 
 mod guard;
 mod measurements;
+mod read_findings;
 mod record;
 mod write_findings;
 mod write_results;
@@ -15,6 +16,7 @@ use crate::dicom;
 use crate::nifti;
 
 pub use measurements::{Measured, measure};
+pub use read_findings::{ReadFindings, ReadFindingsError, read_findings};
 pub use write_findings::{MapPicture, write_findings};
 pub use write_results::{Format, UnknownFormat, Written, write_results};
 

@@ -14,7 +14,7 @@ use crate::study::Uid;
 use crate::volume::Volume;
 
 /// Version of the shape below; a change that breaks a reader counts up.
-const SHAPE: &str = "negatoscope-findings/1";
+pub(super) const SHAPE: &str = "negatoscope-findings/1";
 
 /// An explanation as a picture: the image with the map over it, and what its colors mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +171,19 @@ const fn review_words(review: ReviewState) -> &'static str {
         ReviewState::Edited => "edited by reader",
         ReviewState::Rejected => "rejected",
     }
+}
+
+/// The same back.
+pub(super) fn review_of(words: &str) -> Option<ReviewState> {
+    let states = [
+        ReviewState::NotReviewed,
+        ReviewState::Accepted,
+        ReviewState::Edited,
+        ReviewState::Rejected,
+    ];
+    states
+        .into_iter()
+        .find(|state| review_words(*state) == words)
 }
 
 fn at(review: &Review) -> String {

@@ -335,8 +335,9 @@ impl Runtime {
                 results: folder,
                 task,
             } => {
+                let home = self.home.clone();
                 self.jobs.spawn("result", Some(job), move |_| {
-                    results::open_result(job, &inputs, &folder, &task).map(Some)
+                    results::open_result(&home, job, &inputs, &folder, &task).map(Some)
                 });
             }
             Action::LoadSegmentation {

@@ -10,11 +10,13 @@ use super::compute::behind_the_window;
 use super::explain::map_pictures;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
+use super::models::LoadedModel;
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
-use crate::app::{BatchRow, Browser, Event, JobId, Notice, SeriesKey};
+use crate::app::{BatchRow, Browser, Event, JobId, Notice, OpenedResult, SeriesKey};
 use crate::audit::Receipt;
 use crate::export::{self, Format};
 use crate::findings::{Assessment, Provenance, Segmentation};
+use crate::monitoring::Through;
 use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
 use crate::{batch, dicom};
@@ -170,6 +172,7 @@ pub(super) fn run_batch(
 
 /// Opens a study of a batch with its result.
 pub(super) fn open_result(
+    home: &Home,
     job: JobId,
     inputs: &[PathBuf],
     folder: &Path,
@@ -186,16 +189,24 @@ pub(super) fn open_result(
     for file in &files {
         browser.add_file(file.clone());
     }
+    let record = folder.join(Format::Json.findings_file_name());
+    let found = if record.is_file() {
+        let read = export::read_findings(&record);
+        Some(read.map_err(|error| failed("The findings could not be read", advice, &error))?)
+    } else {
+        None
+    };
     let seg = folder.join("segmentation.dcm");
     let read = if seg.is_file() {
         dicom::read_segmentation(&seg).ok()
     } else {
         None
     };
-    // The series that the SEG was made from, else the only candidate.
+    // The series that the result was made from, else the only candidate.
     let referenced = read
         .as_ref()
-        .and_then(|r| r.referenced_series.first().cloned());
+        .and_then(|r| r.referenced_series.first().cloned())
+        .or_else(|| found.as_ref().and_then(|f| f.series_instance_uid.clone()));
     let of_reference = browser.keys().into_iter().find(
         |key| matches!((key, &referenced), (SeriesKey::Stack { series, .. }, Some(uid)) if series == uid),
     );
@@ -215,14 +226,26 @@ pub(super) fn open_result(
             load_stack(patient, study, series, *stack, task).map_err(load)?
         }
     };
-    let mut segmentation = match read {
-        Some(read) => read
-            .into_segmentation(&volume)
-            .map_err(|error| failed("The result does not fit the study", advice, &error))?,
-        None => from_label_map(folder, &volume, task)?,
+    let misfit =
+        |error: &dyn std::error::Error| failed("The result does not fit the study", advice, error);
+    let result = match (found, read) {
+        (Some(found), _) => {
+            // A model that is gone can explain nothing any more; its findings stand.
+            let model = LoadedModel::open(home, &found.model(), Through::Window);
+            let methods = model.map_or_else(|_| Vec::new(), |m| m.explanation_methods());
+            let assessments = found.into_assessments(&volume).map_err(|e| misfit(&e))?;
+            OpenedResult::Findings(assessments, methods)
+        }
+        (None, read) => {
+            let mut segmentation = match read {
+                Some(read) => read.into_segmentation(&volume).map_err(|e| misfit(&e))?,
+                None => from_label_map(folder, &volume, task)?,
+            };
+            remember_run(folder, &mut segmentation.provenance);
+            let statistics = label_statistics(&volume, &segmentation.map);
+            OpenedResult::Segments(Arc::new(segmentation), statistics)
+        }
     };
-    remember_run(folder, &mut segmentation.provenance);
-    let statistics = label_statistics(&volume, &segmentation.map);
     let auto_window = auto_window(&volume);
     Ok(Event::ResultOpened {
         job,
@@ -231,8 +254,7 @@ pub(super) fn open_result(
         key,
         data: Arc::new(volume),
         auto_window,
-        segmentation: Arc::new(segmentation),
-        statistics,
+        result,
     })
 }
 
