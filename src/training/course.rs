@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::data::{self, Reader, Sample, Split};
+use super::data::{self, Reader, Sample, Split, Target};
 use super::evaluate::{self, Evaluation, Figures};
 use super::recipe::Recipe;
 use super::result::{self, Decision};
 use super::run::{Told, Trained, train};
 use super::{Error, leaks, metrics, validate};
 use crate::inference::Settings;
+use crate::model::VerifiedPackage;
 use crate::task::Task;
 use crate::whole_file;
 
@@ -99,18 +100,18 @@ pub fn follow(
     std::fs::create_dir_all(out).map_err(io)?;
     task.begin("Reading images", 0);
     let samples = data::load(&recipe.data, place, &["train", "val"], reader)?;
-    let mut made = match recipe.data.folds {
+    let made = match recipe.data.folds {
         Some(folds) => cross_validated(recipe, samples, folds, means, tell)?,
         None => held_out(recipe, samples, means, tell)?,
     };
     task.begin("Measuring", 0);
     let (split, trained) = (&made.split, &made.trained);
     let package = result::package(recipe, split, trained, made.decision.as_ref())?;
-    let figures = match (&package.manifest().classification, made.measured.take()) {
+    let figures = match (&package.manifest().classification, &made.measured) {
         (Some(classification), Some(results)) => Figures::Classes(evaluate::class_figures(
             classification,
             &made.cases,
-            &results,
+            results,
             None,
         )),
         (Some(_), None) => {
@@ -132,7 +133,8 @@ pub fn follow(
         n: made.cases.len().max(split.validation.len()),
         figures,
     };
-    let card = result::card(recipe, split, &package, trained, &measured);
+    let any = any_figures(&package, &made, task)?;
+    let card = result::card(recipe, split, &package, trained, &measured, any.as_ref());
     let folder = out.join("package");
     result::write(&package, &card, &folder)?;
     let report = json!({
@@ -146,6 +148,7 @@ pub fn follow(
         "folds": made.folds,
         "history": trained.history,
         "validation": measured,
+        "any": any,
     });
     let text = serde_json::to_string_pretty(&report).expect("a report is plain data");
     whole_file::write(&out.join("report.json"), |w| -> std::io::Result<()> {
@@ -157,6 +160,37 @@ pub fn follow(
         measured,
         report,
     })
+}
+
+/// Of several classes that are a finding together: figures of that finding.
+fn any_figures(
+    package: &VerifiedPackage,
+    made: &Made,
+    task: &Task,
+) -> Result<Option<Evaluation>, Error> {
+    let manifest = package.manifest();
+    let Some(classification) = manifest.classification.as_ref().filter(|c| c.any.is_some()) else {
+        return Ok(None);
+    };
+    let held = if made.cases.is_empty() {
+        &made.split.validation
+    } else {
+        &made.cases
+    };
+    let mut cases = held.clone();
+    for case in &mut cases {
+        case.target = Target::Class(case.class().unwrap_or(0).min(1));
+    }
+    let figures = match &made.measured {
+        Some(results) => evaluate::class_figures(classification, &cases, results, None),
+        None => evaluate::classes(package, &cases, None, task)?,
+    };
+    Ok(Some(Evaluation {
+        model: manifest.key(),
+        weights_sha256: manifest.weights_sha256.clone(),
+        n: cases.len(),
+        figures: Figures::Classes(figures),
+    }))
 }
 
 /// One part is held out.

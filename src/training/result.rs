@@ -374,6 +374,7 @@ pub fn card(
     package: &VerifiedPackage,
     trained: &Trained,
     measured: &Evaluation,
+    any: Option<&Evaluation>,
 ) -> String {
     let manifest = package.manifest();
     let mut text = String::new();
@@ -462,14 +463,26 @@ pub fn card(
              95 %, bootstrap over cases, 2000 draws.\n",
         );
     }
-    line("| figure | value | interval |\n|---|---|---|");
-    for (name, value, interval) in measured.rows() {
-        let interval = interval.map_or_else(String::new, |[a, b]| format!("{a:.4} to {b:.4}"));
-        line(&format!("| {name} | {value:.4} | {interval} |"));
+    let any_name = manifest
+        .classification
+        .as_ref()
+        .and_then(|c| c.any.as_ref());
+    let parts = any.map(|of| (any_name.map_or("Any finding", |a| a.name.as_str()), of));
+    let several = parts.is_some();
+    for (name, of) in parts.into_iter().chain([("All classes", measured)]) {
+        if several {
+            line(&format!("### {name}\n"));
+        }
+        line("| figure | value | interval |\n|---|---|---|");
+        for (name, value, interval) in of.rows() {
+            let interval = interval.map_or_else(String::new, |[a, b]| format!("{a:.4} to {b:.4}"));
+            line(&format!("| {name} | {value:.4} | {interval} |"));
+        }
+        line("");
     }
-    if let Figures::Classes(figures) = &measured.figures {
+    if let Figures::Classes(figures) = &any.unwrap_or(measured).figures {
         line(
-            "\n### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",
+            "### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",
         );
         for bin in &figures.calibration {
             let [low, high] = bin.range;
