@@ -110,8 +110,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
     let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
-    let measure = |package: &VerifiedPackage| -> anyhow::Result<(Evaluation, f64, f64)> {
-        let load_secs = loading(package, &load)?;
+    // Both before any run: what a run leaves behind in caches and threads would blur them.
+    let load_secs = [loading(&original, &load)?, loading(&made.package, &load)?];
+    let measure = |package: &VerifiedPackage| -> anyhow::Result<(Evaluation, f64)> {
         let rules = evaluate::rules_for(package, &arguments.data, &arguments.label_column)?;
         let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
         let start = Instant::now();
@@ -126,10 +127,10 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             &load,
             &task,
         )?;
-        Ok((found, load_secs, start.elapsed().as_secs_f64()))
+        Ok((found, start.elapsed().as_secs_f64()))
     };
-    let (before, load_before, run_before) = measure(&original)?;
-    let (after, load_after, run_after) = measure(&made.package)?;
+    let (before, run_before) = measure(&original)?;
+    let (after, run_after) = measure(&made.package)?;
     drop(line);
     let sizes = [&original, &made.package].map(VerifiedPackage::weights);
     let measured = Measured {
@@ -139,7 +140,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             .figures,
         bytes: sizes.map(<[u8]>::len),
         deflated_bytes: sizes.map(compress::deflated),
-        load_secs: [load_before, load_after],
+        load_secs,
         run_secs: [run_before, run_after],
         zeros: made.zeros as f64 / made.weights as f64,
     };

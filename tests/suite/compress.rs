@@ -156,11 +156,12 @@ fn hostile_weights_are_refused() {
     let tensors: Tensors = (read.tensors().into_iter())
         .map(|(n, t)| (n, (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
         .collect();
-    let scale = tensors
-        .keys()
-        .find(|n| n.ends_with(".int8_scale"))
-        .unwrap()
-        .clone();
+    let is_scale = |n: &str, shape: &[usize]| n.ends_with(".int8_scale") && shape[0] > 2;
+    let (scale, _) = tensors
+        .iter()
+        .find(|(n, (_, shape, _))| is_scale(n, shape))
+        .unwrap();
+    let scale = scale.clone();
     let check = |alter: &dyn Fn(&mut Tensors), words: &str| {
         let mut tensors = tensors.clone();
         alter(&mut tensors);

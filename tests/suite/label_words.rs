@@ -45,7 +45,7 @@ size = [16, 16]
 validation = 0.34
 [network]
 kind = "residual-cnn"
-widths = [8]
+widths = [8, 16]
 [training]
 epochs = 2
 batch = 8
