@@ -366,10 +366,10 @@ mod tests {
             let want = (before.len() as f64 * part).round() as usize;
             prop_assert_eq!(gone.len() + already.min(want), want);
             let largest = gone.iter().map(|n| before[*n].abs()).fold(0.0, f32::max);
-            for n in 0..before.len() {
-                if after[n] != 0.0 {
-                    prop_assert_eq!(after[n], before[n]);
-                    prop_assert!(after[n].abs() >= largest);
+            for (before, after) in before.iter().zip(&after) {
+                if *after != 0.0 {
+                    prop_assert_eq!(after, before);
+                    prop_assert!(after.abs() >= largest);
                 }
             }
         }

@@ -222,7 +222,7 @@ fn decades([low, high]: [f64; 2]) -> Vec<f64> {
 /// As many digits as tell neighbors apart.
 fn number(tick: f64, all: &[f64]) -> String {
     let largest = all.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
-    if largest < 1e-2 || largest >= 1e5 {
+    if !(1e-2..1e5).contains(&largest) {
         return format!("{tick:.0e}");
     }
     let gap = all

@@ -2,6 +2,8 @@
 //!
 //! It lies over the views and can be closed while the training goes on.
 
+use std::fmt::Write as _;
+
 use eframe::egui::{
     self, Color32, ColorImage, Grid, Label, ProgressBar, RichText, Role, ScrollArea, TextureHandle,
     TextureOptions, Ui, WidgetInfo, vec2,
@@ -149,10 +151,9 @@ fn state_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
             if ui.add_enabled(training.folder.is_some(), look).clicked() {
                 commands.push(Command::FollowTraining);
             }
-            if training.package.is_some() && !training.follows {
-                if ui.button("Install the model").clicked() {
-                    commands.push(Command::InstallTrained);
-                }
+            let made = training.package.is_some() && !training.follows;
+            if made && ui.button("Install the model").clicked() {
+                commands.push(Command::InstallTrained);
             }
             let text = "A folder with a checkpoint of the same recipe and data is gone on with.";
             ui.label(RichText::new(text).small().color(theme::TEXT_WEAK));
@@ -178,7 +179,8 @@ fn epochs_words(training: &TrainingState) -> String {
     };
     if let (Some(last), Some(best)) = (training.epochs.last(), training.best()) {
         let (score, after) = (score_name(training), best.epoch + 1);
-        text += &format!(
+        let _ = write!(
+            text,
             " · {score} {:.3}, best {:.3} after {after}",
             last.score, best.score
         );
