@@ -47,13 +47,14 @@ impl ExplanationMethod {
 /// How well a map's order of points explains the number.
 ///
 /// The image is blurred from the map's highest points down (deletion), and a blurred image made
-/// clear in the same order (insertion): areas under the probability's curves, 0 to 1 (Petsiuk et
-/// al. 2018, RISE). The same is done with smooth orders by chance.
+/// clear in the same order (insertion): areas under the curves (Petsiuk et al. 2018, RISE), here of
+/// the log-odds, since probabilities near 0 and 1 hardly move. The same is done with smooth orders by
+/// chance.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Faithfulness {
-    /// Area under the curve of deletion; lower is better.
+    /// Mean log-odds on the way of deletion; lower is better.
     pub deletion: f64,
-    /// Area under the curve of insertion; higher is better.
+    /// Mean log-odds on the way of insertion; higher is better.
     pub insertion: f64,
     /// Mean of insertion − deletion over orders by chance.
     pub chance_mean: f64,
@@ -64,7 +65,7 @@ pub struct Faithfulness {
 }
 
 impl Faithfulness {
-    /// Insertion − deletion, −1 to 1.
+    /// Insertion − deletion, in log-odds.
     pub fn score(&self) -> f64 {
         self.insertion - self.deletion
     }
@@ -77,7 +78,7 @@ impl Faithfulness {
     /// For people.
     pub fn words(&self) -> String {
         let numbers = format!(
-            "insertion {:.2}, deletion {:.2}; by chance at best {:+.2} against {:+.2}",
+            "insertion {:+.2}, deletion {:+.2} log-odds; by chance at best {:+.2} against {:+.2}",
             self.insertion,
             self.deletion,
             self.chance_best,

@@ -120,8 +120,3 @@ fn log_sum(z: &[f64], of: impl Fn(usize) -> bool) -> (f64, Vec<f64>) {
     }
     (most + sum.ln(), shares)
 }
-
-/// A probability from log-odds.
-pub fn probability(log_odds: f64) -> f64 {
-    1.0 / (1.0 + (-log_odds).exp())
-}
