@@ -352,9 +352,12 @@ fn usage(home: &Home, json: bool) -> anyhow::Result<()> {
             ))?;
         }
         for s in &row.segments {
+            let Some(mean) = s.mean_volume_ml else {
+                continue;
+            };
             say(&format!(
                 "  {}: mean volume {:.2} mL over {}",
-                s.name, s.mean_volume_ml, s.n
+                s.name, mean, s.n
             ))?;
         }
     }

@@ -80,8 +80,8 @@ pub struct SegmentUsage {
     pub name: String,
     /// Runs that found it with a volume.
     pub n: usize,
-    /// Mean of the volumes.
-    pub mean_volume_ml: f64,
+    /// Mean of the volumes; none where there are none (plane images).
+    pub mean_volume_ml: Option<f64>,
 }
 
 fn month(time: DateTime<Utc>) -> String {
@@ -159,7 +159,8 @@ fn row([model, version, month]: [String; 3], runs: &[&Run], reviews: &[&Review])
             .map(|(name, volumes)| SegmentUsage {
                 name: name.to_owned(),
                 n: volumes.len(),
-                mean_volume_ml: volumes.iter().sum::<f64>() / volumes.len().max(1) as f64,
+                mean_volume_ml: (!volumes.is_empty())
+                    .then(|| volumes.iter().sum::<f64>() / volumes.len() as f64),
             })
             .collect(),
         model,
@@ -328,6 +329,6 @@ mod tests {
         assert_eq!((found.rows[1].runs, found.rows[1].cancelled), (1, 1));
         assert_eq!(found.rows[1].median_seconds, None);
         assert_eq!((found.rows[2].runs, found.rows[2].rejected), (0, 1));
-        assert_eq!(found.rows[3].segments[0].mean_volume_ml, 3.0);
+        assert_eq!(found.rows[3].segments[0].mean_volume_ml, Some(3.0));
     }
 }

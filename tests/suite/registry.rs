@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use dicom_core::{DataElement, PrimitiveValue, VR};
-use dicom_dictionary_std::tags;
 use serde_json::Value;
 
 fn negatoscope(home: &Path, arguments: &[&str]) -> Output {
@@ -158,19 +156,15 @@ fn versions_lie_side_by_side_and_are_compared_on_the_same_cases() {
     );
 }
 
-/// A chest radiograph of the data with a name and an id.
+/// A chest radiograph of the data with a name in the place of the word that hides it.
 fn named_chest(folder: &Path) -> Option<PathBuf> {
     let from = data("dicom-objects/fo-dicom/CR-MONO1-10-chest.dcm")?;
-    let mut object = dicom_object::open_file(from).unwrap();
-    for (tag, vr, text) in [
-        (tags::PATIENT_NAME, VR::PN, "Verborgen^Annegret"),
-        (tags::PATIENT_ID, VR::LO, "GEHEIM-4711"),
-        (tags::REFERRING_PHYSICIAN_NAME, VR::PN, "Doktorin^Zuweis"),
-    ] {
-        object.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
-    }
+    let mut bytes = std::fs::read(from).unwrap();
+    let hidden = b"Anonymized";
+    let at = bytes.windows(hidden.len()).position(|w| w == hidden);
+    bytes[at.unwrap()..][..hidden.len()].copy_from_slice(b"Verborgen^");
     let to = folder.join("Verborgen_Annegret.dcm");
-    object.write_to_file(&to).unwrap();
+    std::fs::write(&to, bytes).unwrap();
     Some(to)
 }
 
@@ -195,7 +189,7 @@ fn several_models_run_in_one_go_and_every_run_is_counted_without_the_patient() {
     assert_eq!(told["models"].as_array().unwrap().len(), 2);
     for (model, file) in [
         ("pneumonia-28@1.0.0", "findings.dcm"),
-        ("lungs-cxr@1.0.0", "segmentation.dcm"),
+        ("lungs-cxr@1.0.0", "segmentation.nii.gz"),
     ] {
         let all = told["models"].as_array().unwrap();
         let one = all.iter().find(|m| m["model"] == model).unwrap();
@@ -248,17 +242,11 @@ fn several_models_run_in_one_go_and_every_run_is_counted_without_the_patient() {
     let text = std::fs::read_to_string(&kept[0]).unwrap();
     assert_eq!(text.lines().count(), 3);
     assert!(text.contains(result["run"]["id"].as_str().unwrap()));
-    let object = dicom_object::open_file(&chest).unwrap();
-    let uid = |tag| object.element(tag).unwrap().to_str().unwrap().into_owned();
-    let study = uid(tags::STUDY_INSTANCE_UID);
-    let study = study.trim_end_matches('\0');
     let hidden = [
         "Verborgen",
         "Annegret",
-        "GEHEIM",
-        "Doktorin",
-        "1.2.",
-        study,
+        "1.2.392",
+        "19950720",
         ".dcm",
         place.path().to_str().unwrap(),
     ];
