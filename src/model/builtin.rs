@@ -25,6 +25,12 @@ pub fn packages() -> Vec<PackageFiles> {
             include_bytes!("../../assets/models/pneumonia-28/weights.safetensors"),
             include_bytes!("../../assets/models/pneumonia-28/MODEL_CARD.md"),
         ),
+        package(
+            "pneumonia-cnn",
+            include_bytes!("../../assets/models/pneumonia-cnn/manifest.json"),
+            include_bytes!("../../assets/models/pneumonia-cnn/weights.safetensors"),
+            include_bytes!("../../assets/models/pneumonia-cnn/MODEL_CARD.md"),
+        ),
     ]
 }
 

@@ -93,6 +93,17 @@ fn segmentation(
     let read = dicom::read_segmentation(path)
         .map_err(|e| refused(path, format!("no mask that can be read ({e})")))?;
     let volume = volume_at(image)?;
+    let (ours, theirs) = (
+        &volume.source.frame_of_reference_uid,
+        &read.frame_of_reference_uid,
+    );
+    // Also where the grids are the same by chance.
+    if let (Some(ours), Some(theirs)) = (ours, theirs)
+        && ours != theirs
+    {
+        let reason = "it does not fit its image: it lies in another frame of reference";
+        return Err(refused(path, reason.to_owned()));
+    }
     let found = read
         .into_segmentation(&volume)
         .map_err(|e| refused(path, format!("it does not fit its image ({e})")))?;

@@ -34,7 +34,7 @@ pub fn training_ui(
     let mut open = true;
     egui::Window::new("Training")
         .open(&mut open)
-        .default_size([860.0, 640.0])
+        .default_size([860.0, 690.0])
         .min_width(560.0)
         .collapsible(false)
         .show(ctx, |ui| {
@@ -217,7 +217,7 @@ fn curves_ui(ui: &mut Ui, training: &TrainingState) {
     };
     let mark = training.best().map(|e| (e.epoch as f64 + 1.0, "best"));
     let gap = ui.spacing().item_spacing.x;
-    let half = vec2(((ui.available_width() - gap) / 2.0).floor(), 210.0);
+    let half = vec2(((ui.available_width() - gap) / 2.0).floor(), 165.0);
     ui.horizontal(|ui| {
         chart_ui(
             ui,
@@ -251,7 +251,7 @@ fn curves_ui(ui: &mut Ui, training: &TrainingState) {
     let first = rates.first().map_or(f64::INFINITY, |p| p[0]);
     rate_points.retain(|p| p[0] < first);
     rate_points.extend(rates);
-    let wide = vec2(ui.available_width(), 130.0);
+    let wide = vec2(ui.available_width(), 92.0);
     chart_ui(
         ui,
         wide,
@@ -295,7 +295,7 @@ fn examples_ui(ui: &mut Ui, training: &TrainingState, pictures: &mut TrainingPic
     });
     let count = training.examples.len() as f32;
     let gap = ui.spacing().item_spacing.x;
-    let edge = ((ui.available_width() - gap * (count - 1.0)) / count).min(200.0);
+    let edge = ((ui.available_width() - gap * (count - 1.0)) / count).min(150.0);
     ui.horizontal_top(|ui| {
         for (n, (example, texture)) in training.examples.iter().zip(&pictures.textures).enumerate()
         {

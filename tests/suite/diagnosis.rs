@@ -182,3 +182,41 @@ fn a_radiograph_has_points_and_no_volume() {
         ("", "")
     );
 }
+
+#[test]
+fn the_lungs_of_a_hip_are_not_drawn() {
+    let Some(chest) = data("dicom-objects/fo-dicom/CR-MONO1-10-chest.dcm") else {
+        return;
+    };
+    let hip = data("dicom-syntax/nema-wg04/RG2_J2KI.dcm").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let place = out.display().to_string();
+    let analyze = [
+        "analyze",
+        &chest,
+        &hip,
+        "--model",
+        "lungs-cxr",
+        "--out",
+        &place,
+    ];
+    let output = negatoscope(home.path(), &analyze);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let batch: Value =
+        serde_json::from_slice(&std::fs::read(out.join("batch.json")).unwrap()).unwrap();
+    let mut seen = [0, 0];
+    for row in batch["rows"].as_array().unwrap() {
+        let mask = Path::new(row["results"].as_str().unwrap()).join("segmentation.nii.gz");
+        if row["status"] == "done" {
+            seen[0] += 1;
+            assert!(mask.is_file());
+        } else {
+            seen[1] += 1;
+            let reason = row["reason"].as_str().unwrap();
+            assert!(reason.contains("does not look like"), "{reason}");
+            assert!(!mask.exists());
+        }
+    }
+    assert_eq!(seen, [1, 1]);
+}

@@ -43,6 +43,7 @@ fn case(folder: &Path, name: &str, first_uid: u128) -> Volume {
     let mut options = options();
     options.study_instance_uid = negatoscope::study::Uid::from_u128(first_uid);
     options.series_instance_uid = negatoscope::study::Uid::from_u128(first_uid + 1);
+    options.frame_of_reference_uid = negatoscope::study::Uid::from_u128(first_uid + 2);
     let mut new = uids(first_uid + 100);
     write_image_series(&ramp(), &images, &options, &mut new, now()).unwrap();
     let volume = pick_volume(&images, None, &Task::new()).unwrap().volume;
