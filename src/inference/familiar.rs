@@ -7,9 +7,6 @@
 use super::resize_plane;
 use crate::model::Template;
 
-/// By how much a turned or inverted image must look more alike before it is said to be one.
-const CLEARLY: f64 = 0.15;
-
 /// Values at the template's size, mean 0 and deviation 1; all 0 for an even image.
 pub fn features(plane: &[f32], dims: [usize; 2], size: [usize; 2]) -> Vec<f32> {
     let mut small = resize_plane(plane, dims, size);
@@ -42,6 +39,32 @@ pub fn correlation(a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
+/// The largest correlation of the image with black and white exchanged or turned, and how.
+pub fn otherwise(
+    mean: &[f32],
+    size: [usize; 2],
+    plane: &[f32],
+    dims: [usize; 2],
+) -> (f64, &'static str) {
+    let inverted: Vec<f32> = features(plane, dims, size).iter().map(|v| -v).collect();
+    let turned = |quarters: usize| {
+        let (plane, dims) = turn(plane, dims, quarters);
+        correlation(&features(&plane, dims, size), mean)
+    };
+    [
+        (
+            correlation(&inverted, mean),
+            "with black and white exchanged",
+        ),
+        (turned(1), "turned by a quarter"),
+        (turned(2), "upside down"),
+        (turned(3), "turned by a quarter"),
+    ]
+    .into_iter()
+    .max_by(|a, b| a.0.total_cmp(&b.0))
+    .expect("there are four")
+}
+
 /// Why an image is none that the model was made for; `None` when nothing speaks against it.
 ///
 /// `plane` is `[y][x]`, black 0 to white.
@@ -51,25 +74,8 @@ pub fn stranger(template: &Template, plane: &[f32], dims: [usize; 2]) -> Option<
         return Some("the image is empty".to_owned());
     }
     let alike = correlation(&own, &template.mean);
-    let inverted: Vec<f32> = own.iter().map(|v| -v).collect();
-    let turned = |quarters: usize| {
-        let (plane, dims) = turn(plane, dims, quarters);
-        correlation(&features(&plane, dims, template.size), &template.mean)
-    };
-    let others = [
-        (
-            correlation(&inverted, &template.mean),
-            "with black and white exchanged",
-        ),
-        (turned(1), "turned by a quarter"),
-        (turned(2), "upside down"),
-        (turned(3), "turned by a quarter"),
-    ];
-    let (best, how) = others
-        .into_iter()
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .expect("there are four");
-    let other = best > alike + CLEARLY && best >= template.lowest;
+    let (best, how) = otherwise(&template.mean, template.size, plane, dims);
+    let other = best > alike + template.margin && best >= template.lowest;
     if !other && alike >= template.lowest {
         return None;
     }
@@ -122,6 +128,7 @@ mod tests {
             size: [16, 16],
             mean: features(&chest(0.0), [40, 30], [16, 16]),
             lowest: 0.6,
+            margin: 0.15,
         }
     }
 

@@ -26,15 +26,28 @@ pub struct Template {
     pub mean: Vec<f32>,
     /// Least correlation of an image that counts as one of the kind.
     pub lowest: f64,
+    /// By how much a turned or inverted image must look more alike before it is said to be one.
+    #[serde(default = "usual_margin")]
+    pub margin: f64,
+}
+
+const fn usual_margin() -> f64 {
+    0.15
 }
 
 impl Template {
     pub(super) fn check(&self) -> Result<(), String> {
-        let Self { size, mean, lowest } = self;
+        let Self {
+            size,
+            mean,
+            lowest,
+            margin,
+        } = self;
         let fits = size.iter().all(|n| (2..=64).contains(n))
             && mean.len() == size[0] * size[1]
             && mean.iter().all(|v| v.is_finite())
-            && (-1.0..=1.0).contains(lowest);
+            && (-1.0..=1.0).contains(lowest)
+            && (0.0..=2.0).contains(margin);
         if !fits {
             return Err("a template that is no image".to_owned());
         }

@@ -114,6 +114,9 @@ const TEMPLATE: [usize; 2] = [16, 16];
 /// Part of the training images that a template may take for strangers.
 const STRANGERS: f64 = 0.002;
 
+/// A turned or inverted image looks more alike by at least this much before it is said to be one.
+const LEAST_MARGIN: f64 = 0.15;
+
 /// What the images of the training part look like.
 fn template(samples: &[Sample]) -> Template {
     let all: Vec<Vec<f32>> = samples
@@ -133,11 +136,23 @@ fn template(samples: &[Sample]) -> Template {
         .collect();
     alike.sort_by(f64::total_cmp);
     let lowest = alike[(alike.len() as f64 * STRANGERS) as usize];
+    // Odd ones among those that were learned from, such as a wide image with black sides, may look
+    // more alike when they are turned.
+    let odd = samples.iter().zip(&all).map(|(s, own)| {
+        let [_, rows, columns] = s.image.dims;
+        let values = s.image.floats();
+        let (best, _) = familiar::otherwise(&mean, TEMPLATE, &values, [rows, columns]);
+        best - familiar::correlation(own, &mean)
+    });
+    let mut odd: Vec<f64> = odd.collect();
+    odd.sort_by(|a, b| b.total_cmp(a));
+    let oddest = odd[(odd.len() as f64 * STRANGERS) as usize];
     Template {
         size: TEMPLATE,
         mean,
         // A little further out than any that was seen.
         lowest: (lowest - 0.05).max(0.0),
+        margin: (oddest + 0.05).max(LEAST_MARGIN),
     }
 }
 

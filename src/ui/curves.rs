@@ -162,8 +162,8 @@ pub fn chart_ui(ui: &mut Ui, size: Vec2, chart: &Chart<'_>) -> Response {
 
 fn draw(painter: &Painter, curve: &Curve<'_>, x: &dyn Fn(f64) -> f32, y: &dyn Fn(f64) -> f32) {
     let width = if curve.dots { 2.0 } else { 1.0 };
-    // A value that is no number leaves a gap.
-    for run in curve.points.split(|p| !p[1].is_finite()) {
+    // A value that has no place leaves a gap: no number, or a rate of 0 on an axis of powers.
+    for run in curve.points.split(|p| !y(p[1]).is_finite()) {
         let points: Vec<Pos2> = run.iter().map(|p| pos2(x(p[0]), y(p[1]))).collect();
         if curve.dots {
             for point in &points {
