@@ -1,6 +1,7 @@
 //! `negatoscope models compare`: two versions on the same cases.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,13 +148,9 @@ fn measure(
         for case in &figures.cases {
             let all: Vec<String> = case.probabilities.iter().map(f64::to_string).collect();
             let file = case.file.replace('"', "\"\"");
-            table += &format!(
-                "\"{file}\",{},{},{},{}\n",
-                case.label,
-                case.score,
-                case.called,
-                all.join(" ")
-            );
+            let (label, score, called) = (case.label, case.score, case.called);
+            let all = all.join(" ");
+            let _ = writeln!(table, "\"{file}\",{label},{score},{called},{all}");
         }
         let path = folder.join("probabilities.csv");
         whole_file::write(&path, |w| -> std::io::Result<()> {

@@ -304,10 +304,12 @@ fn usage(home: &Home, json: bool) -> anyhow::Result<()> {
         );
     }
     if json {
-        return Ok(say_json(&serde_json::to_value(&usage)?)?);
+        say_json(&serde_json::to_value(&usage)?)?;
+        return Ok(());
     }
     if usage.rows.is_empty() {
-        return Ok(say("no runs yet")?);
+        say("no runs yet")?;
+        return Ok(());
     }
     say(&format!(
         "{:<32} {:<8} {:>5} {:>6} {:>7} {:>9} {:>9} {:>8} {:>6} {:>8}",

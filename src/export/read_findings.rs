@@ -214,13 +214,10 @@ fn finding(f: &Value) -> Result<Finding, String> {
     let state = super::write_findings::review_of(&text(&f["review"]))
         .ok_or_else(|| "a review is unknown".to_owned())?;
     let edit = &f["reader"];
-    let edit = match call(&edit["call"])? {
-        Some(call) => Some(Edit {
-            call,
-            comment: Sensitive::from(text(&edit["comment"])),
-        }),
-        None => None,
-    };
+    let edit = call(&edit["call"])?.map(|call| Edit {
+        call,
+        comment: Sensitive::from(text(&edit["comment"])),
+    });
     let reviewed = &f["reviewed"];
     let at = reviewed["at"].as_str().map(DateTime::parse_from_rfc3339);
     let review = match at {

@@ -255,7 +255,7 @@ fn table(assessments: &[Assessment]) -> Result<Vec<u8>, csv::Error> {
                 f.edit.as_ref().map_or("", |e| e.call.words()),
                 &plain(f.edit.as_ref().map_or("", |e| e.comment.expose())),
                 &plain(f.reviewed.as_ref().map_or("", |r| r.by.expose())),
-                &f.reviewed.as_ref().map_or_else(String::new, |r| at(r)),
+                &f.reviewed.as_ref().map_or_else(String::new, at),
             ])?;
         }
     }

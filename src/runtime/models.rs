@@ -425,6 +425,9 @@ pub(super) fn explain(
     ended.map_err(|error| stopped(&error))
 }
 
+/// Findings, and ways of explaining them.
+pub(super) type Assessed = (Vec<Assessment>, Vec<ExplanationMethod>);
+
 /// What a classifier says about all images of a volume, and how it can be explained; `None` for a
 /// model that gives segments.
 pub(super) fn assess(
@@ -433,7 +436,7 @@ pub(super) fn assess(
     model: &str,
     volume: &Volume,
     task: &Task,
-) -> Result<Option<(Vec<Assessment>, Vec<ExplanationMethod>)>, Stop> {
+) -> Result<Option<Assessed>, Stop> {
     let ended = behind_the_window(|| {
         let loaded = last.open(home, model)?;
         if !loaded.classifies() {

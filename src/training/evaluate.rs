@@ -489,7 +489,9 @@ pub fn class_figures(
     let mut truth: Vec<u8> = samples.iter().filter_map(Sample::class).collect();
     // Where some labels do not tell which class it is, all are about the finding alone.
     if truth.contains(&data::ANY_CLASS) {
-        truth.iter_mut().for_each(|t| *t = (*t).min(1));
+        for t in &mut truth {
+            *t = (*t).min(1);
+        }
     }
     let several = finding.is_none() && truth.iter().any(|t| *t > 1);
     // Of classes that exclude each other all but the first are the finding.

@@ -55,9 +55,12 @@ pub fn training_ui(
     }
 }
 
+/// Words and what they choose.
+type Buttons = &'static [(&'static str, TrainingChoice)];
+
 fn choices_ui(ui: &mut Ui, training: &TrainingState, commands: &mut Vec<Command>) {
     use TrainingChoice::{Data, DataFile, Folder, Recipe};
-    let rows: [(&str, _, &str, &[(&str, TrainingChoice)]); 3] = [
+    let rows: [(&str, _, &str, Buttons); 3] = [
         (
             "Recipe",
             &training.recipe,

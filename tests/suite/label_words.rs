@@ -24,7 +24,9 @@ fn folder_with(folder: &Path, label: &dyn Fn(usize) -> String) {
     for n in 0..36 {
         let (mut image, _) = shape(n, 24, class_of(n) == 1);
         if class_of(n) == 2 {
-            image.iter_mut().for_each(|v| *v = 255 - *v);
+            for v in &mut image {
+                *v = 255 - *v;
+            }
         }
         crate::training::png(&folder.join(format!("{n}.png")), [24, 24], &image);
         writeln!(csv, "{n}.png,{}", label(n)).unwrap();

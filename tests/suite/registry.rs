@@ -363,9 +363,11 @@ fn both_masks_of_a_case_are_kept_in_one_that_opens_over_its_image() {
         "--json",
     ];
     let output = negatoscope(&place.path().join("home"), &compare);
-    if !output.status.success() {
-        panic!("{}", String::from_utf8_lossy(&output.stderr));
-    }
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let found = json(&output);
     for case in found["cases"].as_array().unwrap() {
         assert_eq!(case["difference"], 0.0);

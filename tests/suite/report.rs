@@ -26,11 +26,11 @@ fn decided_at() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 3, 4, 4, 0, 1).unwrap()
 }
 
-fn decided(by: &str) -> Option<Review> {
-    Some(Review {
+fn decided(by: &str) -> Review {
+    Review {
         by: Sensitive::new(by.to_owned()),
         at: decided_at(),
-    })
+    }
 }
 
 pub fn assessment() -> Assessment {
@@ -59,7 +59,7 @@ pub fn assessment() -> Assessment {
                 }),
                 call: Some(Call::Present),
                 review: ReviewState::Accepted,
-                reviewed: decided("Dr. Ä. Reader"),
+                reviewed: Some(decided("Dr. Ä. Reader")),
                 edit: None,
             },
             Finding {
@@ -71,7 +71,7 @@ pub fn assessment() -> Assessment {
                 operating_point: None,
                 call: Some(Call::NotSure),
                 review: ReviewState::Rejected,
-                reviewed: decided(""),
+                reviewed: Some(decided("")),
                 edit: None,
             },
             Finding {
@@ -224,14 +224,14 @@ fn what_a_reader_says_stands_beside_what_the_model_said() {
     a.findings[0].decide(
         ReviewState::Edited,
         Some(edit.clone()),
-        decided("Dr. Ä. Reader"),
+        Some(decided("Dr. Ä. Reader")),
     );
     let path = write(folder.path(), &a);
     let read = read_report(&path).unwrap();
     let found = &read.findings[0].finding;
     assert_eq!(found.review, ReviewState::Edited);
     assert_eq!(found.edit, Some(edit));
-    assert_eq!(found.reviewed, decided("Dr. Ä. Reader"));
+    assert_eq!(found.reviewed, Some(decided("Dr. Ä. Reader")));
     // The model's call and number are as before.
     assert_eq!(found.call, Some(Call::Present));
     assert!(near(found.probability, a.findings[0].probability));
@@ -247,7 +247,7 @@ fn what_a_reader_says_stands_beside_what_the_model_said() {
         "{error}"
     );
     // A decision that was taken back leaves no trace.
-    a.findings[0].decide(ReviewState::NotReviewed, None, decided("X"));
+    a.findings[0].decide(ReviewState::NotReviewed, None, Some(decided("X")));
     assert_eq!(a.findings[0].reviewed, None);
     assert_eq!(a.findings[0].edit, None);
 }

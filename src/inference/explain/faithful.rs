@@ -57,7 +57,7 @@ pub fn test(
     let [whole, gone] = [ends[0], ends[1]];
     // Of log-odds: probabilities near 0 and 1 hardly move, whatever is taken away.
     let area = |first: f64, inner: &[f64], last: f64| {
-        (inner.iter().sum::<f64>() + (first + last) / 2.0) / STEPS as f64
+        (inner.iter().sum::<f64>() + f64::midpoint(first, last)) / STEPS as f64
     };
     let areas: Vec<[f64; 2]> = found
         .chunks_exact(2 * inner)
