@@ -542,7 +542,8 @@ impl Walk<'_> {
             }
             Kind::Decimal => {
                 let text = self.tree.text(node);
-                self.keep_if(node, text.split('\\').all(|v| is_decimal(v.trim())))
+                let fine = |v: &str| is_decimal(v) && !self.identity.is_value(v);
+                self.keep_if(node, text.split('\\').all(|v| fine(v.trim())))
             }
             Kind::Code => Some(self.codes(node)),
             Kind::ShortText => Some(self.short_text(node)),
@@ -565,7 +566,9 @@ impl Walk<'_> {
             self.count("kept");
             return Some(node.clone());
         }
-        self.doubt("a value without the form of its VR was emptied");
+        self.doubt(
+            "a number that repeats an identity, or a value without the form of its VR, was emptied",
+        );
         Some(self.empty(node))
     }
 

@@ -94,6 +94,11 @@ impl Identity {
                 .any(|word| word.chars().count() >= 5 && text.contains(word))
     }
 
+    /// Whether a value is one of the removed identifiers itself.
+    pub(super) fn is_value(&self, text: &str) -> bool {
+        self.values.contains(&text.to_lowercase())
+    }
+
     /// The same for bytes that may hold text in one-byte or two-byte characters.
     pub(super) fn is_in_bytes(&self, bytes: &[u8]) -> bool {
         let long = |word: &&String| word.chars().count() >= 5;

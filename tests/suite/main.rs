@@ -7,6 +7,8 @@ mod batch;
 mod cascade;
 mod channels;
 mod cli;
+mod deidentify;
+mod deidentify_objects;
 mod diagnosis;
 mod dicom_dcm2niix;
 mod dicom_decode;
