@@ -10,7 +10,7 @@ use super::options::{Dates, Options};
 use super::risk::burned_in_risk;
 use super::table::{Action, Resolved, decide, resolve};
 use super::values::{
-    Kind, REMOVED, dummy, is_age, is_code, is_decimal, is_well_known, known_words,
+    Kind, REMOVED, dummy, is_age, is_code, is_decimal, is_defined_term, is_well_known, known_words,
 };
 use crate::dicom::{Tree, TreeNode, TreeValue, standard_keyword, standard_vr};
 use crate::study::Uid;
@@ -189,6 +189,11 @@ fn code_item(value: &str, scheme: &str, meaning: &str) -> Vec<TreeNode> {
     ]
 }
 
+/// The element with another value.
+fn with(node: &TreeNode, value: impl Into<Vec<u8>>) -> TreeNode {
+    TreeNode::new(node.tag, node.vr, value)
+}
+
 struct Walk<'a> {
     tree: &'a Tree,
     options: &'a Options,
@@ -265,7 +270,7 @@ impl Walk<'_> {
             .find(|(c, g, e, _)| *c == creator && *g == group && *e == element)?;
         let bytes = self.tree.bytes(node);
         let fine = match Kind::of(*vr) {
-            Kind::Number(size) => !bytes.is_empty() && bytes.len() % size == 0,
+            Kind::Number(size) => !bytes.is_empty() && bytes.len().is_multiple_of(size),
             _ => self
                 .tree
                 .text(node)
@@ -318,10 +323,6 @@ impl Walk<'_> {
         TreeNode { value, ..*node }
     }
 
-    fn with(&mut self, node: &TreeNode, value: impl Into<Vec<u8>>) -> TreeNode {
-        TreeNode::new(node.tag, node.vr, value)
-    }
-
     fn walked(&mut self, node: &TreeNode, items: &[Vec<TreeNode>], depth: usize) -> TreeNode {
         let items = items.iter().map(|i| self.items(i, depth + 1)).collect();
         TreeNode::sequence(node.tag, items)
@@ -365,7 +366,7 @@ impl Walk<'_> {
         let written = Kind::of(node.vr);
         if listed == Kind::Uid || written == Kind::Uid {
             let value = self.key.uid(&self.tree.text(node));
-            return self.with(node, value.as_str());
+            return with(node, value.as_str());
         }
         // Bytes in the place of text are a text of an unknown writer.
         let kind = if written == Kind::Bytes {
@@ -374,9 +375,9 @@ impl Walk<'_> {
             written
         };
         if kind == Kind::Sequence {
-            return self.with(node, Vec::new());
+            return with(node, Vec::new());
         }
-        self.with(node, dummy(kind))
+        with(node, dummy(kind))
     }
 
     /// U: each UID by its new one.
@@ -388,7 +389,7 @@ impl Walk<'_> {
         self.count("new uid");
         let text = self.tree.text(node);
         if text.is_empty() {
-            return self.with(node, Vec::new());
+            return with(node, Vec::new());
         }
         let uids: Vec<String> = text
             .split('\\')
@@ -401,7 +402,7 @@ impl Walk<'_> {
                 }
             })
             .collect();
-        self.with(node, uids.join("\\"))
+        with(node, uids.join("\\"))
     }
 
     /// The UIDs of the file itself.
@@ -447,7 +448,7 @@ impl Walk<'_> {
                 self.count("cleaned");
                 let longest = if vr == *b"SH" { 16 } else { 64 };
                 let words: String = words.chars().take(longest).collect();
-                Some(self.with(node, words.trim()))
+                Some(with(node, words.trim()))
             }
             _ => {
                 let action = super::table::row(node.tag)?.action;
@@ -526,7 +527,7 @@ impl Walk<'_> {
                 // Without VRs in the file, a text may stand where numbers should.
                 let letters =
                     bytes.len() >= 6 && bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ');
-                self.keep_if(node, bytes.len() % size == 0 && !letters)
+                Some(self.keep_if(node, bytes.len().is_multiple_of(size) && !letters))
             }
             Kind::Bytes | Kind::Sequence => self.bulk(node),
             Kind::Uid => Some(self.uid(node, listed)),
@@ -536,24 +537,23 @@ impl Walk<'_> {
                 let old = text.ends_with('Y') && text.get(..3).is_some_and(|n| n >= "090");
                 if is_age(&text) && old {
                     self.count("cleaned");
-                    return Some(self.with(node, "090Y"));
+                    return Some(with(node, "090Y"));
                 }
-                self.keep_if(node, text.is_empty() || is_age(&text))
+                Some(self.keep_if(node, text.is_empty() || is_age(&text)))
             }
             Kind::Decimal => {
                 let text = self.tree.text(node);
                 let fine = |v: &str| is_decimal(v) && !self.identity.is_value(v);
-                self.keep_if(node, text.split('\\').all(|v| fine(v.trim())))
+                Some(self.keep_if(node, text.split('\\').all(|v| fine(v.trim()))))
             }
             Kind::Code => Some(self.codes(node)),
             Kind::ShortText => Some(self.short_text(node)),
-            Kind::LongText if listed => Some(self.short_text(node)),
+            Kind::LongText | Kind::Entity | Kind::Address if listed => Some(self.short_text(node)),
             Kind::LongText => {
                 let empty = self.tree.text(node).is_empty();
                 Some(self.long_text(node, empty))
             }
             Kind::Person => Some(self.replaced(node, 1)),
-            Kind::Entity | Kind::Address if listed => Some(self.short_text(node)),
             Kind::Entity | Kind::Address => {
                 self.count("removed");
                 None
@@ -561,15 +561,15 @@ impl Walk<'_> {
         }
     }
 
-    fn keep_if(&mut self, node: &TreeNode, fine: bool) -> Option<TreeNode> {
+    fn keep_if(&mut self, node: &TreeNode, fine: bool) -> TreeNode {
         if fine {
             self.count("kept");
-            return Some(node.clone());
+            return node.clone();
         }
         self.doubt(
             "a number that repeats an identity, or a value without the form of its VR, was emptied",
         );
-        Some(self.empty(node))
+        self.empty(node)
     }
 
     /// Tables and samples stay where they belong; other bytes may hold anything.
@@ -637,25 +637,22 @@ impl Walk<'_> {
                 }
             })
             .collect();
-        match values {
-            Some(values) => {
-                self.count(if days != 0 && kind != Kind::Time {
-                    "date shifted"
-                } else {
-                    "kept"
-                });
-                self.with(node, values.join("\\"))
-            }
-            None => {
-                self.doubt("a date or time without its form was emptied");
-                self.empty(node)
-            }
-        }
+        let Some(values) = values else {
+            self.doubt("a date or time without its form was emptied");
+            return self.empty(node);
+        };
+        self.count(if days != 0 && kind != Kind::Time {
+            "date shifted"
+        } else {
+            "kept"
+        });
+        with(node, values.join("\\"))
     }
 
     fn codes(&mut self, node: &TreeNode) -> TreeNode {
         let text = self.tree.text(node);
-        let fine = |term: &str| is_code(term) && !self.identity.is_in(term);
+        let fine =
+            |term: &str| is_defined_term(term) || is_code(term) && !self.identity.is_in(term);
         if text.split('\\').all(|term| fine(term.trim())) {
             self.count("kept");
             return node.clone();
@@ -667,7 +664,7 @@ impl Walk<'_> {
         let terms = terms.join("\\");
         self.count("replaced");
         self.doubt("a code that repeats an identity, or is none, was replaced");
-        self.with(node, terms)
+        with(node, terms)
     }
 
     fn short_text(&mut self, node: &TreeNode) -> TreeNode {
@@ -680,7 +677,7 @@ impl Walk<'_> {
         if !short || text.contains('\u{FFFD}') || self.identity.is_in(&text) {
             self.count("replaced");
             self.doubt("a kept text that repeats an identity, or cannot be read, was replaced");
-            return self.with(node, REMOVED);
+            return with(node, REMOVED);
         }
         self.count("kept");
         let keyword = standard_keyword(node.tag).unwrap_or("unknown");
@@ -697,10 +694,10 @@ impl Walk<'_> {
         if self.options.descriptors {
             let words = known_words(&self.tree.text(node));
             if !words.is_empty() && !self.identity.is_in(&words) {
-                return self.with(node, words);
+                return with(node, words);
             }
         }
-        self.with(node, REMOVED)
+        with(node, REMOVED)
     }
 }
 

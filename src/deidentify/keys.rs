@@ -64,7 +64,7 @@ impl Key {
             SystemRandom::new()
                 .fill(&mut bytes)
                 .map_err(|_| io("drawing")(std::io::Error::other("no random numbers")))?;
-            let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let text = hex(&bytes);
             make(&path, &text).map_err(io("creating"))?;
         }
         Err(Error::Key { path })
@@ -113,8 +113,16 @@ impl Key {
     /// What a report calls a file.
     pub fn file_label(&self, path: &str) -> String {
         let digest = self.digest("file", path.as_bytes());
-        digest[..8].iter().map(|b| format!("{b:02x}")).collect()
+        hex(&digest[..8])
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|b| [b >> 4, b & 15])
+        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
+        .collect()
 }
 
 /// Another process may have been first; then its key is the one.
@@ -154,7 +162,7 @@ fn only_ours(path: &Path) -> Result<(), Error> {
         .permissions()
         .mode()
         & 0o777;
-    if mode & 0o077 == 0 {
+    if matches!(mode, 0o400 | 0o600 | 0o700) {
         Ok(())
     } else {
         Err(Error::KeyOpen {

@@ -178,10 +178,10 @@ pub(super) fn decide(action: Action, tag: u32, sop_class: &str, nested: bool) ->
         .is_some_and(|rest| SINGLE_FRAME.contains(&rest));
     let therapy = sop_class.starts_with("1.2.840.10008.5.1.4.1.1.481.");
     let decided = match (tag, nested) {
-        // General Series, SOP Common: type 3.
+        // General Series, General Study, SOP Common: type 3.
         (
             0x0008_0012 | 0x0008_0013 | 0x0008_0021 | 0x0008_0031 | 0x0018_1030 | 0x0008_1072
-            | 0x0008_0080 | 0x0008_0082 | 0x0008_1010,
+            | 0x0008_0080 | 0x0008_0082 | 0x0008_1010 | 0x0008_1110,
             false,
         ) => Some(Action::X),
         (0x0008_1070, false) => Some(if therapy { Action::Z } else { Action::X }),

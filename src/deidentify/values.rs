@@ -74,6 +74,18 @@ pub(super) fn is_code(term: &str) -> bool {
     term.len() <= 16 && term.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
 }
 
+/// Terms that say how an object is built, whatever people are called.
+pub(super) fn is_defined_term(term: &str) -> bool {
+    const TERMS: &str = "|TEXT|NUM|CODE|DATETIME|DATE|TIME|UIDREF|PNAME|COMPOSITE|IMAGE|WAVEFORM\
+        |SCOORD|SCOORD3D|TCOORD|CONTAINER|CONTAINS|HAS OBS CONTEXT|HAS CONCEPT MOD|HAS PROPERTIES\
+        |HAS ACQ CONTEXT|INFERRED FROM|SELECTED FROM|SEPARATE|CONTINUOUS|PARTIAL|COMPLETE|VERIFIED\
+        |UNVERIFIED|MONOCHROME1|MONOCHROME2|RGB|PALETTE COLOR|YBR_FULL|YBR_FULL_422|YBR_RCT|YBR_ICT\
+        |ORIGINAL|DERIVED|PRIMARY|SECONDARY|LOCALIZER|BINARY|FRACTIONAL|YES|NO|CT|MR|CR|DX|MG|US|PT|NM\
+        |XA|RF|OT|SEG|SR|KO|PR|RTSTRUCT|RTPLAN|RTDOSE|ECG|PIXEL|DISPLAY|POINT|CIRCLE|ELLIPSE|POLYLINE\
+        |MULTIPOINT|POLYGON|CLOSED_PLANAR|AUTOMATIC|SEMIAUTOMATIC|MANUAL|";
+    !term.is_empty() && !term.contains('|') && TERMS.contains(&format!("|{term}|"))
+}
+
 /// A decimal or integer string; the comma of some writers included.
 pub(super) fn is_decimal(term: &str) -> bool {
     let plain = term.replace(',', ".");

@@ -329,24 +329,21 @@ impl Tree {
     fn encode(&self, nodes: &[TreeNode], encoding: Encoding) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::new();
         for node in nodes {
-            match &node.value {
-                TreeValue::Items(items) => {
-                    let mut value = Vec::new();
-                    for item in items {
-                        let inner = self.encode(item, encoding)?;
-                        item_head(&mut value, encoding, length_of(inner.len())?);
-                        value.extend_from_slice(&inner);
-                    }
-                    length_of(value.len())?;
-                    element(&mut out, encoding, node.tag, *b"SQ", &value);
+            let (vr, value) = if let TreeValue::Items(items) = &node.value {
+                let mut value = Vec::new();
+                for item in items {
+                    let inner = self.encode(item, encoding)?;
+                    item_head(&mut value, encoding, length_of(inner.len())?);
+                    value.extend_from_slice(&inner);
                 }
-                _ => {
-                    let mut value = self.bytes(node).to_vec();
-                    pad(&mut value, node.vr);
-                    length_of(value.len())?;
-                    element(&mut out, encoding, node.tag, node.vr, &value);
-                }
-            }
+                (*b"SQ", value)
+            } else {
+                let mut value = self.bytes(node).to_vec();
+                pad(&mut value, node.vr);
+                (node.vr, value)
+            };
+            length_of(value.len())?;
+            element(&mut out, encoding, node.tag, vr, &value);
         }
         Ok(out)
     }

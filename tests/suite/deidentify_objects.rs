@@ -1,4 +1,8 @@
 //! Objects of twenty kinds with planted identities, written byte by byte.
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "VRs are written as byte strings"
+)]
 
 use std::fs;
 use std::path::Path;
