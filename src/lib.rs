@@ -15,6 +15,7 @@ pub mod whole_file;
 
 // Doors and engines: each is the only one to know one outside technology.
 pub mod audit;
+pub mod deidentify;
 pub mod dicom;
 pub mod export;
 pub mod import;

@@ -63,6 +63,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "training",
         &["words", "model", "inference", "kernels", "nifti"],
     ),
+    // What de-identification writes has left: it asks for the receipt of the log.
+    ("deidentify", &["words", "dicom", "audit"]),
     ("export", &["words", "dicom", "nifti", "audit"]),
     // Plain facts about runs and decisions; no room that knows patients.
     ("monitoring", &["findings"]),
@@ -101,6 +103,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "words",
             "audit",
+            "deidentify",
             "dicom",
             "export",
             "import",

@@ -7,6 +7,7 @@ mod audit;
 mod compare;
 mod compress;
 mod convert;
+mod deidentify;
 mod demo;
 mod evaluate;
 mod info;
@@ -74,6 +75,8 @@ enum Subcommands {
     Render(render::Arguments),
     /// Write a series as NIfTI, in modality values.
     Convert(convert::Arguments),
+    /// Write DICOM files without identity (PS3.15 annex E), with a report.
+    Deidentify(deidentify::Arguments),
     /// Run a model on every suited series and save the results.
     Analyze(analyze::Arguments),
     /// Train a model by a recipe.
@@ -125,6 +128,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Info(a)) => info::run(&home, &a),
         Some(Subcommands::Render(a)) => render::run(&home, &a),
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
+        Some(Subcommands::Deidentify(a)) => deidentify::run(&home, &a),
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
         Some(Subcommands::Train(a)) => train::run(&home, &a),
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),

@@ -18,7 +18,7 @@ use crate::study::{CodedConcept, Uid};
 /// This program as a writer of files (PS3.10 section 7.1); a UUID-derived UID of its own.
 pub(super) const IMPLEMENTATION_CLASS_UID: &str = "2.25.251826450287106735318217438526104213719";
 /// At most 16 characters.
-const IMPLEMENTATION_VERSION_NAME: &str = concat!("NSCOPE_", env!("CARGO_PKG_VERSION"));
+pub(super) const IMPLEMENTATION_VERSION_NAME: &str = concat!("NSCOPE_", env!("CARGO_PKG_VERSION"));
 
 /// Why an object cannot be written.
 #[derive(Debug, thiserror::Error)]

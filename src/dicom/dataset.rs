@@ -148,6 +148,11 @@ impl Dataset {
             elements: &self.elements,
         }
     }
+
+    /// The elements themselves and the character sets, for writing them again.
+    pub fn into_parts(self) -> (Arc<Vec<u8>>, Vec<Element>, CharacterSets) {
+        (self.bytes, self.elements, self.charset)
+    }
 }
 
 /// The data set or an item of a sequence.

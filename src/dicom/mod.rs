@@ -26,6 +26,7 @@ mod segmentation_pixels;
 mod spacing;
 mod stacks;
 mod syntax;
+mod tree;
 mod write_capture;
 mod write_image;
 mod write_report;
@@ -41,6 +42,7 @@ pub use read_report::{ReadFinding, ReadReport, ReadReportError, read_report};
 pub use read_segmentation::{
     PlacedLabels, ReadSegment, ReadSegmentation, ReadSegmentationError, read_segmentation,
 };
+pub use tree::{Sources, Tree, TreeNode, TreeValue, standard_keyword, standard_vr};
 pub use write_capture::{Capture, write_capture_to};
 pub use write_image::{
     ImageSeriesOptions, SYNTHETIC_COMMENT, SYNTHETIC_PATIENT, write_image_series,

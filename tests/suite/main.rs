@@ -8,6 +8,8 @@ mod cascade;
 mod channels;
 mod cli;
 mod compress;
+mod deidentify;
+mod deidentify_objects;
 mod diagnosis;
 mod dicom_dcm2niix;
 mod dicom_decode;
