@@ -31,6 +31,12 @@ pub fn packages() -> Vec<PackageFiles> {
             include_bytes!("../../assets/models/pneumonia-cnn/weights.safetensors"),
             include_bytes!("../../assets/models/pneumonia-cnn/MODEL_CARD.md"),
         ),
+        package(
+            "left-ventricle-cine",
+            include_bytes!("../../assets/models/left-ventricle-cine/manifest.json"),
+            include_bytes!("../../assets/models/left-ventricle-cine/weights.safetensors"),
+            include_bytes!("../../assets/models/left-ventricle-cine/MODEL_CARD.md"),
+        ),
     ]
 }
 
