@@ -29,6 +29,9 @@ pub struct Recipe {
     pub augmentation: Augmentation,
     /// How it is learned.
     pub training: TrainingRules,
+    /// What a run of the segmentation does beside the network.
+    #[serde(default, skip_serializing_if = "InferenceRules::is_plain")]
+    pub inference: InferenceRules,
     /// Where the weights come from, instead of chance.
     #[serde(default)]
     pub start: Option<StartRules>,
@@ -194,6 +197,22 @@ pub struct TrainingRules {
 
 const fn last_rate() -> f64 {
     0.01
+}
+
+/// What a run of a segmentation does beside the network. Nothing of it changes the training.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InferenceRules {
+    /// Averages passes that are mirrored along the axes that augmentation flips.
+    pub mirror: bool,
+    /// Keeps the largest connected part of each label, where anatomy has one.
+    pub largest_component: bool,
+}
+
+impl InferenceRules {
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Weights of another model to begin with.

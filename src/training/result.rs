@@ -258,7 +258,7 @@ fn manifest(
         },
         output: Output {
             kind,
-            largest_component: false,
+            largest_component: recipe.inference.largest_component,
         },
         procedure: decision.is_none().then(|| procedure(recipe, split)),
         earlier: Vec::new(),
@@ -326,12 +326,22 @@ fn procedure(recipe: &Recipe, split: &Split) -> Procedure {
             patch_size: recipe.data.size.clone(),
             step: 0.5,
             gaussian: true,
-            mirror_axes: Vec::new(),
+            mirror_axes: mirrored(recipe),
         },
         labels: LabelRule::Argmax {
             classes: recipe.results(),
         },
     }
+}
+
+/// Axes of the window that a run mirrors; flips count z, y, x.
+fn mirrored(recipe: &Recipe) -> Vec<usize> {
+    let first = 3 - recipe.axes();
+    let flips = recipe.augmentation.flip.iter();
+    flips
+        .filter(|axis| recipe.inference.mirror && **axis >= first)
+        .map(|axis| axis - first)
+        .collect()
 }
 
 fn labels(recipe: &Recipe) -> Vec<Label> {

@@ -524,7 +524,8 @@ fn balls_are_segmented_and_measured() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| -> PathBuf { folder.path().join(name) };
     mask_folder(&place("data"));
-    fs::write(place("recipe.toml"), masks_recipe(2)).unwrap();
+    let plain = masks_recipe(2) + "[augmentation]\nflip = [2]\n";
+    fs::write(place("recipe.toml"), &plain).unwrap();
     let (recipe, data, out) = (place("recipe.toml"), place("data"), place("out"));
     let arguments = [
         "train",
@@ -536,6 +537,21 @@ fn balls_are_segmented_and_measured() {
         "--json",
     ];
     let trained = json_of(negatoscope(&place("home"), &arguments));
+    // What a run does beside the network changes the package alone: the checkpoint stays valid.
+    let more = plain.clone() + "[inference]\nmirror = true\nlargest_component = true\n";
+    fs::write(place("recipe.toml"), more).unwrap();
+    let again = [&arguments[..], &["--resume"]].concat();
+    let mirrored = json_of(negatoscope(&place("home"), &again));
+    assert_eq!(mirrored["weights_sha256"], trained["weights_sha256"]);
+    let text = fs::read(place("out/package/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(manifest["output"]["largest_component"], true);
+    assert_eq!(
+        manifest["procedure"]["windows"]["mirror_axes"],
+        serde_json::json!([1])
+    );
+    fs::write(place("recipe.toml"), plain).unwrap();
+    json_of(negatoscope(&place("home"), &again));
     let dice = |value: &Value| value["dice"]["ball"]["mean"].as_f64().unwrap();
     assert!(
         dice(&trained["validation"]) > 0.9,
