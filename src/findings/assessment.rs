@@ -30,6 +30,16 @@ impl Call {
     }
 }
 
+/// A probability for people: none is certain.
+// CLINICAL(certainty): no finding is said to be 0 or 100 %.
+pub fn percent_words(probability: f64) -> String {
+    match probability {
+        p if p >= 0.995 => "> 99 %".to_owned(),
+        p if p <= 0.005 => "< 1 %".to_owned(),
+        p => format!("{:.0} %", 100.0 * p),
+    }
+}
+
 /// How often a call at a threshold was right on cases with known truth.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct OperatingPoint {
@@ -111,4 +121,18 @@ pub struct Assessment {
     pub provenance: Provenance,
     /// Doubts of the image and of the run.
     pub issues: Vec<Issue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent_words;
+
+    #[test]
+    fn clinical_certainty_no_finding_is_certain() {
+        let words = [1.0, 0.995, 0.994, 0.5, 0.0051, 0.005, 0.0].map(percent_words);
+        assert_eq!(
+            words,
+            ["> 99 %", "> 99 %", "99 %", "50 %", "1 %", "< 1 %", "< 1 %"]
+        );
+    }
 }

@@ -8,7 +8,7 @@ mod explanation;
 mod provenance;
 mod segment;
 
-pub use assessment::{Assessment, Call, Edit, Finding, OperatingPoint, Review};
+pub use assessment::{Assessment, Call, Edit, Finding, OperatingPoint, Review, percent_words};
 pub use explanation::{Explanation, ExplanationMethod, Faithfulness};
 pub use provenance::Provenance;
 pub use segment::{AlgorithmType, ReviewState, Segment, Segmentation};

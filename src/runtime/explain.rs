@@ -2,7 +2,7 @@
 
 use super::models::{LoadedModel, RunError};
 use crate::export::MapPicture;
-use crate::findings::{Assessment, Call, ExplanationMethod};
+use crate::findings::{Assessment, Call, ExplanationMethod, percent_words};
 use crate::render::{CornerLines, SnapshotOptions, png_bytes, snapshot};
 use crate::study::Issue;
 use crate::task::Task;
@@ -73,7 +73,7 @@ fn picture(assessment: &Assessment, [n, m]: [usize; 2], volume: &Volume) -> MapP
     let mut lines = vec![format!("{} {}", made.model_name, made.model_version)];
     lines.extend(finding.map(|f| {
         let call = f.call.map_or("no threshold", Call::words);
-        format!("{}: {:.0} %, {call}", f.name, 100.0 * f.probability)
+        format!("{}: {}, {call}", f.name, percent_words(f.probability))
     }));
     lines.push(map.faithfulness.words());
     options.corners = CornerLines {

@@ -15,7 +15,7 @@ use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
 use crate::app::{BatchRow, Browser, Event, JobId, Notice, OpenedResult, SeriesKey};
 use crate::audit::Receipt;
 use crate::export::{self, Format};
-use crate::findings::{Assessment, Provenance, Segmentation};
+use crate::findings::{Assessment, Provenance, Segmentation, percent_words};
 use crate::monitoring::Through;
 use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume, auto_window, label_statistics};
@@ -142,7 +142,7 @@ pub(super) fn run_batch(
             .map(|(name, ml)| format!("{name} {ml:.2} mL"))
             .chain(
                 (row.findings.iter().take(4))
-                    .map(|(name, p, call)| format!("{name} {:.0} % ({call})", 100.0 * p)),
+                    .map(|(name, p, call)| format!("{name} {} ({call})", percent_words(*p))),
             )
             .collect();
         outbox.send(Event::BatchRow {

@@ -5,7 +5,7 @@ use eframe::egui::{self, Color32, RichText, Sense, Ui, Vec2};
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui, section_ui};
 use super::{icons, theme};
 use crate::app::{App, Command, Dialog, ShownFindings};
-use crate::findings::{Assessment, Call, Explanation, Finding, ReviewState};
+use crate::findings::{Assessment, Call, Explanation, Finding, ReviewState, percent_words};
 
 /// Draws the list, model by model.
 pub fn findings_ui(ui: &mut Ui, app: &App, shown: &ShownFindings, commands: &mut Vec<Command>) {
@@ -144,7 +144,6 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn F
         if rejected {
             name = name.strikethrough().color(theme::TEXT_WEAK);
         }
-        ui.label(name);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if icon_button_ui(ui, icons::X, &format!("Reject {}", finding.name)).clicked() {
                 say(Said::Review(ReviewState::Rejected));
@@ -166,8 +165,12 @@ fn finding_ui(ui: &mut Ui, finding: &Finding, eye: Option<bool>, say: &mut dyn F
                     say(Said::Explain);
                 }
             }
-            let percent = format!("{:.0} %", 100.0 * finding.probability);
+            let percent = percent_words(finding.probability);
             ui.label(RichText::new(percent).color(theme::TEXT));
+            // The name takes what the number and the buttons leave.
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+                ui.add(egui::Label::new(name).truncate());
+            });
         });
     });
     bar_ui(ui, finding);

@@ -6,7 +6,7 @@ use super::dialogs::title_ui;
 use super::widgets::primary_button_ui;
 use super::{icons, theme};
 use crate::app::{App, Command, Dialog};
-use crate::findings::{Call, Edit, ReviewState};
+use crate::findings::{Call, Edit, ReviewState, percent_words};
 use crate::redact::Sensitive;
 
 /// What is half typed: a name or a comment, and a call.
@@ -79,8 +79,8 @@ pub fn edit_ui(ui: &mut Ui, app: &App, at: (usize, usize), commands: &mut Vec<Co
     };
     title_ui(ui, &format!("Edit {}", finding.name), 420.0, commands);
     let model = format!(
-        "The model: {:.0} %, {}",
-        100.0 * finding.probability,
+        "The model: {}, {}",
+        percent_words(finding.probability),
         finding.call.map_or("no call", Call::words)
     );
     ui.label(RichText::new(model).color(theme::TEXT_WEAK));
