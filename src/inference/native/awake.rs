@@ -13,6 +13,8 @@ static RUNS: AtomicUsize = AtomicUsize::new(0);
 const PATIENCE: Duration = Duration::from_millis(1);
 /// How long it rests.
 const REST: Duration = Duration::from_micros(100);
+/// Without work for so long, it goes: see [`look_for_work`].
+const END: Duration = Duration::from_millis(20);
 
 struct Counted;
 
@@ -59,9 +61,12 @@ pub fn with_awake_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Looks for pieces until the run has ended, or there were none for a while. It must not wait for
+/// the run's end alone: this may have begun on top of a piece that was waiting, on this thread's
+/// stack, and that another run needs, which the first one's thread has taken up in a wait of its own.
 fn look_for_work(done: &AtomicBool) {
     let mut last = Instant::now();
-    while !done.load(Ordering::Acquire) {
+    while !done.load(Ordering::Acquire) && last.elapsed() < END {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             last = Instant::now();
         } else if last.elapsed() > PATIENCE {
