@@ -102,6 +102,35 @@ mod tests {
     }
 
     #[test]
+    fn a_run_may_need_what_a_looking_thread_has_begun() {
+        // The second half waits as a piece does, by doing whatever is there: it finds the first
+        // half's call for threads, on top of which it cannot go on until that one returns.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+        let (begun, given) = (AtomicBool::new(false), AtomicBool::new(false));
+        pool.unwrap().install(|| {
+            rayon::join(
+                || {
+                    with_awake_threads(|| {
+                        begun.store(true, Ordering::Release);
+                        while !given.load(Ordering::Acquire) {
+                            std::hint::spin_loop();
+                        }
+                    });
+                },
+                || {
+                    while !begun.load(Ordering::Acquire) {
+                        std::hint::spin_loop();
+                    }
+                    for _ in 0..1000 {
+                        rayon::yield_now();
+                    }
+                    given.store(true, Ordering::Release);
+                },
+            )
+        });
+    }
+
+    #[test]
     fn a_panic_passes_through() {
         let caught = std::panic::catch_unwind(|| with_awake_threads(|| panic!("on purpose")));
         assert!(caught.is_err());
