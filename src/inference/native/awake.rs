@@ -106,10 +106,13 @@ mod tests {
         // The second half waits as a piece does, by doing whatever is there: it finds the first
         // half's call for threads, on top of which it cannot go on until that one returns.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
-        let (begun, given) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [ready, begun, given] = [const { AtomicBool::new(false) }; 3];
         pool.unwrap().install(|| {
             rayon::join(
                 || {
+                    while !ready.load(Ordering::Acquire) {
+                        std::hint::spin_loop();
+                    }
                     with_awake_threads(|| {
                         begun.store(true, Ordering::Release);
                         while !given.load(Ordering::Acquire) {
@@ -118,6 +121,7 @@ mod tests {
                     });
                 },
                 || {
+                    ready.store(true, Ordering::Release);
                     while !begun.load(Ordering::Acquire) {
                         std::hint::spin_loop();
                     }
