@@ -202,7 +202,10 @@ fn made_up_curves_are_drawn() {
     // Whoever looks on at a training that stands still hears nothing more.
     h.get_by_label("Look on at a training that runs elsewhere")
         .click();
-    wait(&mut h, "a look", |w| !w.app().training.epochs.is_empty());
+    // The epochs of the stopped training stand until the look begins.
+    wait(&mut h, "a look", |w| {
+        w.app().training.job.is_some() && !w.app().training.epochs.is_empty()
+    });
     let job = h.state().app().training.job.unwrap();
     let falls = |e: f64| 0.08 + 0.6 * (-e / 6.0).exp();
     let epochs = (0..24).map(|epoch| EpochPoint {
