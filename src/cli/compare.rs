@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Ending;
-use super::evaluate::package_of;
+use super::evaluate::{Labeled, package_of};
 use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::model::{Registry, VerifiedPackage};
-use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
+use crate::runtime::{Home, now_utc};
 use crate::task::Task;
 use crate::training::compare::{Comparison, comparable, compare};
-use crate::training::evaluate::{self, Evaluation, Figures};
+use crate::training::evaluate::{Evaluation, Figures};
 use crate::training::kept_masks::{keep_both, keep_mask};
 use crate::whole_file;
 
@@ -27,18 +27,8 @@ pub struct Arguments {
     first: String,
     /// The second; differences are second minus first.
     second: String,
-    /// Labeled data, as for `evaluate`.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
-    /// Column of labels.csv with the truth.
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    label_column: String,
-    /// Class whose presence the labels 0 and 1 tell, for models of many findings.
-    #[arg(long, value_name = "NAME")]
-    finding: Option<String>,
-    /// Part of a MedMNIST file.
-    #[arg(long, value_parser = ["train", "val", "test"])]
-    part: Option<String>,
+    #[command(flatten)]
+    labeled: Labeled,
     /// Folder for comparison.json, and for the masks or probabilities of both, case by case; the
     /// window opens it (Analysis ▸ Open comparison…).
     #[arg(long, value_name = "DIR")]
@@ -55,10 +45,10 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         package_of(&registry, &arguments.second)?,
     ];
     let [a, b] = [packages[0].manifest(), packages[1].manifest()];
-    comparable(a, b, arguments.finding.as_deref())
+    comparable(a, b, arguments.labeled.finding.as_deref())
         .map_err(|reason| anyhow::anyhow!("these two cannot be compared: {reason}"))?;
     let access = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc())
-        .about(ParticipantObject::file(&arguments.data).with("role", "evaluation data"))
+        .about(ParticipantObject::file(&arguments.labeled.data).with("role", "evaluation data"))
         .about(ParticipantObject::model(&a.key(), &a.weights_sha256))
         .about(ParticipantObject::model(&b.key(), &b.weights_sha256));
     Log::open(home.root())?.append(&access)?;
@@ -118,20 +108,11 @@ fn measure(
     arguments: &Arguments,
     images: &mut BTreeMap<String, PathBuf>,
 ) -> anyhow::Result<Evaluation> {
-    let rules = evaluate::rules_for(package, &arguments.data, &arguments.label_column)?;
-    let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
-    let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let found = evaluate::evaluate_seen(
+    let found = arguments.labeled.measure(
+        registry,
         package,
-        &rules,
-        &arguments.data,
-        &parts,
-        arguments.finding.as_deref(),
-        &AnyImages,
-        &settings_for_runs(),
-        &load,
         &mut |case| {
             if let (Some(folder), Some(out)) = (folder, &arguments.out) {
                 let image = keep_mask(folder, &out.join("images"), case)?;

@@ -8,15 +8,16 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::Ending;
+use super::evaluate::{Labeled, package_of};
 use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::inference::{Classifier, Model};
-use crate::model::{PackageFiles, Registry, VerifiedPackage};
-use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
+use crate::model::{Registry, VerifiedPackage};
+use crate::runtime::{Home, now_utc};
 use crate::task::Task;
 use crate::training::compress::{self, Measured, Over, Storage, Wish};
-use crate::training::{Evaluation, compare, evaluate, result};
+use crate::training::{Evaluation, compare, result};
 use crate::whole_file;
 
 #[derive(clap::Args, Debug)]
@@ -24,9 +25,6 @@ pub struct Arguments {
     /// Model `ID` or `ID@VERSION` (see `models list`), or a package's folder or file.
     #[arg(value_name = "ID|PATH")]
     model: String,
-    /// Labeled data to measure by before and after, as for `evaluate`.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
     /// How weights are stored. All are expanded to f32 when loaded.
     #[arg(long, value_enum, default_value_t = To::F16)]
     to: To,
@@ -42,15 +40,8 @@ pub struct Arguments {
     /// Version of the new package (else the old one's with what was done behind it).
     #[arg(long = "as-version", value_name = "VERSION")]
     version: Option<String>,
-    /// Column of labels.csv with the truth.
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    label_column: String,
-    /// Class whose presence the labels 0 and 1 tell, for models of many findings.
-    #[arg(long, value_name = "NAME")]
-    finding: Option<String>,
-    /// Part of a MedMNIST file.
-    #[arg(long, value_parser = ["train", "val", "test"])]
-    part: Option<String>,
+    #[command(flatten)]
+    labeled: Labeled,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -73,12 +64,7 @@ enum PruneOver {
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let registry = Registry::new(home.models());
-    let path = PathBuf::from(&arguments.model);
-    let original = if path.exists() {
-        VerifiedPackage::verify(PackageFiles::read(&path)?)?
-    } else {
-        registry.load(&arguments.model)?
-    };
+    let original = package_of(&registry, &arguments.model)?;
     let folder = arguments.out.join("package");
     if folder.join("manifest.json").exists() {
         anyhow::bail!(
@@ -101,7 +87,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let made = compress::compress(&original, &wish, arguments.version.as_deref())?;
     let manifest = original.manifest();
     let access = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc())
-        .about(ParticipantObject::file(&arguments.data).with("role", "evaluation data"))
+        .about(ParticipantObject::file(&arguments.labeled.data).with("role", "evaluation data"))
         .about(ParticipantObject::model(
             &manifest.key(),
             &manifest.weights_sha256,
@@ -113,20 +99,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     // Both before any run: what a run leaves behind in caches and threads would blur them.
     let load_secs = [loading(&original, &load)?, loading(&made.package, &load)?];
     let measure = |package: &VerifiedPackage| -> anyhow::Result<(Evaluation, f64)> {
-        let rules = evaluate::rules_for(package, &arguments.data, &arguments.label_column)?;
-        let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
         let start = Instant::now();
-        let found = evaluate::evaluate(
-            package,
-            &rules,
-            &arguments.data,
-            &parts,
-            arguments.finding.as_deref(),
-            &AnyImages,
-            &settings_for_runs(),
-            &load,
-            &task,
-        )?;
+        let labeled = &arguments.labeled;
+        let found = labeled.measure(&registry, package, &mut |_| Ok(()), &task)?;
         Ok((found, start.elapsed().as_secs_f64()))
     };
     let (before, run_before) = measure(&original)?;

@@ -10,7 +10,7 @@ use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::model::{PackageFiles, Registry, VerifiedPackage};
 use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
-use crate::training::evaluate;
+use crate::training::evaluate::{self, Evaluation, Seen};
 use crate::whole_file;
 
 #[derive(clap::Args, Debug)]
@@ -18,25 +18,59 @@ pub struct Arguments {
     /// Model `ID` or `ID@VERSION` (see `models list`), or a package's folder or file.
     #[arg(long, value_name = "ID|PATH")]
     model: String,
-    /// Folder with labels.csv (columns file, label), with folders of classes, with images and
-    /// masks; or a MedMNIST file.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
-    /// Column of labels.csv with the truth.
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    label_column: String,
-    /// Class whose presence the labels 0 and 1 tell, for models of many findings.
-    #[arg(long, value_name = "NAME")]
-    finding: Option<String>,
-    /// Part of a MedMNIST file.
-    #[arg(long, value_parser = ["train", "val", "test"])]
-    part: Option<String>,
+    #[command(flatten)]
+    labeled: Labeled,
     /// Folder for evaluation.json.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Labeled data, and how they are read: the same for all that measure.
+#[derive(clap::Args, Debug)]
+pub(super) struct Labeled {
+    /// Folder with labels.csv (columns file, label), with folders of classes, with images and
+    /// masks; or a MedMNIST file.
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Column of labels.csv with the truth.
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    pub label_column: String,
+    /// Class whose presence the labels 0 and 1 tell, for models of many findings.
+    #[arg(long, value_name = "NAME")]
+    pub finding: Option<String>,
+    /// Part of a MedMNIST file.
+    #[arg(long, value_parser = ["train", "val", "test"])]
+    pub part: Option<String>,
+}
+
+impl Labeled {
+    /// Measures a package; `seen` looks at masks as they are found.
+    pub fn measure(
+        &self,
+        registry: &Registry,
+        package: &VerifiedPackage,
+        seen: &mut Seen<'_>,
+        task: &Task,
+    ) -> anyhow::Result<Evaluation> {
+        let rules = evaluate::rules_for(package, &self.data, &self.label_column)?;
+        let parts = evaluate::parts_of(&rules, &self.data, self.part.as_deref())?;
+        let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
+        Ok(evaluate::evaluate(
+            package,
+            &rules,
+            &self.data,
+            &parts,
+            self.finding.as_deref(),
+            &AnyImages,
+            &settings_for_runs(),
+            &load,
+            seen,
+            task,
+        )?)
+    }
 }
 
 /// An installed model, or the package in a folder or file.
@@ -54,28 +88,16 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let package = package_of(&registry, &arguments.model)?;
     let manifest = package.manifest();
     let access = AuditEvent::new(EventId::DicomInstancesAccessed, now_utc())
-        .about(ParticipantObject::file(&arguments.data).with("role", "evaluation data"))
+        .about(ParticipantObject::file(&arguments.labeled.data).with("role", "evaluation data"))
         .about(ParticipantObject::model(
             &manifest.key(),
             &manifest.weights_sha256,
         ));
     Log::open(home.root())?.append(&access)?;
-    let rules = evaluate::rules_for(&package, &arguments.data, &arguments.label_column)?;
-    let parts = evaluate::parts_of(&rules, &arguments.data, arguments.part.as_deref())?;
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
-    let found = evaluate::evaluate(
-        &package,
-        &rules,
-        &arguments.data,
-        &parts,
-        arguments.finding.as_deref(),
-        &AnyImages,
-        &settings_for_runs(),
-        &load,
-        &task,
-    )?;
+    let labeled = &arguments.labeled;
+    let found = labeled.measure(&registry, &package, &mut |_| Ok(()), &task)?;
     drop(line);
     let value = serde_json::to_value(&found)?;
     if let Some(out) = &arguments.out {

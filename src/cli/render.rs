@@ -12,11 +12,8 @@ use crate::findings::{AlgorithmType, Segmentation};
 use crate::geometry::ViewPlane;
 use crate::render::{CornerLines, OverlayStyle, SliceView, SnapshotOptions, snapshot, write_png};
 use crate::runtime::Home;
-use crate::study::Issue;
 use crate::task::Task;
-use crate::volume::{
-    Calibration, LabelMap, Layout, NamedWindow, VoiWindow, Volume, auto_window, presets_for,
-};
+use crate::volume::{LabelMap, Layout, NamedWindow, VoiWindow, Volume, auto_window, presets_for};
 use crate::{dicom, nifti};
 
 #[derive(clap::Args, Debug)]
@@ -110,10 +107,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut options = SnapshotOptions::new(arguments.size, chosen.window);
     options.plane = plane;
     options.slice = arguments.slice.map(|slice| slice as usize - 1);
-    // CLINICAL(laterality): no letters on images whose place in the patient is unknown.
-    options.oriented = (volume.layout == Layout::Volumetric
-        || volume.calibration == Calibration::Patient)
-        && !volume.issues.contains(&Issue::NoGeometry);
+    options.oriented = volume.is_oriented();
     if arguments.info != Info::None {
         let slice = options.slice.unwrap_or(count / 2);
         options.corners = corners(arguments, volume, [slice + 1, count], &chosen);

@@ -4,9 +4,8 @@ use super::models::{LoadedModel, RunError};
 use crate::export::MapPicture;
 use crate::findings::{Assessment, Call, ExplanationMethod, percent_words};
 use crate::render::{CornerLines, SnapshotOptions, png_bytes, snapshot};
-use crate::study::Issue;
 use crate::task::Task;
-use crate::volume::{Calibration, Layout, Volume, auto_window};
+use crate::volume::{Volume, auto_window};
 
 /// Width and height of a picture.
 const SIZE_PX: [u32; 2] = [1024, 1024];
@@ -63,10 +62,7 @@ fn picture(assessment: &Assessment, [n, m]: [usize; 2], volume: &Volume) -> MapP
         .map_or_else(|| auto_window(volume), |w| w.window);
     let mut options = SnapshotOptions::new(SIZE_PX, window);
     options.slice = Some(assessment.image);
-    // CLINICAL(laterality): no letters on images whose place in the patient is unknown.
-    options.oriented = (volume.layout == Layout::Volumetric
-        || volume.calibration == Calibration::Patient)
-        && !volume.issues.contains(&Issue::NoGeometry);
+    options.oriented = volume.is_oriented();
     options.explanation = Some(map.clone());
     let made = &assessment.provenance;
     let finding = assessment.findings.iter().find(|f| f.name == map.finding);

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::pick_volume;
 use crate::dicom;
-use crate::inference::Settings;
+use crate::inference::{GrayPlane, Settings};
 use crate::task::Task;
 use crate::training::data::Images;
 use crate::training::{Error, Picture, Values};
-use crate::volume::{Calibration, Layout, Volume, auto_window};
+use crate::volume::{Calibration, Layout, Volume};
 
 /// Reads PNG, JPEG and NIfTI as they are, DICOM too. Volumes keep their modality values; a plain
 /// DICOM image is taken as it is shown: its first window, or one from its values, from 0 (black) to
@@ -65,17 +65,8 @@ fn dicom_image(path: &Path) -> Result<Picture, Error> {
             geometry: Some(volume.geometry),
         });
     }
-    let window = volume
-        .windows
-        .first()
-        .map_or_else(|| auto_window(&volume), |w| w.window);
-    let bytes = (0..ni * nj)
-        .map(|n| {
-            let gray = window.gray(volume.value(n));
-            let gray = if volume.inverted { 1.0 - gray } else { gray };
-            (gray * 255.0).round() as u8
-        })
-        .collect();
+    let shown = GrayPlane::of_slice(&volume, 0);
+    let bytes = shown.values.iter().map(|v| *v as u8).collect();
     let mut picture = Picture::bytes([1, nj, ni], bytes);
     if volume.calibration == Calibration::Patient {
         let [x, y, z] = volume.geometry.spacing_mm();

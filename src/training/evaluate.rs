@@ -330,35 +330,6 @@ pub struct SeenCase<'a> {
 /// Looks at masks as they are found.
 pub type Seen<'a> = dyn FnMut(&SeenCase<'_>) -> Result<(), Error> + 'a;
 
-/// [`evaluate_seen`] without anybody who looks.
-///
-/// # Errors
-/// [`Error`].
-pub fn evaluate(
-    package: &VerifiedPackage,
-    rules: &DataRules,
-    path: &Path,
-    parts: &[&str],
-    finding: Option<&str>,
-    reader: &Reader<'_>,
-    settings: &Settings,
-    load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
-    task: &Task,
-) -> Result<Evaluation, Error> {
-    evaluate_seen(
-        package,
-        rules,
-        path,
-        parts,
-        finding,
-        reader,
-        settings,
-        load,
-        &mut |_| Ok(()),
-        task,
-    )
-}
-
 /// Measures a package on a data set; `seen` looks at every mask that is found.
 ///
 /// `parts` are those of a MedMNIST file. `finding` names the class whose presence `labels.csv`
@@ -366,7 +337,7 @@ pub fn evaluate(
 ///
 /// # Errors
 /// [`Error`].
-pub fn evaluate_seen(
+pub fn evaluate(
     package: &VerifiedPackage,
     rules: &DataRules,
     path: &Path,

@@ -13,7 +13,7 @@ use super::{icons, theme};
 use crate::app::{App, Command, CornerText, OpenVolume};
 use crate::findings::ReviewState;
 use crate::geometry::{DVec2, DVec3, ImagePlane, ViewPlane};
-use crate::volume::{Calibration, Layout, VoiWindow};
+use crate::volume::{Calibration, VoiWindow};
 
 /// What lies under the pointer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -314,10 +314,7 @@ fn letters_ui(over: &Over, app: &App, placement: &Placement) {
         return;
     };
     // CLINICAL(laterality): images without patient geometry get no letters rather than guessed ones.
-    let placed =
-        open.data.layout == Layout::Volumetric || open.data.calibration == Calibration::Patient;
-    let placed = placed && !open.data.issues.contains(&crate::study::Issue::NoGeometry);
-    if !placed {
+    if !open.data.is_oriented() {
         return;
     }
     let [left, right, top, bottom] = placement.plane.edge_letters();

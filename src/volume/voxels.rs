@@ -161,6 +161,13 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whether its place in the patient is known well enough for orientation letters.
+    // CLINICAL(laterality): no letters on images whose place in the patient is unknown.
+    pub fn is_oriented(&self) -> bool {
+        (self.layout == Layout::Volumetric || self.calibration == Calibration::Patient)
+            && !self.issues.contains(&Issue::NoGeometry)
+    }
+
     /// Modality value of a voxel by memory index (luma for color).
     pub fn value(&self, index: usize) -> f32 {
         let [ni, nj, _] = self.geometry.dims();

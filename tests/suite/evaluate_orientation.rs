@@ -39,6 +39,7 @@ fn a_scan_is_turned_as_the_model_was_trained() {
         &AnyImages,
         &settings_for_runs(),
         &none,
+        &mut |_| Ok(()),
         &Task::new(),
     )
     .unwrap();

@@ -83,6 +83,7 @@ fn measured(
         &Picture::read,
         &settings_for_runs(),
         &none,
+        &mut |_| Ok(()),
         &Task::new(),
     )?;
     match found.figures {

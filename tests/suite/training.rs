@@ -461,6 +461,14 @@ fn a_killed_training_goes_on_and_its_package_is_measured() {
     }
 }
 
+/// `train` of a folder's recipe on its data, into `out`; the report comes back.
+fn train_below(folder: &Path, more: &[&str]) -> Value {
+    let [recipe, data, out, home] = ["recipe.toml", "data", "out", "home"].map(|n| folder.join(n));
+    let [recipe, data, out] = [&recipe, &data, &out].map(|p| text_of(p));
+    let arguments = ["train", recipe, "--data", data, "--out", out, "--json"];
+    json_of(negatoscope(&home, &[&arguments[..], more].concat()))
+}
+
 #[test]
 fn cross_validation_measures_every_patient_once_by_strangers() {
     let folder = tempfile::tempdir().unwrap();
@@ -485,17 +493,7 @@ fn cross_validation_measures_every_patient_once_by_strangers() {
     measured.dedup();
     assert_eq!(measured.len(), 48);
 
-    let (recipe, data, out) = (place("recipe.toml"), place("data"), place("out"));
-    let arguments = [
-        "train",
-        text_of(&recipe),
-        "--data",
-        text_of(&data),
-        "--out",
-        text_of(&out),
-        "--json",
-    ];
-    let trained = json_of(negatoscope(&place("home"), &arguments));
+    let trained = train_below(folder.path(), &[]);
     assert_eq!(trained["validation"]["n"], 48);
     assert_eq!(trained["training_images"], 48);
     let folds = trained["folds"].as_array().unwrap();
@@ -510,10 +508,7 @@ fn cross_validation_measures_every_patient_once_by_strangers() {
     };
     let before = stamp(1);
     fs::remove_dir_all(place("out/fold-3")).unwrap();
-    let again = json_of(negatoscope(
-        &place("home"),
-        &[&arguments[..], &["--resume"]].concat(),
-    ));
+    let again = train_below(folder.path(), &["--resume"]);
     assert_eq!(stamp(1), before);
     assert_eq!(again["weights_sha256"], trained["weights_sha256"]);
     assert_eq!(again["validation"], trained["validation"]);
@@ -526,22 +521,11 @@ fn balls_are_segmented_and_measured() {
     mask_folder(&place("data"));
     let plain = masks_recipe(2) + "[augmentation]\nflip = [2]\n";
     fs::write(place("recipe.toml"), &plain).unwrap();
-    let (recipe, data, out) = (place("recipe.toml"), place("data"), place("out"));
-    let arguments = [
-        "train",
-        text_of(&recipe),
-        "--data",
-        text_of(&data),
-        "--out",
-        text_of(&out),
-        "--json",
-    ];
-    let trained = json_of(negatoscope(&place("home"), &arguments));
+    let trained = train_below(folder.path(), &[]);
     // What a run does beside the network changes the package alone: the checkpoint stays valid.
     let more = plain.clone() + "[inference]\nmirror = true\nlargest_component = true\n";
     fs::write(place("recipe.toml"), more).unwrap();
-    let again = [&arguments[..], &["--resume"]].concat();
-    let mirrored = json_of(negatoscope(&place("home"), &again));
+    let mirrored = train_below(folder.path(), &["--resume"]);
     assert_eq!(mirrored["weights_sha256"], trained["weights_sha256"]);
     let text = fs::read(place("out/package/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&text).unwrap();
@@ -551,7 +535,7 @@ fn balls_are_segmented_and_measured() {
         serde_json::json!([1])
     );
     fs::write(place("recipe.toml"), plain).unwrap();
-    json_of(negatoscope(&place("home"), &again));
+    train_below(folder.path(), &["--resume"]);
     let dice = |value: &Value| value["dice"]["ball"]["mean"].as_f64().unwrap();
     assert!(
         dice(&trained["validation"]) > 0.9,
@@ -561,6 +545,7 @@ fn balls_are_segmented_and_measured() {
     // Through the whole way of a run it is as good as in training.
     let in_training = trained["best_score"].as_f64().unwrap();
     assert!((dice(&trained["validation"]) - in_training).abs() < 0.02);
+    let data = place("data");
     let package = place("out/package");
     let arguments = [
         "evaluate",
