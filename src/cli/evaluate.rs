@@ -10,7 +10,8 @@ use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
 use crate::model::{PackageFiles, Registry, VerifiedPackage};
 use crate::runtime::{AnyImages, Home, now_utc, settings_for_runs};
 use crate::task::Task;
-use crate::training::evaluate::{self, Evaluation, Seen};
+use crate::training::Layout;
+use crate::training::evaluate::{self, Evaluation, Figures, Seen};
 use crate::whole_file;
 
 #[derive(clap::Args, Debug)]
@@ -41,9 +42,12 @@ pub(super) struct Labeled {
     /// Class whose presence the labels 0 and 1 tell, for models of many findings.
     #[arg(long, value_name = "NAME")]
     pub finding: Option<String>,
-    /// Part of a MedMNIST file.
+    /// Part of a MedMNIST file, or of a labels.csv with the column split.
     #[arg(long, value_parser = ["train", "val", "test"])]
     pub part: Option<String>,
+    /// Column of labels.csv (sex, machine, …) whose values are measured apart too.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 impl Labeled {
@@ -55,7 +59,11 @@ impl Labeled {
         seen: &mut Seen<'_>,
         task: &Task,
     ) -> anyhow::Result<Evaluation> {
-        let rules = evaluate::rules_for(package, &self.data, &self.label_column)?;
+        let mut rules = evaluate::rules_for(package, &self.data, &self.label_column)?;
+        rules.group_column.clone_from(&self.by);
+        if self.part.is_some() && rules.layout == Layout::Labels {
+            rules.split_column = Some("split".to_owned());
+        }
         let parts = evaluate::parts_of(&rules, &self.data, self.part.as_deref())?;
         let load = |id: &str| registry.load(id).map_err(|e| e.to_string());
         Ok(evaluate::evaluate(
@@ -115,6 +123,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             let interval =
                 interval.map_or_else(String::new, |[a, b]| format!("  ({a:.4} to {b:.4})"));
             say(&format!("{name:<24} {value:.4}{interval}"))?;
+        }
+        if let Figures::Classes(figures) = &found.figures {
+            for group in &figures.subgroups {
+                say(&group.words())?;
+            }
         }
     }
     Ok(Ending::Done)

@@ -327,6 +327,7 @@ mod tests {
             threshold,
             ece: 0.0,
             calibration: Vec::new(),
+            subgroups: Vec::new(),
             cases,
         }))
     }

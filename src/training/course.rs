@@ -179,7 +179,13 @@ fn any_figures(
     };
     let mut cases = held.clone();
     for case in &mut cases {
-        case.target = Target::Class(case.class().unwrap_or(0).min(1));
+        let class = case.class().unwrap_or(0);
+        // How well each kind is found is told apart.
+        if class > 0 && case.group.is_none() {
+            let kind = classification.classes.get(usize::from(class));
+            case.group = kind.map(|kind| kind.name.clone());
+        }
+        case.target = Target::Class(class.min(1));
     }
     let figures = match &made.measured {
         Some(results) => evaluate::class_figures(classification, &cases, results, None),

@@ -24,6 +24,8 @@ pub struct Sample {
     pub patient: String,
     /// `train` or `val`, where the data say so.
     pub split: Option<String>,
+    /// What it is measured apart by.
+    pub group: Option<String>,
     /// The image; for classes at the network's size, as values 0 to 255.
     pub image: Picture,
     /// What is to be learned.
@@ -56,6 +58,7 @@ struct Listed {
     path: PathBuf,
     patient: String,
     split: Option<String>,
+    group: Option<String>,
     target: ListedTarget,
 }
 
@@ -221,6 +224,7 @@ fn read(rules: &DataRules, one: &Listed, reader: &Reader<'_>) -> Result<Sample, 
         name: one.name.clone(),
         patient: one.patient.clone(),
         split: one.split.clone(),
+        group: one.group.clone(),
         image,
         target,
     })
@@ -354,6 +358,7 @@ fn labels(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
     let optional = |name: &Option<String>| name.as_deref().map(column).transpose();
     let patient = optional(&rules.patient_column)?;
     let split = optional(&rules.split_column)?;
+    let group = optional(&rules.group_column)?;
     let mut listed = Vec::new();
     for (n, row) in reader.records().enumerate() {
         let row = row.map_err(|e| refused(&path, format!("row {} ({e})", n + 2)))?;
@@ -380,6 +385,7 @@ fn labels(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
             path: folder.join(&name),
             patient: at(patient).unwrap_or_else(|| patient_of(rules, &name)),
             split: at(split),
+            group: at(group),
             target: ListedTarget::Class(class),
             name,
         });
@@ -436,6 +442,7 @@ fn class_folders(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error>
             patient: patient_of(rules, &name),
             // Only where both are there.
             split: split.map(str::to_owned),
+            group: None,
             target: ListedTarget::Class(class),
             name,
             path,
@@ -488,6 +495,7 @@ fn masks(rules: &DataRules, folder: &Path) -> Result<Vec<Listed>, Error> {
         listed.push(Listed {
             patient: patient_of(rules, &name),
             split: None,
+            group: None,
             target: ListedTarget::Mask(mask.clone()),
             name,
             path,
@@ -543,6 +551,7 @@ fn medmnist(rules: &DataRules, path: &Path, parts: &[&str]) -> Result<Vec<Sample
                 patient: name.clone(),
                 name,
                 split: Some((*part).to_owned()),
+                group: None,
                 image: at_size(&Picture::bytes([1, y, x], bytes), &rules.size),
                 target: Target::Class(class as u8),
             });
@@ -693,6 +702,7 @@ mod tests {
             name: name.to_owned(),
             patient: patient.to_owned(),
             split: None,
+            group: None,
             image: Picture::bytes([1, 8, 8], vec![class; 64]),
             target: Target::Class(class),
         }

@@ -71,6 +71,9 @@ pub struct ClassFigures {
     pub ece: f64,
     /// Probability against truth, in tenths.
     pub calibration: Vec<CalibrationBin>,
+    /// Parts of the cases that the data tell apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subgroups: Vec<Subgroup>,
     /// Every case.
     pub cases: Vec<ClassCase>,
 }
@@ -86,6 +89,26 @@ pub struct CalibrationBin {
     pub mean: f64,
     /// Part of them that is positive.
     pub positive: f64,
+}
+
+/// A part of the cases that the data tell apart: a sex, a machine, a kind of pneumonia.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subgroup {
+    /// What the data call it.
+    pub name: String,
+    /// Cases.
+    pub n: usize,
+    /// Those of them with the finding.
+    pub positive: usize,
+    /// Area under the ROC curve; of a group where all cases are alike against the others of the
+    /// whole set.
+    pub auc: Option<f64>,
+    /// Its interval.
+    pub auc_ci95: Option<[f64; 2]>,
+    /// Part of its positive cases that is called positive.
+    pub sensitivity: Option<f64>,
+    /// Part of its negative cases that is called negative.
+    pub specificity: Option<f64>,
 }
 
 /// A case of a classifier.
@@ -138,6 +161,36 @@ pub struct MaskCase {
     pub dice: BTreeMap<String, f64>,
     /// By label; absent where one mask lacks it.
     pub hd95: BTreeMap<String, f64>,
+}
+
+impl Subgroup {
+    /// One line for a person.
+    pub fn words(&self) -> String {
+        let Self {
+            name, n, positive, ..
+        } = self;
+        let mut words = format!("{name}: {n} cases, {positive} positive");
+        if let Some(auc) = self.auc {
+            let interval = self.auc_ci95;
+            let interval =
+                interval.map_or_else(String::new, |[a, b]| format!(" ({a:.4} to {b:.4})"));
+            let against = match *positive {
+                0 => " against all positive",
+                all if all == *n => " against all negative",
+                _ => "",
+            };
+            words.push_str(&format!(", AUC {auc:.4}{interval}{against}"));
+        }
+        for (what, value) in [
+            ("sensitivity", self.sensitivity),
+            ("specificity", self.specificity),
+        ] {
+            if let Some(value) = value {
+                words.push_str(&format!(", {what} {value:.4}"));
+            }
+        }
+        words
+    }
 }
 
 impl Evaluation {
@@ -228,6 +281,7 @@ pub fn rules_for(
         patient_column: None,
         patient_until: None,
         split_column: None,
+        group_column: None,
         validation: 0.0,
         size,
         class_values: (manifest.classification.as_ref())
@@ -364,7 +418,16 @@ pub fn evaluate(
             let image = reader.image(path)?;
             Ok(if squares { square(&image) } else { image })
         };
-        let samples = data::load(&rules, path, parts, &reader)?;
+        let mut samples = data::load(&rules, path, parts, &reader)?;
+        if rules.split_column.is_some() {
+            samples.retain(|s| s.split.as_deref().is_some_and(|s| parts.contains(&s)));
+            if samples.is_empty() {
+                return Err(Error::Data {
+                    reason: format!("no image of the part {parts:?}"),
+                    path: path.to_owned(),
+                });
+            }
+        }
         let figures = classes(package, &samples, finding, task)?;
         (samples.len(), Figures::Classes(figures))
     } else {
@@ -538,6 +601,7 @@ pub fn class_figures(
         threshold,
         ece: metrics::calibration_error(&confidences),
         calibration: tenths(&pairs),
+        subgroups: subgroups(samples, &pairs, threshold),
         cases: samples
             .iter()
             .zip(results)
@@ -551,6 +615,40 @@ pub fn class_figures(
             })
             .collect(),
     }
+}
+
+fn subgroups(samples: &[Sample], pairs: &[(f64, bool)], threshold: f64) -> Vec<Subgroup> {
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (n, sample) in samples.iter().enumerate() {
+        if let Some(group) = &sample.group {
+            groups.entry(group.trim()).or_default().push(n);
+        }
+    }
+    let measured = |(name, own): (&str, Vec<usize>)| {
+        let positive = own.iter().filter(|n| pairs[**n].1).count();
+        let mut all = own.clone();
+        if positive == 0 || positive == own.len() {
+            all.extend((0..pairs.len()).filter(|n| pairs[*n].1 == (positive == 0)));
+        }
+        let of =
+            |some: &[usize]| metrics::auc(&some.iter().map(|n| pairs[all[*n]]).collect::<Vec<_>>());
+        let every: Vec<usize> = (0..all.len()).collect();
+        let rates = metrics::rates(
+            &own.iter().map(|n| pairs[*n]).collect::<Vec<_>>(),
+            threshold,
+        );
+        let known = |rate: f64| rate.is_finite().then_some(rate);
+        Subgroup {
+            name: name.to_owned(),
+            n: own.len(),
+            positive,
+            auc: of(&every),
+            auc_ci95: metrics::interval(all.len(), SEED, &of),
+            sensitivity: known(rates.sensitivity),
+            specificity: known(rates.specificity),
+        }
+    };
+    groups.into_iter().map(measured).collect()
 }
 
 fn tenths(pairs: &[(f64, bool)]) -> Vec<CalibrationBin> {
@@ -580,11 +678,11 @@ pub fn parts_of<'a>(
     path: &Path,
     asked: Option<&'a str>,
 ) -> Result<Vec<&'a str>, Error> {
-    if rules.layout != Layout::Medmnist {
-        return Ok(Vec::new());
-    }
     if let Some(part) = asked {
         return Ok(vec![part]);
+    }
+    if rules.layout != Layout::Medmnist {
+        return Ok(Vec::new());
     }
     let has_test = super::npz::read(path)?.contains_key("test_images");
     Ok(vec![if has_test { "test" } else { "val" }])

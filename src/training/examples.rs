@@ -113,6 +113,7 @@ mod tests {
             name: "a".to_owned(),
             patient: "p".to_owned(),
             split: None,
+            group: None,
             image: Picture {
                 dims: [3, 2, 2],
                 values: Values::Floats((0..12).map(|n| n as f32 / 4.0 - 1.0).collect()),

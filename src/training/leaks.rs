@@ -139,6 +139,7 @@ mod tests {
             name: seed.to_string(),
             patient: seed.to_string(),
             split: None,
+            group: None,
             image: Picture::bytes([1, 64, 64], bytes),
             target: Target::Class(0),
         }

@@ -115,6 +115,9 @@ pub struct DataRules {
     /// Column with `train` or `val`; without one patients are drawn.
     #[serde(default)]
     pub split_column: Option<String>,
+    /// Column of sex, age group, machine or kind of finding: each is measured apart too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_column: Option<String>,
     /// Part of the patients that is held out where nothing else says so, 0 to 1.
     #[serde(default = "validation")]
     pub validation: f64,

@@ -517,7 +517,19 @@ pub fn card(
             ));
         }
     }
-    line("\n## Subgroups\n\nNot measured: the data name no age, sex or machine.\n");
+    line("\n## Subgroups\n");
+    let subgroups = match &any.unwrap_or(measured).figures {
+        Figures::Classes(figures) => figures.subgroups.as_slice(),
+        Figures::Masks(_) => &[],
+    };
+    for group in subgroups {
+        line(&format!("- {}", group.words()));
+    }
+    line(match (subgroups.is_empty(), &recipe.data.group_column) {
+        (true, _) => "Not measured: the data name no age, sex or machine.\n",
+        (false, None) => "\nNot measured by age, sex or machine: the data name none.\n",
+        (false, Some(_)) => "",
+    });
     let _ = write!(
         text,
         "## Recipe\n\n```toml\n{}```\n",

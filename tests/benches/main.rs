@@ -26,7 +26,8 @@ fn main() {
         return plan::run(words.get(at + 1).map(String::as_str));
     }
     if let Some(at) = words.iter().position(|word| word == "training") {
-        return training::run(words.get(at + 1).expect("training NAME"));
+        let name = words.get(at + 1).expect("training NAME [START]");
+        return training::run(name, words.get(at + 2).map(std::path::Path::new));
     }
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));

@@ -1,9 +1,12 @@
 //! Our side of `peers/training.py`: steps of training, one when asked.
 //!
-//! `cargo bench -- training NAME`: says `ready`; then each line `run` on standard input is a step,
-//! answered by its seconds and its loss; `end` says the peak memory.
+//! `cargo bench -- training NAME [START]`: says `ready`; then each line `run` on standard input is a
+//! step, answered by its seconds and its loss; `end` says the peak memory. START is a file that gets
+//! what the run begins with, for another engine to begin with the same: each trained tensor as its
+//! length and its `f32`s, then 0, then the images and the targets likewise, all little-endian.
 
 use std::io::{BufRead, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,7 +43,7 @@ fn subject(name: &str) -> (Architecture, Vec<usize>, usize, Loss, usize) {
     }
 }
 
-pub fn run(name: &str) {
+pub fn run(name: &str, start: Option<&Path>) {
     let (architecture, size, images, loss, classes) = subject(name);
     let (graph, needed) = architecture
         .build(1, size.len(), classes)
@@ -59,6 +62,20 @@ pub fn run(name: &str) {
         images * points
     };
     let targets: Vec<u8> = (0..count).map(|_| chance.below(classes) as u8).collect();
+    if let Some(file) = start {
+        let mut bytes = Vec::new();
+        let mut write = |values: &[f32]| {
+            bytes.extend((values.len() as u64).to_le_bytes());
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        };
+        for slot in parameters.slots.iter().filter(|s| s.role.is_trained()) {
+            write(&parameters.values[slot.range.clone()]);
+        }
+        write(&[]);
+        write(&x);
+        write(&targets.iter().map(|&t| f32::from(t)).collect::<Vec<_>>());
+        std::fs::write(file, bytes).expect("a file to begin with");
+    }
     let method = Method::default();
     let mut memory = Memory::new(&method, parameters.values.len());
     println!("ready {}", parameters.trained());

@@ -44,6 +44,7 @@ mod review;
 mod seg_export;
 mod signatures;
 mod snapshots;
+mod subgroups;
 mod train_golden;
 mod training;
 mod training_dicom;

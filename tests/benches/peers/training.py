@@ -1,25 +1,39 @@
 """Steps of training beside PyTorch: the same networks, batch, loss and optimizer, in alternation.
 
-    VENV/bin/python training.py [--rounds 7] [--threads 2] [--profile bench]
+    VENV/bin/python training.py [--rounds 7] [--threads 2] [--profile bench] [--curve 20]
 
 `cnn`: the compact residual network, 16 images of 224 x 224; `unet`: the 3-D U-Net, 2 pieces of 48^3,
 Dice + cross-entropy; AdamW. PyTorch runs in its default layout and in channels last; a round is one
 step of each after two that do not count. The table has median seconds, and our throughput as a part
 of the best peer's. Nothing else should run meanwhile.
+
+`--curve N`: both begin with the same weights, images and targets (ours, written to a file), and the
+losses of N steps are compared; nothing is timed.
 """
 
 import argparse
+import array
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
-def torch_side(name, layout, threads):
+def read_start(path):
+    """Rows of numbers, each behind its length: what the bench writes."""
+    data = memoryview(pathlib.Path(path).read_bytes())
+    while data:
+        count = int.from_bytes(data[:8], "little")
+        yield array.array("f", data[8 : 8 + 4 * count].tobytes())
+        data = data[8 + 4 * count :]
+
+
+def torch_side(name, layout, threads, begin=None):
     import torch
     import torch.nn.functional as F
     from torch import nn
@@ -49,14 +63,14 @@ def torch_side(name, layout, threads):
     class Unet(nn.Module):
         def __init__(self, widths):
             super().__init__()
-            self.down, self.up, self.joined = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+            self.down, self.up = nn.ModuleList(), nn.ModuleList()
             i = 1
             for n, w in enumerate(widths):
                 self.down.append(nn.Sequential(layer(i, w, 2 if n else 1), layer(w, w, 1)))
                 i = w
             for w in reversed(widths[:-1]):
-                self.up.append(up(i, w, 2, 2))
-                self.joined.append(nn.Sequential(layer(2 * w, w, 1), layer(w, w, 1)))
+                joined = nn.Sequential(layer(2 * w, w, 1), layer(w, w, 1))
+                self.up.append(nn.ModuleList([up(i, w, 2, 2), joined]))
                 i = w
             self.head = conv(i, 3, 1)
 
@@ -65,7 +79,7 @@ def torch_side(name, layout, threads):
             for down in self.down:
                 x = down(x)
                 skips.append(x)
-            for n, (up, joined) in enumerate(zip(self.up, self.joined)):
+            for n, (up, joined) in enumerate(self.up):
                 x = joined(torch.cat([up(x), skips[-2 - n]], 1))
             return self.head(x)
 
@@ -79,6 +93,15 @@ def torch_side(name, layout, threads):
         net = nn.Sequential(layer(1, 16, 2), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 2))
         x, y = torch.randn(16, 1, 224, 224), torch.randint(0, 2, (16,))
         memory = torch.channels_last
+    if begin:
+        tensors = list(read_start(begin))
+        between = tensors.index(array.array("f"))
+        with torch.no_grad():
+            assert between == len(list(net.parameters()))
+            for parameter, values in zip(net.parameters(), tensors):
+                parameter.copy_(torch.tensor(values).reshape(parameter.shape))
+        x = torch.tensor(tensors[between + 1]).reshape(x.shape)
+        y = torch.tensor(tensors[between + 2]).long().reshape(y.shape)
     if layout == "last":
         net, x = net.to(memory_format=memory), x.to(memory_format=memory)
 
@@ -91,7 +114,10 @@ def torch_side(name, layout, threads):
             value = value + 1 - dice[1:].mean()
         return value
 
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
+    # As usual, and as ours: biases, scales and shifts do not decay.
+    groups = [[p for p in net.parameters() if (p.ndim > 1) == decays] for decays in (True, False)]
+    groups = [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
     print("ready", sum(p.numel() for p in net.parameters()), flush=True)
     for line in sys.stdin:
         if line.strip() != "run":
@@ -120,14 +146,30 @@ class Engine:
         self.weights = int(line.split()[1])
 
     def step(self):
+        """Seconds and loss."""
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline().split()[0])
+        return tuple(map(float, self.process.stdout.readline().split()))
 
     def end(self):
         self.process.stdin.write("end\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline()) / 1024
+
+
+def curves(ours, me, threads, steps):
+    """Losses of both from the same begin."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = str(pathlib.Path(folder) / "begin")
+        first = Engine("ours", [*ours, begin], threads)
+        peer = Engine("PyTorch", [*me, "default", begin], threads)
+        losses = [(first.step()[1], peer.step()[1]) for _ in range(steps)]
+        apart = [abs(a - b) / abs(b) for a, b in losses]
+        for number, ((a, b), d) in enumerate(zip(losses, apart)):
+            print(f"  step {number:2}  ours {a:.6f}  PyTorch {b:.6f}  relative {d:.1e}")
+        print(f"  largest relative difference of {steps} steps: {max(apart):.1e}", flush=True)
+        for engine in (first, peer):
+            engine.end()
 
 
 def main():
@@ -137,10 +179,12 @@ def main():
     parser.add_argument("--profile", default="bench")
     parser.add_argument("--ours", help="a program that is built already, called with the network's name")
     parser.add_argument("--only", choices=["cnn", "unet"])
-    parser.add_argument("--torch", nargs=2)
+    parser.add_argument("--curve", type=int, help="compare the losses of so many steps in place of the time")
+    parser.add_argument("--torch", nargs="+")
     arguments = parser.parse_args()
     if arguments.torch:
-        return torch_side(*arguments.torch, arguments.threads)
+        name, layout, *begin = arguments.torch
+        return torch_side(name, layout, arguments.threads, *begin)
     for name in ["cnn", "unet"]:
         if arguments.only not in (None, name):
             continue
@@ -149,6 +193,10 @@ def main():
             ours = [arguments.ours, name]
         threads = arguments.threads
         me = [sys.executable, __file__, "--threads", str(threads), "--torch", name]
+        if arguments.curve:
+            print(name, flush=True)
+            curves(ours, me, threads, arguments.curve)
+            continue
         engines = [
             Engine("ours", ours, threads),
             Engine("PyTorch", [*me, "default"], threads),
@@ -157,7 +205,7 @@ def main():
         assert len({e.weights for e in engines}) == 1, [e.weights for e in engines]
         for n in range(arguments.rounds + 2):
             for engine in engines:
-                seconds = engine.step()
+                seconds, _ = engine.step()
                 if n >= 2:
                     engine.times.append(seconds)
         medians = {e.label: statistics.median(e.times) for e in engines}
