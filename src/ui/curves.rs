@@ -106,7 +106,7 @@ pub fn chart_ui(ui: &mut Ui, size: Vec2, chart: &Chart<'_>) -> Response {
         theme::TEXT_WEAK,
     );
     let values = if chart.logarithmic {
-        decades(range)
+        decades(range, (inner.height() / 16.0) as usize)
     } else {
         ticks(range, (inner.height() / 34.0) as usize)
     };
@@ -152,7 +152,18 @@ pub fn chart_ui(ui: &mut Ui, size: Vec2, chart: &Chart<'_>) -> Response {
         let lines: Vec<String> = (chart.curves.iter())
             .filter_map(|c| {
                 let [at, value] = nearest(c.points, epoch)?;
-                Some(format!("{}: {value:.4e} at {at:.2}", c.name))
+                // The points of epochs lie at whole numbers, those of steps between.
+                let at = if c.dots {
+                    format!("{at:.0}")
+                } else {
+                    format!("{at:.2}")
+                };
+                let name = if c.name.is_empty() {
+                    chart.title
+                } else {
+                    c.name
+                };
+                Some(format!("{name} after {at} epochs: {}", exact(value)))
             })
             .collect();
         return response.on_hover_text_at_pointer(lines.join("\n"));
@@ -205,18 +216,35 @@ fn ticks([low, high]: [f64; 2], count: usize) -> Vec<f64> {
     (first..=last).map(|n| n as f64 * step).collect()
 }
 
-/// 1, 2 and 5 times the powers of ten whose logarithms lie in a range.
-fn decades([low, high]: [f64; 2]) -> Vec<f64> {
-    let powers = (low.floor() as i32)..=(high.ceil() as i32);
-    let marks: &[f64] = if high - low > 2.5 {
-        &[1.0]
-    } else {
+/// 1, 2 and 5 times the powers of ten whose logarithms lie in a range, or fewer of them: no more
+/// than `most` would stand evenly.
+fn decades([low, high]: [f64; 2], most: usize) -> Vec<f64> {
+    let most = most.max(1) as f64;
+    // 1, 2 and 5 lie at least 0.3 of a power apart.
+    let marks: &[f64] = if (high - low) / 0.3 <= most {
         &[1.0, 2.0, 5.0]
+    } else {
+        &[1.0]
     };
-    powers
+    let step = ((high - low) / most).ceil().max(1.0) as usize;
+    let powers = (high.floor() as i32 + 1 - low.floor() as i32).max(1);
+    (0..powers)
+        .step_by(step)
+        .map(|down| high.floor() as i32 - down)
+        .rev()
         .flat_map(|p| marks.iter().map(move |m| m * 10_f64.powi(p)))
         .filter(|v| (low..=high).contains(&v.log10()))
         .collect()
+}
+
+/// A value in four digits.
+fn exact(value: f64) -> String {
+    if value != 0.0 && !(1e-3..1e4).contains(&value.abs()) {
+        return format!("{value:.3e}");
+    }
+    let whole = value.abs().max(1e-3).log10().floor() as i32;
+    let digits = (3 - whole).clamp(0, 6) as usize;
+    format!("{value:.digits$}")
 }
 
 /// As many digits as tell neighbors apart.
@@ -260,8 +288,20 @@ mod tests {
 
     #[test]
     fn powers_of_ten_have_few_marks() {
-        assert_eq!(decades([-3.1, -2.0]), [1e-3, 2e-3, 5e-3, 1e-2]);
-        assert_eq!(decades([-6.0, -2.0]).len(), 5);
+        assert_eq!(decades([-3.1, -2.0], 4), [1e-3, 2e-3, 5e-3, 1e-2]);
+        assert_eq!(decades([-3.1, -2.0], 2), [1e-3, 1e-2]);
+        assert_eq!(decades([-6.0, -2.0], 8).len(), 5);
+        assert_eq!(decades([-6.0, -2.0], 2), [1e-6, 1e-4, 1e-2]);
+        assert_eq!(decades([-5.3, -2.9], 0), [1e-3]);
+    }
+
+    #[test]
+    fn values_have_four_digits() {
+        assert_eq!(exact(0.350_61), "0.3506");
+        assert_eq!(exact(12.345), "12.35");
+        assert_eq!(exact(0.001_234_5), "0.001235");
+        assert_eq!(exact(1e-5), "1.000e-5");
+        assert_eq!(exact(0.0), "0.000000");
     }
 
     #[test]

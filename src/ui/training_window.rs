@@ -34,7 +34,9 @@ pub fn training_ui(
     let mut open = true;
     egui::Window::new("Training")
         .open(&mut open)
-        .default_size([860.0, 690.0])
+        // Below the menu.
+        .default_pos([16.0, 44.0])
+        .default_size([860.0, 620.0])
         .min_width(560.0)
         .collapsible(false)
         .show(ctx, |ui| {
@@ -90,8 +92,11 @@ fn choices_ui(ui: &mut Ui, training: &TrainingState, commands: &mut Vec<Command>
                     let text = path
                         .as_ref()
                         .map_or(none.to_owned(), |p| p.display().to_string());
-                    ui.add_sized(vec2(400.0, 24.0), Label::new(&text).truncate())
-                        .on_hover_text(text);
+                    let left = egui::Layout::left_to_right(egui::Align::Center);
+                    ui.allocate_ui_with_layout(vec2(400.0, 24.0), left, |ui| {
+                        ui.set_width(400.0);
+                        ui.add(Label::new(&text).truncate()).on_hover_text(text);
+                    });
                     ui.horizontal(|ui| {
                         for (name, what) in buttons {
                             if ui.button(*name).clicked() {
