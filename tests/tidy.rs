@@ -66,6 +66,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What de-identification writes has left: it asks for the receipt of the log.
     ("deidentify", &["words", "dicom", "audit"]),
     ("export", &["words", "dicom", "nifti", "audit"]),
+    // Sealed bytes; what they are is its owner's business.
+    ("queue", &["whole_file"]),
     // Plain facts about runs and decisions; no room that knows patients.
     ("monitoring", &["findings"]),
     ("app", &["words", "model", "audit"]),
@@ -82,6 +84,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "monitoring",
             "nifti",
+            "queue",
             "render",
             "training",
             "app",

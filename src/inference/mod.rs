@@ -9,6 +9,7 @@ mod channels;
 mod classify;
 mod components;
 mod conform;
+mod elsewhere;
 mod envelope;
 mod explain;
 pub mod familiar;
@@ -27,6 +28,7 @@ mod tensor;
 
 pub use classify::{Classifier, GrayPlane, findings_of};
 pub use components::largest_component;
+pub use elsewhere::{Call, Elsewhere, Traffic};
 pub use envelope::envelope_issues;
 pub use network::Network;
 pub use plan::RunPlan;
@@ -56,6 +58,9 @@ pub enum Error {
     /// A package that passed its checks but not these.
     #[error("the model cannot be built: {0}")]
     Network(String),
+    /// A network that runs on another machine gave no answer that can be used.
+    #[error("the model on the other machine gave no answer that can be used")]
+    Elsewhere(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The reference executor failed.
     #[error("the reference executor failed")]
     Candle(#[from] candle_core::Error),

@@ -109,6 +109,22 @@ impl Network {
         &self.steps
     }
 
+    /// How many points away along an axis a label's value can come from; `None` where norms make
+    /// every value depend on all others.
+    pub fn reach(&self) -> Option<usize> {
+        let of = |s: &Step| {
+            s.norm
+                .is_none()
+                .then_some(s.conv.size / 2 * s.conv.dilation)
+        };
+        self.steps.iter().map(of).sum()
+    }
+
+    /// Labels that it tells apart, the background among them.
+    pub fn classes(&self) -> usize {
+        self.steps.last().map_or(0, |s| s.conv.output)
+    }
+
     /// Multiplications and additions on a grid `[k, j, i]`.
     pub fn flops(&self, dims: [usize; 3]) -> f64 {
         self.steps.iter().map(|s| s.conv.flops(dims)).sum()

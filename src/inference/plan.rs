@@ -1,5 +1,6 @@
 //! What a run would need, before it starts.
 
+use super::elsewhere::Traffic;
 use super::network::Network;
 use crate::kernels::Rates;
 
@@ -14,8 +15,10 @@ pub struct RunPlan {
     pub needed_bytes: u64,
     /// Multiplications and additions.
     pub flops: f64,
-    /// Expected time on this machine, everything included.
+    /// Expected time on this machine, everything included that happens here.
     pub seconds: f64,
+    /// What is exchanged with another machine; nothing where the networks run here.
+    pub traffic: Traffic,
     /// Grid that is computed, `[k, j, i]`.
     pub dims: [usize; 3],
 }
@@ -45,7 +48,20 @@ impl RunPlan {
             needed_bytes: needed,
             flops: network.flops(dims),
             seconds: network.expected_secs(dims, &rates) + around,
+            traffic: Traffic::default(),
             dims,
         }
+    }
+
+    /// The same with the network on another machine.
+    #[must_use]
+    pub fn with_network_elsewhere(mut self, network: &Network, traffic: Traffic) -> Self {
+        let computed = self.dims.iter().product::<usize>() as u64;
+        self.needed_bytes -= network.bytes(self.dims).min(self.needed_bytes);
+        // The values of the box, one call's copy and the labels.
+        self.needed_bytes += 9 * computed;
+        self.seconds -= network.expected_secs(self.dims, &Rates::of_this_machine());
+        self.traffic = traffic;
+        self
     }
 }

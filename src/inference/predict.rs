@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Error;
-use super::native::{Native, Workspace};
+use super::elsewhere::{Patches, Traffic, patch_bytes, patches_traffic};
+use super::native::Native;
 use super::plan::RunPlan;
 use super::procedure::{
     Accumulator, Error as ProcedureError, Grids, Image, Labels, NetworkError, PatchNetwork,
     PreviousStage, Procedure, StreamPlan, plan_stream, predict_streamed, prepare,
 };
 use super::tensor::{Array, Program};
+use super::{Error, Settings};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::Rates;
 use crate::model::graph::Graph;
@@ -83,21 +84,28 @@ impl Stages {
         &self,
         grid: &VolumeGeometry,
         mirroring: bool,
+        here: bool,
         available_bytes: u64,
     ) -> Result<RunPlan, Error> {
         let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
-        let weights = self.weights_to_come();
+        let weights = if here { self.weights_to_come() } else { 0 };
         let mut whole: Option<RunPlan> = None;
         for stage in &self.list {
             let rule = &stage.procedure.preprocessing;
             let grids = Grids::new(dims, spacing, rule, None).map_err(error)?;
-            let (plan, bytes) = stage.plan(&grids, mirroring, weights, available_bytes)?;
+            let (plan, bytes) = stage.plan(&grids, mirroring, here, weights, available_bytes)?;
             let per_run = stage.outline.flops(&stage.procedure.windows.patch_size)?;
-            let seconds = stage.expected_secs(&grids, &plan, weights > 0)?;
+            let seconds = stage.expected_secs(&grids, &plan, here, weights > 0)?;
+            let traffic = if here {
+                Traffic::default()
+            } else {
+                stage.traffic(&plan)
+            };
             let before = whole.take();
             whole = Some(RunPlan {
                 needed_bytes: bytes.max(before.as_ref().map_or(0, |p| p.needed_bytes)),
                 seconds: seconds + before.as_ref().map_or(0.0, |p| p.seconds),
+                traffic: traffic.and(before.as_ref().map_or(Traffic::default(), |p| p.traffic)),
                 flops: per_run * plan.network_runs as f64 + before.map_or(0.0, |p| p.flops),
                 dims: grids.network,
             });
@@ -148,24 +156,29 @@ impl Stages {
         &self,
         grid: &VolumeGeometry,
         images: &mut dyn FnMut() -> Result<Vec<f32>, Error>,
-        mirroring: bool,
-        available_bytes: u64,
+        settings: &Settings,
         lap: &mut dyn FnMut(&str),
         seen: &mut Seen<'_>,
         task: &Task,
     ) -> Result<(Vec<u8>, RunPlan), Error> {
-        let whole = self.plan(grid, mirroring, available_bytes)?;
+        let (mirroring, available_bytes) = (settings.mirroring, settings.available_bytes);
+        let here = settings.elsewhere.is_none();
+        let whole = self.plan(grid, mirroring, here, available_bytes)?;
         if whole.needed_bytes > available_bytes {
             return Err(Error::Memory {
                 needed_bytes: whole.needed_bytes,
                 available_bytes,
             });
         }
-        let available_bytes = available_bytes.saturating_sub(self.weights_to_come());
-        let packed = self.packed(task)?;
+        let (available_bytes, packed) = if here {
+            let left = available_bytes.saturating_sub(self.weights_to_come());
+            (left, Some(self.packed(task)?))
+        } else {
+            (available_bytes, None)
+        };
         lap("weights");
         let mut before: Option<Labels> = None;
-        for (stage, folds) in self.list.iter().zip(packed.iter()) {
+        for (n, stage) in self.list.iter().enumerate() {
             let last = stage.name.is_empty();
             let words = match (last, &before) {
                 (true, None) => "Being computed".to_owned(),
@@ -182,12 +195,19 @@ impl Stages {
             let values = images()?;
             let prepared = stage.prepare(grid, values, before.as_ref(), task)?;
             lap(&name("preprocess"));
-            let (stream, _) = stage.plan(&prepared.grids, mirroring, 0, available_bytes)?;
+            let (stream, _) = stage.plan(&prepared.grids, mirroring, here, 0, available_bytes)?;
             let patch = stage.procedure.windows.patch_size.as_slice();
             let mut networks = Folds {
-                members: folds,
+                patches: match (&settings.elsewhere, &packed) {
+                    (Some(other), _) => Patches::There {
+                        elsewhere: Arc::clone(other),
+                        parts: stage.parts(),
+                        heads: stage.procedure.labels.heads(),
+                    },
+                    (None, Some(packed)) => Patches::here(&packed[n]),
+                    (None, None) => unreachable!("the networks are packed where they run here"),
+                },
                 shape: [&[1, stage.procedure.input_channels], patch].concat(),
-                workspace: Workspace::default(),
                 before: before.take(),
                 words,
                 seen: &mut *seen,
@@ -249,6 +269,7 @@ impl Stage {
         &self,
         grids: &Grids,
         mirroring: bool,
+        here: bool,
         weights: u64,
         available_bytes: u64,
     ) -> Result<(StreamPlan, u64), Error> {
@@ -258,7 +279,12 @@ impl Stage {
         }
         let patch = &self.procedure.windows.patch_size;
         let rule = &self.procedure.preprocessing;
-        let activations = self.outline.bytes(patch)? - self.outline.weight_bytes();
+        let activations = if here {
+            self.outline.bytes(patch)? - self.outline.weight_bytes()
+        } else {
+            let (channels, labels) = (self.procedure.input_channels, &self.procedure.labels);
+            patch_bytes(channels, labels.heads(), patch)
+        };
         // A stage before this one: its labels on both grids.
         let cascaded = self.procedure.input_channels > rule.channels.len();
         let voxels = |dims: [usize; 3]| dims.iter().product::<usize>() as u64;
@@ -281,15 +307,42 @@ impl Stage {
         Ok((stream, bytes))
     }
 
-    /// Everything that this stage does, on this machine.
-    fn expected_secs(&self, grids: &Grids, plan: &StreamPlan, pack: bool) -> Result<f64, Error> {
+    /// Each fold's name for another machine: the stage and the fold, as far as there are several.
+    fn parts(&self) -> Vec<String> {
+        let fold = |fold: &String| match (self.name.as_str(), fold.trim_end_matches('.')) {
+            ("", fold) => fold.to_owned(),
+            (stage, "") => stage.to_owned(),
+            (stage, fold) => format!("{stage}.{fold}"),
+        };
+        self.folds.iter().map(fold).collect()
+    }
+
+    /// What this stage exchanges when its networks run elsewhere.
+    fn traffic(&self, plan: &StreamPlan) -> Traffic {
+        let (channels, heads) = (self.procedure.input_channels, self.procedure.labels.heads());
+        let patch = &self.procedure.windows.patch_size;
+        patches_traffic(plan.network_runs as u64, channels, heads, patch)
+    }
+
+    /// Everything that this stage does on this machine.
+    fn expected_secs(
+        &self,
+        grids: &Grids,
+        plan: &StreamPlan,
+        here: bool,
+        pack: bool,
+    ) -> Result<f64, Error> {
         let rates = Rates::of_this_machine();
         let rule = &self.procedure.preprocessing;
         let patch = self.procedure.windows.patch_size.as_slice();
         let runs = plan.network_runs as f64;
         let voxels = |dims: [usize; 3]| dims.iter().product::<usize>() as f64;
         let heads = self.procedure.labels.heads() as f64;
-        let network = self.outline.expected_secs(patch, &rates)?;
+        let network = if here {
+            self.outline.expected_secs(patch, &rates)?
+        } else {
+            0.0
+        };
         // The rest is counted in passes over memory.
         let in_patch = patch.iter().product::<usize>() as f64;
         let window = in_patch * (WINDOW * heads + self.procedure.input_channels as f64);
@@ -338,10 +391,9 @@ pub type Seen<'a> = dyn FnMut(&str, &[u8]) + 'a;
 
 /// The networks as the procedure moves them.
 struct Folds<'a, 's> {
-    members: &'a [Native],
+    patches: Patches<'a>,
     /// `[1, channels, …patch]`.
     shape: Vec<usize>,
-    workspace: Workspace,
     /// What the stage before has found.
     before: Option<Labels>,
     words: String,
@@ -356,10 +408,7 @@ impl PatchNetwork for Folds<'_, '_> {
         patch: &[f32],
         take: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), NetworkError> {
-        let input = Array::new(&self.shape, patch.to_vec());
-        let results = self.members[fold].run(&input, &mut self.workspace, self.task)?;
-        take(0, &results[0].values);
-        Ok(())
+        self.patches.run(fold, &self.shape, patch, take, self.task)
     }
 
     fn earlier(&mut self) -> Option<Labels> {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Error;
 use super::components::largest_component;
 use super::conform::Conformed;
-use super::native::{Native, Workspace};
+use super::elsewhere::{Patches, Traffic, patch_bytes, patches_traffic};
+use super::native::Native;
 use super::plan::RunPlan;
 use super::predict::{EMIT, PREPARE, RESAMPLE, WINDOW, error, with_rest};
 use super::procedure::{
@@ -14,6 +14,7 @@ use super::procedure::{
     plan_monai, predict_monai, prepare_monai,
 };
 use super::tensor::{Array, Program};
+use super::{Error, Settings};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::Rates;
 use crate::model::graph::Graph;
@@ -68,6 +69,7 @@ pub fn plan(
     member: &Native,
     manifest: &Manifest,
     grid: &VolumeGeometry,
+    here: bool,
     available_bytes: u64,
 ) -> Result<RunPlan, Error> {
     let (_, procedure) = graph_and_procedure(manifest)?;
@@ -78,7 +80,7 @@ pub fn plan(
         &procedure.transforms,
     )
     .map_err(error)?;
-    planned(member, procedure, &outline, grid, available_bytes).map(|(plan, _)| plan)
+    planned(member, procedure, &outline, grid, here, available_bytes).map(|(plan, _)| plan)
 }
 
 /// The run's plan, and that of its windows.
@@ -87,12 +89,15 @@ fn planned(
     procedure: &MonaiProcedure,
     prepared: &MonaiPrepared,
     grid: &VolumeGeometry,
+    here: bool,
     available_bytes: u64,
 ) -> Result<(RunPlan, StreamPlan), Error> {
     let dims = prepared.image.dims;
     let patch = patch(procedure, dims);
     // A grid that the network cannot take, e.g. one whose sizes do not divide.
+    let (in_channels, heads) = (procedure.input_channels, procedure.heads());
     let activations = match member.bytes(&patch) {
+        Ok(_) if !here => patch_bytes(in_channels, heads, &patch),
         Ok(bytes) => bytes - member.weight_bytes(),
         Err(Error::Network(what)) => return Err(Error::Input(what)),
         Err(other) => return Err(other),
@@ -109,7 +114,12 @@ fn planned(
     let plan = RunPlan {
         needed_bytes: preparing.max(around + stream.bytes),
         flops: member.flops(&patch)? * stream.network_runs as f64,
-        seconds: expected_secs(member, procedure, &patch, dims, &stream)?,
+        seconds: expected_secs(member, procedure, &patch, dims, &stream, here)?,
+        traffic: if here {
+            Traffic::default()
+        } else {
+            patches_traffic(stream.network_runs as u64, in_channels, heads, &patch)
+        },
         dims: [k, j, i],
     };
     Ok((plan, stream))
@@ -122,6 +132,7 @@ fn expected_secs(
     patch: &[usize],
     dims: [usize; 3],
     plan: &StreamPlan,
+    here: bool,
 ) -> Result<f64, Error> {
     let rates = Rates::of_this_machine();
     let runs = plan.network_runs as f64;
@@ -131,7 +142,12 @@ fn expected_secs(
     let steps = procedure.transforms.len() as f64;
     let prepared = (PREPARE + RESAMPLE + steps) * channels * voxels;
     let floats = runs * window + prepared + EMIT * heads * voxels;
-    Ok(runs * member.expected_secs(patch, &rates)? + 4.0 * floats * rates.byte_secs)
+    let network = if here {
+        member.expected_secs(patch, &rates)?
+    } else {
+        0.0
+    };
+    Ok(runs * network + 4.0 * floats * rates.byte_secs)
 }
 
 /// A window's size along the network's own axes.
@@ -149,7 +165,7 @@ pub fn run(
     member: &Native,
     manifest: &Manifest,
     conformed: &mut Conformed,
-    available_bytes: u64,
+    settings: &Settings,
     lap: &mut dyn FnMut(&str),
     task: &Task,
 ) -> Result<(Vec<u8>, RunPlan), Error> {
@@ -161,7 +177,9 @@ pub fn run(
             dims[2]
         )));
     }
-    let first = plan(member, manifest, &conformed.geometry, available_bytes)?;
+    let here = settings.elsewhere.is_none();
+    let available_bytes = settings.available_bytes;
+    let first = plan(member, manifest, &conformed.geometry, here, available_bytes)?;
     if first.needed_bytes > available_bytes {
         return Err(Error::Memory {
             needed_bytes: first.needed_bytes,
@@ -180,12 +198,18 @@ pub fn run(
     let prepared = prepare_monai(image, affine, &procedure.transforms, task).map_err(error)?;
     lap("preprocess");
     let grid = &conformed.geometry;
-    let (plan, stream) = planned(member, procedure, &prepared, grid, available_bytes)?;
+    let (plan, stream) = planned(member, procedure, &prepared, grid, here, available_bytes)?;
     let patch = patch(procedure, prepared.image.dims);
     let mut network = Network {
-        member,
+        patches: match &settings.elsewhere {
+            Some(other) => Patches::There {
+                elsewhere: Arc::clone(other),
+                parts: vec![String::new()],
+                heads: procedure.heads(),
+            },
+            None => Patches::here(std::slice::from_ref(member)),
+        },
         shape: [&[1, procedure.input_channels], patch.as_slice()].concat(),
-        workspace: Workspace::default(),
         task,
     };
     let labels = predict_monai(&prepared, &stream, &mut network, task).map_err(error)?;
@@ -239,24 +263,20 @@ fn keep_largest(labels: &mut [u8], dims: [usize; 3], keep: &KeepLargest) {
 
 /// The network as the procedure moves it.
 struct Network<'a> {
-    member: &'a Native,
+    patches: Patches<'a>,
     /// `[1, channels, …patch]`.
     shape: Vec<usize>,
-    workspace: Workspace,
     task: &'a Task,
 }
 
 impl PatchNetwork for Network<'_> {
     fn run(
         &mut self,
-        _: usize,
+        fold: usize,
         patch: &[f32],
         take: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), NetworkError> {
-        let input = Array::new(&self.shape, patch.to_vec());
-        let results = self.member.run(&input, &mut self.workspace, self.task)?;
-        take(0, &results[0].values);
-        Ok(())
+        self.patches.run(fold, &self.shape, patch, take, self.task)
     }
 }
 

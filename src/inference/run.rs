@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::conform::{Conformed, conform, target};
+use super::elsewhere::{self, Elsewhere};
 use super::envelope::envelope_issues;
 use super::native::Native;
 use super::network::Network;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub started: String,
     /// Sees masks that are still being computed.
     pub watch: Option<Watch>,
+    /// Runs the networks on another machine; all else stays here.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 impl Default for Settings {
@@ -72,6 +75,7 @@ impl Default for Settings {
             mirroring: true,
             started: String::new(),
             watch: None,
+            elsewhere: None,
         }
     }
 }
@@ -185,10 +189,12 @@ impl Model {
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
             Body::Stages(stages) => {
-                return stages.plan(&grid, settings.mirroring, available_bytes);
+                let here = settings.elsewhere.is_none();
+                return stages.plan(&grid, settings.mirroring, here, available_bytes);
             }
             Body::Monai(member) => {
-                return predict_monai::plan(member, manifest, &grid, available_bytes);
+                let here = settings.elsewhere.is_none();
+                return predict_monai::plan(member, manifest, &grid, here, available_bytes);
             }
         };
         let (scan, voxels) = (volume.geometry.voxel_count(), grid.voxel_count());
@@ -199,7 +205,7 @@ impl Model {
         } else {
             whole
         };
-        let mut plan = RunPlan::new(network, dims, voxels, scan);
+        let mut plan = layers_plan(network, dims, voxels, scan, settings)?;
         if let Some(pre) = region.as_ref().and_then(|r| r.layers()) {
             let before = RunPlan::new(pre, whole, voxels, scan);
             // The values stay while the region is looked for.
@@ -293,8 +299,7 @@ impl Model {
                 stages.run(
                     &conformed.geometry,
                     &mut images,
-                    settings.mirroring,
-                    settings.available_bytes,
+                    settings,
                     &mut |phase| clock.lap(phase),
                     &mut self.previews(&back, settings, task),
                     task,
@@ -304,7 +309,7 @@ impl Model {
                 member,
                 manifest,
                 &mut conformed,
-                settings.available_bytes,
+                settings,
                 &mut |phase| clock.lap(phase),
                 task,
             )?,
@@ -402,13 +407,16 @@ impl Model {
             _ => Region::whole(conformed.geometry.dims()),
         };
         let dims = kji(region.size());
-        let plan = RunPlan::new(network, dims, grid, scan);
+        let plan = layers_plan(network, dims, grid, scan, settings)?;
         fits(plan.needed_bytes, settings)?;
         normalize(&mut conformed.values, &manifest.input.normalization);
         let input = region.cut(&conformed.values, conformed.geometry.dims());
         conformed.values = Vec::new();
         clock.lap("preprocess");
-        let inner = forward(network, input, dims, settings.executor, task)?;
+        let inner = match &settings.elsewhere {
+            Some(other) => elsewhere::layers(other.as_ref(), network, &input, dims, task)?,
+            None => forward(network, input, dims, settings.executor, task)?,
+        };
         clock.lap("inference");
         Ok((region.paste(&inner, conformed.geometry.dims()), plan))
     }
@@ -515,7 +523,10 @@ impl Model {
             model_name: manifest.name.clone(),
             model_version: manifest.version.clone(),
             model_sha256: manifest.weights_sha256.clone(),
-            device: device_name(settings.executor),
+            device: match &settings.elsewhere {
+                Some(other) => other.device(),
+                None => device_name(settings.executor),
+            },
             parameters,
             inputs: volumes
                 .iter()
@@ -542,6 +553,23 @@ pub fn device_name(executor: Executor) -> String {
 
 fn kji([i, j, k]: [usize; 3]) -> [usize; 3] {
     [k, j, i]
+}
+
+fn layers_plan(
+    network: &Network,
+    dims: [usize; 3],
+    grid: usize,
+    scan: usize,
+    settings: &Settings,
+) -> Result<RunPlan, Error> {
+    let plan = RunPlan::new(network, dims, grid, scan);
+    Ok(match &settings.elsewhere {
+        Some(other) => {
+            let traffic = elsewhere::layers_traffic(network, dims, other.most_bytes())?;
+            plan.with_network_elsewhere(network, traffic)
+        }
+        None => plan,
+    })
 }
 
 fn fits(needed_bytes: u64, settings: &Settings) -> Result<(), Error> {

@@ -256,6 +256,7 @@ pub(super) fn settings(mirroring: bool) -> Settings {
         mirroring,
         started: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         watch: None,
+        elsewhere: None,
     }
 }
 

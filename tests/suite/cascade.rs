@@ -38,7 +38,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A training's result folders side by side, as nnU-Net leaves them; the cascade's one comes back.
-fn results(place: &Path, with_first_stage: bool) -> PathBuf {
+pub fn results(place: &Path, with_first_stage: bool) -> PathBuf {
     let named =
         |configuration: &str| place.join(format!("nnUNetTrainer__nnUNetPlans__{configuration}"));
     copy(&golden("cascade_3d"), &named("3d_cascade_fullres"));
@@ -49,7 +49,7 @@ fn results(place: &Path, with_first_stage: bool) -> PathBuf {
 }
 
 /// Smooth waves, so that random networks find more than one label.
-fn ct() -> Volume {
+pub fn ct() -> Volume {
     let [ni, nj, nk] = [18, 15, 11];
     let stored = (0..ni * nj * nk)
         .map(|n| {

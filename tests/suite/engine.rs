@@ -245,7 +245,9 @@ fn clinical_laterality_an_oblique_head_gives_the_same_volumes_in_the_same_place(
 }
 
 /// A small network: 1 → 3 (elu) → 4 (norm, gelu) → 2, with weights from a seed.
-fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) -> PackageFiles {
+pub fn package(
+    change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>),
+) -> PackageFiles {
     let conv = |name: &str, input, output, kernel, dilation| Layer::Conv3d {
         weight: format!("{name}.weight"),
         bias: Some(format!("{name}.bias")),
@@ -344,7 +346,7 @@ fn package(change: impl FnOnce(&mut Manifest, &mut BTreeMap<String, Vec<f32>>)) 
     }
 }
 
-fn phantom(dims: [usize; 3]) -> Volume {
+pub fn phantom(dims: [usize; 3]) -> Volume {
     let geometry = VolumeGeometry::from_axes(
         dims,
         DVec3::new(-10.0, 5.0, 3.0),

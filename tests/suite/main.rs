@@ -16,6 +16,7 @@ mod dicom_decode;
 mod dicom_missing;
 mod dicom_read;
 mod dicom_series;
+mod elsewhere;
 mod engine;
 mod envelope;
 mod evaluate_orientation;

@@ -1,0 +1,81 @@
+//! What another machine has answered, by what it was asked.
+
+use std::path::{Path, PathBuf};
+
+use ring::digest::{Context, SHA256};
+
+use super::seal::{Seal, make_private};
+use super::{Error, JobId};
+
+/// The answers of a job. Each is kept under the SHA-256 of everything that was asked: model, part,
+/// shape and values; so an answer can never stand for another question.
+#[derive(Debug)]
+pub struct Answers<'a> {
+    seal: &'a Seal,
+    job: JobId,
+    folder: PathBuf,
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question(String);
+
+impl<'a> Answers<'a> {
+    pub(super) fn open(seal: &'a Seal, job: JobId, folder: &Path) -> Result<Self, Error> {
+        let folder = folder.join("answers");
+        make_private(&folder)?;
+        Ok(Self { seal, job, folder })
+    }
+
+    /// The question that these bytes ask: `words` are names and sizes, each told apart from the next.
+    pub fn question(&self, words: &[&str], values: &[u8]) -> Question {
+        let mut context = Context::new(&SHA256);
+        for word in words {
+            context.update(&(word.len() as u64).to_le_bytes());
+            context.update(word.as_bytes());
+        }
+        context.update(&u64::MAX.to_le_bytes());
+        context.update(values);
+        let digest = context.finish();
+        Question(digest.as_ref().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// The answer, if it came before.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn of(&self, question: &Question) -> Result<Option<Vec<u8>>, Error> {
+        self.seal
+            .read(&self.folder.join(&question.0), &self.name(question))
+    }
+
+    /// Keeps an answer; when this returns, the disk has it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn keep(&self, question: &Question, answer: &[u8]) -> Result<(), Error> {
+        let path = self.folder.join(&question.0);
+        self.seal.write(&path, &self.name(question), answer)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        std::fs::read_dir(&self.folder).map_or(0, |entries| {
+            let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+            names.filter(|n| n.len() == 64).count()
+        })
+    }
+
+    /// Lets go of all of them, when their results are written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clear(&self) -> Result<(), Error> {
+        std::fs::remove_dir_all(&self.folder).map_err(Error::io("removing", &self.folder))?;
+        make_private(&self.folder)
+    }
+
+    fn name(&self, question: &Question) -> String {
+        format!("{}/{}", self.job, question.0)
+    }
+}

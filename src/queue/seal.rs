@@ -1,0 +1,228 @@
+//! Files that only this home can read: AES-256-GCM under a key of their own.
+//!
+//! A file is `NSEAL1\n`, 32 random bytes, and the sealed content with its tag. Its key is drawn
+//! from the home's by HKDF-SHA-256 with the random bytes as salt, so no two files share key and
+//! nonce. A file's name is sealed in with it: one put in another's place does not open.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Error;
+use crate::whole_file;
+
+const MARK: &[u8; 7] = b"NSEAL1\n";
+const SALT: usize = 32;
+
+/// The key of a home.
+pub struct Seal([u8; 32]);
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seal(‹redacted›)")
+    }
+}
+
+impl Seal {
+    /// The key in a folder; a new one, for its owner alone, when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Key`].
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("key");
+        make_private(folder)?;
+        for _ in 0..2 {
+            match fs::read(&path) {
+                Ok(bytes) => {
+                    only_ours(&path)?;
+                    let bytes = bytes.try_into().map_err(|_| Error::Key {
+                        why: "does not have 32 bytes",
+                        path: path.clone(),
+                    })?;
+                    return Ok(Self(bytes));
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("reading", &path)(e)),
+            }
+            let mut bytes = [0; 32];
+            fill(&mut bytes, &path)?;
+            make(&path, &bytes).map_err(Error::io("creating", &path))?;
+        }
+        Err(Error::Key {
+            why: "cannot be made",
+            path,
+        })
+    }
+
+    fn key(&self, salt: &[u8]) -> LessSafeKey {
+        let prk = Salt::new(HKDF_SHA256, salt).extract(&self.0);
+        let okm = prk.expand(&[b"negatoscope queue file"], &AES_256_GCM);
+        LessSafeKey::new(UnboundKey::from(okm.expect("one key is short enough")))
+    }
+
+    /// Writes a file whole or not at all; `name` is what it is known by.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+        let mut salt = [0; SALT];
+        fill(&mut salt, path)?;
+        let mut sealed = content.to_vec();
+        self.key(&salt)
+            .seal_in_place_append_tag(nonce(), Aad::from(name.as_bytes()), &mut sealed)
+            .map_err(|_| Error::io("sealing", path)(std::io::Error::other("too large")))?;
+        whole_file::write(path, |w| -> std::io::Result<()> {
+            w.write_all(MARK)?;
+            w.write_all(&salt)?;
+            w.write_all(&sealed)
+        })
+        .map_err(Error::io("writing", path))
+    }
+
+    /// Reads a file; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Sealed`] for anything that is not the file of this name as written.
+    pub fn read(&self, path: &Path, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("reading", path)(e)),
+        };
+        let changed = || Error::Sealed {
+            path: path.to_owned(),
+        };
+        let from = MARK.len() + SALT;
+        if bytes.len() < from || !bytes.starts_with(MARK) {
+            return Err(changed());
+        }
+        let key = self.key(&bytes[MARK.len()..from]);
+        let length = key
+            .open_in_place(nonce(), Aad::from(name.as_bytes()), &mut bytes[from..])
+            .map_err(|_| changed())?
+            .len();
+        bytes.drain(..from);
+        bytes.truncate(length);
+        Ok(Some(bytes))
+    }
+}
+
+/// Each file has a key of its own, which seals once.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+pub(super) fn fill(bytes: &mut [u8], path: &Path) -> Result<(), Error> {
+    SystemRandom::new()
+        .fill(bytes)
+        .map_err(|_| Error::io("drawing", path)(std::io::Error::other("no random numbers")))
+}
+
+/// Makes a folder that only its owner may enter.
+pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(folder)
+        .map_err(Error::io("creating", folder))
+}
+
+/// A new file that only its owner may read; one that another process made first stays.
+fn make(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // Whole or not at all: under another name first, then linked, which never replaces.
+    let beside = path.with_extension(format!("{}.part", std::process::id()));
+    let written = options.open(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        match fs::hard_link(&beside, path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    });
+    let _ = fs::remove_file(&beside);
+    written
+}
+
+#[cfg(unix)]
+fn only_ours(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(path).map_err(Error::io("reading", path))?;
+    if found.mode() & 0o077 != 0 {
+        return Err(Error::Key {
+            why: "may be read by others: take their rights away",
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn only_ours(_: &Path) -> Result<(), Error> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_opens_by_its_key_and_name_alone_and_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let seal = Seal::open(folder.path()).unwrap();
+        let path = folder.path().join("file");
+        seal.write(&path, "a", b"some content").unwrap();
+        assert_eq!(seal.read(&path, "a").unwrap().unwrap(), b"some content");
+        // The same key is found again; content never lies there in clear, and no two files are alike.
+        let again = Seal::open(folder.path()).unwrap();
+        assert_eq!(again.read(&path, "a").unwrap().unwrap(), b"some content");
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(4).any(|w| w == b"some"));
+        seal.write(&path, "a", b"some content").unwrap();
+        assert_ne!(fs::read(&path).unwrap(), bytes);
+        assert!(matches!(seal.read(&path, "b"), Err(Error::Sealed { .. })));
+        let other = tempfile::tempdir().unwrap();
+        let other = Seal::open(other.path()).unwrap();
+        assert!(matches!(other.read(&path, "a"), Err(Error::Sealed { .. })));
+        assert_eq!(seal.read(&folder.path().join("none"), "a").unwrap(), None);
+        for n in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[n] ^= 1;
+            fs::write(&path, &changed).unwrap();
+            assert!(matches!(seal.read(&path, "a"), Err(Error::Sealed { .. })));
+            fs::write(&path, &bytes[..n]).unwrap();
+            assert!(matches!(seal.read(&path, "a"), Err(Error::Sealed { .. })));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        Seal::open(folder.path()).unwrap();
+        let key = folder.path().join("key");
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Seal::open(folder.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("may be read by others"),
+            "{error}"
+        );
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&key, b"short").unwrap();
+        assert!(Seal::open(folder.path()).is_err());
+    }
+}
