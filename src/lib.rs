@@ -24,6 +24,7 @@ pub mod kernels;
 pub mod model;
 pub mod monitoring;
 pub mod nifti;
+pub mod offload;
 pub mod queue;
 pub mod render;
 pub mod training;

@@ -66,6 +66,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What de-identification writes has left: it asks for the receipt of the log.
     ("deidentify", &["words", "dicom", "audit"]),
     ("export", &["words", "dicom", "nifti", "audit"]),
+    // The wire side knows no room that holds a patient: bytes and numbers alone have a way in.
+    ("offload", &["task", "redact", "whole_file"]),
     // Sealed bytes; what they are is its owner's business.
     ("queue", &["whole_file"]),
     // Plain facts about runs and decisions; no room that knows patients.
@@ -115,6 +117,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "monitoring",
             "nifti",
+            "offload",
             "render",
             "training",
             "app",
@@ -139,6 +142,11 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("safetensors", &["model", "import", "training"]),
     ("eframe", &["ui", "render"]),
     ("egui", &["ui"]),
+    ("reqwest", &["offload"]),
+    ("hyper", &["offload"]),
+    ("rustls", &["offload", "audit"]),
+    ("webpki", &["offload"]),
+    ("tokio", &["offload"]),
     ("rfd", &["runtime"]),
     ("clap", &["cli"]),
     ("anyhow", &["batch", "cli"]),

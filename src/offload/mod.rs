@@ -1,0 +1,30 @@
+//! Models that run elsewhere: a client for servers that speak the Open Inference Protocol over HTTPS.
+//!
+//! Tensors and names go in, checked tensors come out. The client takes bytes and numbers alone:
+//! nothing of a file's header has a way in, and the ids that it sends are random.
+//!
+//! ```text
+//! InferRequest ─encode─▶ exchange (TLS 1.3, pins, limits, Task) ─▶ decode and check ─▶ InferAnswer
+//!                    ▲ retry, deadline, breaker ▲ token
+//! ```
+//!
+//! Absent on purpose: redirects, cookies, plain http to other machines, loading models on a server,
+//! any trust in what a server says about geometry, and any promise that a cancelled run has ended.
+
+mod client;
+mod endpoint;
+mod error;
+pub mod protocol;
+mod retry;
+mod secret;
+mod tls;
+mod token;
+mod transport;
+
+pub use client::{Client, InferAnswer, Patience, random_id};
+pub use endpoint::{Authorization, Binary, Endpoints, Pin, Price, Profile, ProfileError};
+pub use error::Error;
+pub use protocol::{Datatype, InferRequest, InputTensor, OutputTensor, TensorData, WantedOutput};
+pub use retry::{Attempts, Breaker, Budget};
+pub use secret::{SecretPlace, Secrets};
+pub use token::SignIn;
