@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Ending;
 use super::print::{say, say_json};
 use super::progress::ProgressLine;
-use crate::batch::{Plan, Status, Summary};
+use crate::batch::{Plan, Row, Status, Summary};
 use crate::export::Format;
 use crate::findings::ExplanationMethod;
 use crate::model::Registry;
@@ -55,6 +55,13 @@ pub struct Arguments {
     /// Series Instance UID or a file's name; once for each channel.
     #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
     channel: Vec<(String, String)>,
+    /// Run the model's networks on this endpoint (see `endpoints list`): what would leave is shown
+    /// first. All else happens here.
+    #[arg(long, value_name = "ENDPOINT", conflicts_with = "explain")]
+    remote: Option<String>,
+    /// Send without asking, after showing what leaves.
+    #[arg(long, requires = "remote")]
+    yes: bool,
     /// Print the table as JSON.
     #[arg(long)]
     json: bool,
@@ -94,6 +101,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         mirroring: !arguments.no_mirroring,
         channels: arguments.channel.clone(),
     };
+    if let Some(endpoint) = &arguments.remote {
+        let [model] = &arguments.model[..] else {
+            anyhow::bail!("one model at a time runs on a server: begin a job for each");
+        };
+        return super::queue::analyze(home, endpoint, model, &plan, arguments.yes, arguments.json);
+    }
     if let [model] = &arguments.model[..] {
         let summary = run_one(home, arguments, model, &plan)?;
         if arguments.json {
@@ -151,7 +164,7 @@ fn run_several(home: &Home, arguments: &Arguments, plan: &Plan) -> anyhow::Resul
 }
 
 /// How it ended; what a model is not for is no failure where another one is.
-fn ending(summaries: &[Summary], broken: usize) -> Ending {
+pub(super) fn ending(summaries: &[Summary], broken: usize) -> Ending {
     let done: usize = summaries.iter().map(|s| s.done).sum();
     let failed: usize = summaries.iter().map(|s| s.failed).sum();
     let cancelled = summaries.iter().any(|s| s.cancelled);
@@ -170,27 +183,10 @@ fn run_one(
 ) -> anyhow::Result<Summary> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let (summary, rows) = run_batch(home, model, plan, &task, |_, row| match row.status {
-        Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
-        Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
-        Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
-        Status::Waiting | Status::Running => {}
-    })?;
+    let (summary, rows) = run_batch(home, model, plan, &task, |_, row| tell_row(&line, row))?;
     drop(line);
     if !arguments.json {
-        let volumes: Vec<String> = rows
-            .iter()
-            .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
-            .map(|(row, (name, ml))| format!("{}\t{name}\t{ml:.3} mL", row.key))
-            .collect();
-        let findings = rows
-            .iter()
-            .flat_map(|row| row.findings.iter().map(move |f| (row, f)))
-            .map(|(row, (name, p, call))| format!("{}\t{name}\t{p:.3}\t{call}", row.key));
-        let lines: Vec<String> = volumes.into_iter().chain(findings).collect();
-        if !lines.is_empty() {
-            say(&lines.join("\n"))?;
-        }
+        tell_rows(&rows)?;
     }
     eprintln!("{}; results in {}", summary.words(), plan.output.display());
     let skipped = match summary.unreadable {
@@ -203,4 +199,29 @@ fn run_one(
         eprintln!("{skipped}: no images that can be read (see `negatoscope info`)");
     }
     Ok(summary)
+}
+
+/// Says how a series ended.
+pub(super) fn tell_row(line: &ProgressLine, row: &Row) {
+    match row.status {
+        Status::Done => line.note(format!("done     {}  {}", row.key, row.reason).trim_end()),
+        Status::Failed => line.note(&format!("failed   {}: {}", row.key, row.reason)),
+        Status::Skipped => line.note(&format!("skipped  {}: {}", row.key, row.reason)),
+        Status::Waiting | Status::Running => {}
+    }
+}
+
+/// Prints what was found.
+pub(super) fn tell_rows(rows: &[Row]) -> anyhow::Result<()> {
+    let volumes = (rows.iter())
+        .flat_map(|row| row.volumes_ml.iter().map(move |v| (row, v)))
+        .map(|(row, (name, ml))| format!("{}\t{name}\t{ml:.3} mL", row.key));
+    let findings = (rows.iter())
+        .flat_map(|row| row.findings.iter().map(move |f| (row, f)))
+        .map(|(row, (name, p, call))| format!("{}\t{name}\t{p:.3}\t{call}", row.key));
+    let lines: Vec<String> = volumes.chain(findings).collect();
+    if !lines.is_empty() {
+        say(&lines.join("\n"))?;
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod models;
 mod opening;
 mod print;
 mod progress;
+mod queue;
 mod render;
 mod train;
 
@@ -79,6 +80,8 @@ enum Subcommands {
     Deidentify(deidentify::Arguments),
     /// Run a model on every suited series and save the results.
     Analyze(analyze::Arguments),
+    /// Jobs that wait for a model server, or have been there.
+    Queue(queue::Arguments),
     /// Train a model by a recipe.
     Train(train::Arguments),
     /// Measure a model on labeled data.
@@ -130,6 +133,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
         Some(Subcommands::Deidentify(a)) => deidentify::run(&home, &a),
         Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
+        Some(Subcommands::Queue(a)) => queue::run(&home, &a),
         Some(Subcommands::Train(a)) => train::run(&home, &a),
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
         Some(Subcommands::Compress(a)) => compress::run(&home, &a),

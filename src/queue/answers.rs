@@ -1,6 +1,7 @@
 //! What another machine has answered, by what it was asked.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
@@ -10,8 +11,8 @@ use super::{Error, JobId};
 /// The answers of a job. Each is kept under the SHA-256 of everything that was asked: model, part,
 /// shape and values; so an answer can never stand for another question.
 #[derive(Debug)]
-pub struct Answers<'a> {
-    seal: &'a Seal,
+pub struct Answers {
+    seal: Arc<Seal>,
     job: JobId,
     folder: PathBuf,
 }
@@ -20,8 +21,8 @@ pub struct Answers<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question(String);
 
-impl<'a> Answers<'a> {
-    pub(super) fn open(seal: &'a Seal, job: JobId, folder: &Path) -> Result<Self, Error> {
+impl Answers {
+    pub(super) fn open(seal: Arc<Seal>, job: JobId, folder: &Path) -> Result<Self, Error> {
         let folder = folder.join("answers");
         make_private(&folder)?;
         Ok(Self { seal, job, folder })

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,10 +93,10 @@ pub struct Job<W> {
 }
 
 /// The jobs of a home.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Queue {
     folder: PathBuf,
-    seal: Seal,
+    seal: Arc<Seal>,
 }
 
 impl Queue {
@@ -105,7 +106,7 @@ impl Queue {
     /// [`Error`].
     pub fn open(home: &Path) -> Result<Self, Error> {
         let folder = home.join("queue");
-        let seal = Seal::open(&folder)?;
+        let seal = Arc::new(Seal::open(&folder)?);
         Ok(Self { folder, seal })
     }
 
@@ -179,7 +180,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Io`].
-    pub fn take(&self, id: &JobId) -> Result<Running<'_>, Error> {
+    pub fn take(&self, id: &JobId) -> Result<Running, Error> {
         let path = self.place(id).join("lock");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
@@ -190,9 +191,13 @@ impl Queue {
             Err(TryLockError::Error(e)) => return Err(Error::io("locking", &path)(e)),
         }
         Ok(Running {
-            queue: self,
+            queue: self.clone(),
             id: id.clone(),
-            answers: Answers::open(&self.seal, id.clone(), &self.place(id))?,
+            answers: Arc::new(Answers::open(
+                Arc::clone(&self.seal),
+                id.clone(),
+                &self.place(id),
+            )?),
             _lock: file,
         })
     }
@@ -239,15 +244,15 @@ impl Queue {
 
 /// A job that this process runs.
 #[derive(Debug)]
-pub struct Running<'a> {
-    queue: &'a Queue,
+pub struct Running {
+    queue: Queue,
     id: JobId,
     /// What it has from the other machine.
-    pub answers: Answers<'a>,
+    pub answers: Arc<Answers>,
     _lock: File,
 }
 
-impl Running<'_> {
+impl Running {
     /// Writes how far the job is; on disk when this returns. Answers of a job that is over go away.
     ///
     /// # Errors

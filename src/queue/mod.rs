@@ -16,7 +16,7 @@ mod seal;
 
 use std::path::PathBuf;
 
-pub use answers::Answers;
+pub use answers::{Answers, Question};
 pub use job::{Job, JobId, Queue, Running, State};
 pub use seal::Seal;
 

@@ -1,15 +1,18 @@
 //! What a batch needs, from the rooms that the window uses too.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::carry_out::about_volume;
 use super::clock::{RandomUids, now_utc};
 use super::explain::{explain_findings, map_pictures};
 use super::home::Home;
 use super::models::{LoadedModel, RunError};
 use super::open::{LoadError, Opened, index_paths, load_file, load_stack};
-use crate::audit::{self, Log};
+use super::remote::Server;
+use crate::audit::{self, AuditEvent, EventId, Log, ObjectKind, Outcome, ParticipantObject};
 use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
 use crate::export::MapPicture;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
@@ -48,16 +51,60 @@ pub fn run_batch(
         model: LoadedModel::open(home, model, Through::Batch)?,
         mirroring: plan.mirroring,
         explain: plan.explain,
+        server: None,
     };
     let log = Log::open(home.root())?;
     Ok(batch::run(&engine, &log, plan, task, on_row)?)
 }
 
-/// Files and models of this machine.
-struct LocalEngine {
-    model: LoadedModel,
-    mirroring: bool,
-    explain: Option<ExplanationMethod>,
+/// Files of this machine, and models whose networks run here or on a server.
+pub(super) struct LocalEngine {
+    pub model: LoadedModel,
+    pub mirroring: bool,
+    pub explain: Option<ExplanationMethod>,
+    pub server: Option<(Arc<Server>, Log)>,
+}
+
+impl LocalEngine {
+    /// One run with what leaves on record before it does, and how it ended after.
+    fn on_record(
+        &self,
+        (server, log): &(Arc<Server>, Log),
+        volumes: &[&Volume],
+        task: &Task,
+    ) -> Result<Segmentation, Failure> {
+        let event = || {
+            let event = volumes.iter().fold(
+                AuditEvent::new(EventId::Export, now_utc()),
+                |event, volume| about_volume(event, volume),
+            );
+            event.about(server.object(&self.model.key(), self.model.sha256()))
+        };
+        let before = server.moved();
+        log.append(&event()).map_err(|e| Failure::from_error(&e))?;
+        let ran = self.model.run(volumes, self.mirroring, None, task);
+        let [sent, received] = server.moved();
+        let object = ParticipantObject::new(ObjectKind::File, "what was exchanged")
+            .with("sent_bytes", sent - before[0])
+            .with("received_bytes", received - before[1]);
+        let end = event().about(object);
+        let end = match &ran {
+            Ok(_) => end,
+            Err(RunError::Cancelled(_)) => end.failed(
+                Outcome::MinorFailure,
+                "cancelled; the server may still be working on what was sent",
+            ),
+            Err(error) => end.failed(Outcome::SeriousFailure, error),
+        };
+        log.append(&end).map_err(|e| Failure::from_error(&e))?;
+        match ran {
+            Ok((segmentation, _)) => Ok(segmentation),
+            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
+            // The rest would meet the same: the job waits.
+            Err(_) if server.trouble().is_some() => Err(Failure::Cancelled),
+            Err(error) => Err(Failure::from_error(&error)),
+        }
+    }
 }
 
 impl Engine for LocalEngine {
@@ -105,6 +152,9 @@ impl Engine for LocalEngine {
 
     fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
         let volumes: Vec<&Volume> = volumes.iter().collect();
+        if let Some(server) = &self.server {
+            return self.on_record(server, &volumes, task);
+        }
         match self.model.run(&volumes, self.mirroring, None, task) {
             Ok((segmentation, _)) => Ok(segmentation),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),

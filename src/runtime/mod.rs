@@ -15,6 +15,8 @@ mod jobs;
 mod models;
 mod monitoring;
 mod open;
+mod remote;
+mod remote_jobs;
 mod results;
 mod train_job;
 mod training;
@@ -27,5 +29,7 @@ pub use models::{LoadedModel, RunError};
 pub use open::{
     LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
 };
+pub use remote::{Leaving, Server};
+pub use remote_jobs::{RemoteError, RemoteRun, RemoteWork, cancel, enqueue};
 pub use results::{ExportError, export_to};
 pub use training::{AnyImages, settings_for_runs};

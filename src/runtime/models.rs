@@ -13,7 +13,8 @@ use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::import;
 use crate::inference::{
-    self, Classifier, Executor, Model, RunPlan, Settings, Watch, device_name, envelope_issues,
+    self, Classifier, Elsewhere, Executor, Model, RunPlan, Settings, Watch, device_name,
+    envelope_issues,
 };
 use crate::model::{self, Manifest, Registry};
 use crate::monitoring::{Store, Through};
@@ -50,6 +51,8 @@ pub struct LoadedModel {
     /// Where its runs are kept for monitoring.
     store: Store,
     through: Through,
+    /// Its networks run there; here when `None`.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 /// By what it gives.
@@ -77,7 +80,47 @@ impl LoadedModel {
             ready,
             store: Store::new(home.root()),
             through,
+            elsewhere: None,
         })
+    }
+
+    /// The same model with its networks on another machine.
+    ///
+    /// # Errors
+    /// [`RunError::Inference`] for a model of whole images, which is small enough to run here.
+    pub fn with_networks_on(mut self, elsewhere: Arc<dyn Elsewhere>) -> Result<Self, RunError> {
+        if self.classifies() {
+            return Err(RunError::Inference(inference::Error::Input(
+                "models of whole images run on this machine".to_owned(),
+            )));
+        }
+        self.elsewhere = Some(elsewhere);
+        Ok(self)
+    }
+
+    fn settings(&self, mirroring: bool) -> Settings {
+        Settings {
+            elsewhere: self.elsewhere.clone(),
+            ..settings(mirroring)
+        }
+    }
+
+    /// What a run on this volume would need and exchange.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn plan(
+        &self,
+        volume: &Volume,
+        mirroring: bool,
+        task: &Task,
+    ) -> Result<Option<RunPlan>, RunError> {
+        match &self.ready {
+            Ready::Segments(model) => {
+                Ok(Some(model.plan(volume, &self.settings(mirroring), task)?))
+            }
+            Ready::Findings(_) => Ok(None),
+        }
     }
 
     fn manifest(&self) -> &Manifest {
@@ -116,7 +159,7 @@ impl LoadedModel {
     pub fn needed_bytes(&self, volume: &Volume, mirroring: bool) -> u64 {
         match &self.ready {
             Ready::Segments(model) => model
-                .plan(volume, &settings(mirroring), &Task::new())
+                .plan(volume, &self.settings(mirroring), &Task::new())
                 .map_or(0, |plan| plan.needed_bytes),
             Ready::Findings(classifier) => classifier.needed_bytes().unwrap_or(0),
         }
@@ -156,7 +199,7 @@ impl LoadedModel {
     ) -> Result<(RunPlan, Segmentation, Vec<LabelStatistics>), RunError> {
         let settings = Settings {
             watch,
-            ..settings(mirroring)
+            ..self.settings(mirroring)
         };
         let Ready::Segments(model) = &self.ready else {
             return Err(RunError::Inference(inference::Error::Input(

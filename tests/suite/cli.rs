@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A folder with a home of its own.
-struct Place(tempfile::TempDir);
+pub struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_negatoscope"));
         command
             .args(arguments)
@@ -32,12 +32,12 @@ impl Place {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::from(&self.command(arguments).output().unwrap())
     }
 
     /// A synthetic head of few slices as DICOM, in the folder `study`.
-    fn with_study(self) -> Self {
+    pub fn with_study(self) -> Self {
         use negatoscope::dicom::{ImageSeriesOptions, write_image_series};
         use negatoscope::geometry::{DVec3, VolumeGeometry};
         use negatoscope::volume::phantom::head_mr;
@@ -74,10 +74,10 @@ impl Place {
     }
 }
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
@@ -100,12 +100,12 @@ impl Ran {
     }
 
     #[track_caller]
-    fn ends_with(self, code: i32) -> Self {
+    pub fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         self
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
     }
 }

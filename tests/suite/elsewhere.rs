@@ -149,7 +149,7 @@ fn compare(model: &Model, volume: &Volume, other: &Arc<Other>) -> Vec<(String, u
 }
 
 /// Layers without a norm: a label depends on three slices on each side.
-fn local_layers() -> VerifiedPackage {
+pub fn local_layers() -> VerifiedPackage {
     VerifiedPackage::verify(package(|m, _| {
         m.network
             .layers

@@ -42,6 +42,8 @@ mod procedure_monai;
 mod program;
 mod pytorch;
 mod registry;
+mod remote;
+mod remote_faults;
 mod render;
 mod report;
 mod review;

@@ -1,0 +1,244 @@
+//! `negatoscope queue`: what waits for a server, and `analyze --remote`, which puts it there.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Ending;
+use super::analyze::{ending, tell_row, tell_rows};
+use super::print::{say, say_json};
+use super::progress::ProgressLine;
+use crate::batch::{Plan, Summary};
+use crate::offload::Endpoints;
+use crate::queue::{Job, JobId, Queue};
+use crate::runtime::{Home, RemoteRun, RemoteWork, cancel, enqueue};
+use crate::task::Task;
+
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    /// List jobs: what waits, what is done.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go on with a job, or with all that wait; what was answered before is not asked again.
+    Resume {
+        /// First characters of its name.
+        job: Option<String>,
+        /// Send without asking, after showing what leaves.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Take a job back. What a server already has stays with it.
+    Cancel {
+        /// First characters of its name.
+        job: String,
+    },
+    /// Forget jobs that are over.
+    Clear,
+}
+
+pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let queue = Queue::open(home.root())?;
+    match &arguments.what {
+        What::List { json } => list(&queue, *json),
+        What::Resume { job, yes } => resume(home, &queue, job.as_deref(), *yes),
+        What::Cancel { job } => {
+            let job: Job<RemoteWork> = queue.find(job)?;
+            let job = cancel(&queue, &job.id)?;
+            say(&line(&queue, &job))?;
+            Ok(Ending::Done)
+        }
+        What::Clear => {
+            let (jobs, _) = queue.list::<RemoteWork>()?;
+            for job in jobs.iter().filter(|job| job.state.is_over()) {
+                queue.remove(&job.id)?;
+            }
+            Ok(Ending::Done)
+        }
+    }
+}
+
+/// One line about a job.
+fn line(queue: &Queue, job: &Job<RemoteWork>) -> String {
+    let state = if !job.state.is_over() && queue.is_running(&job.id) {
+        "running"
+    } else {
+        job.state.name()
+    };
+    let work = &job.work;
+    let first = work.inputs.first().map(|p| p.display().to_string());
+    let more = match work.inputs.len() {
+        0 | 1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    format!(
+        "{}  {}  {state:<9}  {} on {}  {}{more} → {}  {}",
+        job.id,
+        job.created,
+        work.model,
+        job.endpoint,
+        first.unwrap_or_default(),
+        work.output.display(),
+        job.state.words()
+    )
+}
+
+fn list(queue: &Queue, json: bool) -> anyhow::Result<Ending> {
+    let (jobs, broken) = queue.list::<RemoteWork>()?;
+    for error in &broken {
+        eprintln!("negatoscope: {error}");
+    }
+    if json {
+        let rows: Vec<_> = jobs
+            .iter()
+            .map(|job| {
+                let running = !job.state.is_over() && queue.is_running(&job.id);
+                json!({
+                    "id": job.id, "created": job.created, "endpoint": job.endpoint,
+                    "model": job.work.model, "inputs": job.work.inputs, "output": job.work.output,
+                    "state": if running { "running" } else { job.state.name() },
+                    "words": job.state.words(),
+                    "sent_bytes": job.sent_bytes, "received_bytes": job.received_bytes,
+                })
+            })
+            .collect();
+        say_json(&json!({ "jobs": rows }))?;
+    } else {
+        for job in &jobs {
+            say(&line(queue, job))?;
+        }
+    }
+    Ok(if broken.is_empty() {
+        Ending::Done
+    } else {
+        Ending::Partly
+    })
+}
+
+fn resume(home: &Home, queue: &Queue, name: Option<&str>, yes: bool) -> anyhow::Result<Ending> {
+    let jobs: Vec<Job<RemoteWork>> = match name {
+        Some(name) => vec![queue.find(name)?],
+        None => {
+            let (jobs, _) = queue.list()?;
+            jobs.into_iter().filter(|j| !j.state.is_over()).collect()
+        }
+    };
+    let (mut summaries, mut waiting) = (Vec::new(), 0);
+    for job in jobs {
+        if job.state.is_over() {
+            eprintln!("{}", line(queue, &job));
+            continue;
+        }
+        match go(home, queue, &job.id, yes, false) {
+            Ok(Some((_, summary))) => summaries.push(summary),
+            Ok(None) => waiting += 1,
+            Err(error) => {
+                eprintln!("negatoscope: job {}: {error:#}", job.id);
+                waiting += 1;
+            }
+        }
+    }
+    Ok(match (summaries.is_empty(), waiting) {
+        (true, 0) => Ending::Done,
+        _ => ending(&summaries, waiting),
+    })
+}
+
+/// `analyze --remote`: a new job, shown, agreed to and run as far as it goes.
+pub(super) fn analyze(
+    home: &Home,
+    endpoint: &str,
+    model: &str,
+    plan: &Plan,
+    yes: bool,
+    json: bool,
+) -> anyhow::Result<Ending> {
+    Endpoints::load(home.root())?.find(endpoint)?;
+    let queue = Queue::open(home.root())?;
+    let work = RemoteWork::new(home, model, plan)?;
+    let job = enqueue(&queue, endpoint, work)?;
+    let result = go(home, &queue, &job.id, yes, json);
+    match result {
+        Ok(Some((_, summary))) => {
+            if json {
+                say(std::fs::read_to_string(plan.output.join("batch.json"))?.trim_end())?;
+            }
+            let job: Job<RemoteWork> = queue.find(&job.id.to_string())?;
+            if !job.state.is_over() {
+                tell_waiting(&job.id, job.state.words());
+            }
+            Ok(match ending(&[summary], 0) {
+                Ending::Done if !job.state.is_over() => Ending::Partly,
+                other => other,
+            })
+        }
+        Ok(None) => Ok(Ending::Nothing),
+        Err(error) => {
+            tell_waiting(&job.id, "it could not begin");
+            Err(error)
+        }
+    }
+}
+
+fn tell_waiting(id: &JobId, why: &str) {
+    eprintln!("the job {id} waits ({why}); go on with `negatoscope queue resume {id}`");
+}
+
+/// Shows what leaves, asks, and runs; `None` when nobody agreed.
+fn go(
+    home: &Home,
+    queue: &Queue,
+    id: &JobId,
+    yes: bool,
+    json: bool,
+) -> anyhow::Result<Option<(Job<RemoteWork>, Summary)>> {
+    let task = Arc::new(Task::new());
+    let progress = ProgressLine::start(&task);
+    let run = RemoteRun::take(home, queue, id)?;
+    let leaving = run.leaving(&task)?;
+    for words in leaving.lines() {
+        progress.note(&words);
+    }
+    drop(progress);
+    if !yes && !agreed()? {
+        tell_waiting(id, "nobody has agreed to sending; `--yes` agrees");
+        return Ok(None);
+    }
+    let progress = ProgressLine::start(&task);
+    let (job, summary, rows) = run.run(&task, |_, row| tell_row(&progress, row))?;
+    drop(progress);
+    if !json {
+        tell_rows(&rows)?;
+    }
+    eprintln!(
+        "{}; results in {}",
+        summary.words(),
+        job.work.output.display()
+    );
+    if !job.state.is_over() {
+        eprintln!("negatoscope: {}", job.state.words());
+    }
+    Ok(Some((job, summary)))
+}
+
+/// Asks the person at the terminal; nobody there is a no.
+fn agreed() -> std::io::Result<bool> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return Ok(false);
+    }
+    eprint!("Send this? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    input.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
