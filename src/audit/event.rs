@@ -22,6 +22,8 @@ pub enum EventId {
     ModelRun,
     /// The log itself was found damaged.
     SecurityAlert,
+    /// What may leave and where to was changed: the endpoints of model servers.
+    SecurityConfiguration,
 }
 
 impl EventId {
@@ -36,15 +38,22 @@ impl EventId {
             Self::DicomInstancesAccessed => ("110103", "DICOM Instances Accessed"),
             Self::Export => ("110106", "Export"),
             Self::Import => ("110107", "Import"),
-            Self::SecurityAlert => ("110113", "Security Alert"),
+            // PS3.15 A.5.3.11: configuration changes are Security Alerts of a type of their own.
+            Self::SecurityAlert | Self::SecurityConfiguration => ("110113", "Security Alert"),
         };
         CodedConcept::new(value, "DCM", meaning)
     }
 
     /// Event type, where the event id alone does not say it.
     pub fn type_code(self) -> Option<CodedConcept> {
-        (self == Self::ModelRun)
-            .then(|| CodedConcept::new("model-run", "99NEGATOSCOPE", "Model run"))
+        match self {
+            Self::ModelRun => Some(CodedConcept::new("model-run", "99NEGATOSCOPE", "Model run")),
+            // PS3.16 CID 403.
+            Self::SecurityConfiguration => {
+                Some(CodedConcept::new("110129", "DCM", "Security Configuration"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -275,6 +284,7 @@ impl AuditEvent {
                 EventAction::Read
             }
             EventId::Import => EventAction::Create,
+            EventId::SecurityConfiguration => EventAction::Update,
         };
         Self {
             id,

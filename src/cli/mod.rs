@@ -9,6 +9,7 @@ mod compress;
 mod convert;
 mod deidentify;
 mod demo;
+mod endpoints;
 mod evaluate;
 mod info;
 mod models;
@@ -90,6 +91,8 @@ enum Subcommands {
     Compress(compress::Arguments),
     /// List, show, import, verify and remove models.
     Models(models::Arguments),
+    /// Add, list, test and remove model servers.
+    Endpoints(endpoints::Arguments),
     /// Show or verify the audit log.
     Audit(audit::Arguments),
 }
@@ -138,6 +141,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
         Some(Subcommands::Compress(a)) => compress::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
+        Some(Subcommands::Endpoints(a)) => endpoints::run(&home, &a),
         Some(Subcommands::Audit(a)) => audit::run(&home, &a),
     };
     match ended {

@@ -11,9 +11,11 @@
 //! Absent on purpose: redirects, cookies, plain http to other machines, loading models on a server,
 //! any trust in what a server says about geometry, and any promise that a cancelled run has ended.
 
+mod certificate;
 mod client;
 mod endpoint;
 mod error;
+mod look;
 pub mod protocol;
 mod retry;
 mod secret;
@@ -21,9 +23,11 @@ mod tls;
 mod token;
 mod transport;
 
+pub use certificate::Certificate;
 pub use client::{Client, InferAnswer, Patience, random_id};
 pub use endpoint::{Authorization, Binary, Endpoints, Pin, Price, Profile, ProfileError};
 pub use error::Error;
+pub use look::{Looked, look};
 pub use protocol::{Datatype, InferRequest, InputTensor, OutputTensor, TensorData, WantedOutput};
 pub use retry::{Attempts, Breaker, Budget};
 pub use secret::{SecretPlace, Secrets};
