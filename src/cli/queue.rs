@@ -125,12 +125,11 @@ fn list(queue: &Queue, json: bool) -> anyhow::Result<Ending> {
 }
 
 fn resume(home: &Home, queue: &Queue, name: Option<&str>, yes: bool) -> anyhow::Result<Ending> {
-    let jobs: Vec<Job<RemoteWork>> = match name {
-        Some(name) => vec![queue.find(name)?],
-        None => {
-            let (jobs, _) = queue.list()?;
-            jobs.into_iter().filter(|j| !j.state.is_over()).collect()
-        }
+    let jobs: Vec<Job<RemoteWork>> = if let Some(name) = name {
+        vec![queue.find(name)?]
+    } else {
+        let (jobs, _) = queue.list()?;
+        jobs.into_iter().filter(|j| !j.state.is_over()).collect()
     };
     let (mut summaries, mut waiting) = (Vec::new(), 0);
     for job in jobs {

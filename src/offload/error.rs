@@ -211,9 +211,12 @@ impl Error {
     /// Whether the server may have been given work that it goes on with.
     pub fn may_have_been_sent(&self) -> bool {
         match self {
-            Self::Broken { .. } | Self::Stalled { .. } | Self::Deadline { .. } => true,
+            Self::Broken { .. }
+            | Self::Stalled { .. }
+            | Self::Deadline { .. }
+            | Self::Answer(_)
+            | Self::Status { .. } => true,
             Self::Cancelled { sent } => *sent,
-            Self::Answer(_) | Self::Status { .. } => true,
             _ => false,
         }
     }

@@ -9,7 +9,7 @@ use super::protocol::{MAX_JSON_DEPTH, cleaned, depth_of};
 use crate::redact::Sensitive;
 
 /// A token is renewed so long before it expires.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 
 /// Words of a form's body.
 pub(super) fn form(fields: &[(&str, &str)]) -> Vec<u8> {

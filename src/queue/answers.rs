@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
-use super::seal::{Seal, make_private};
+use super::seal::{Seal, hex, make_private};
 use super::{Error, JobId};
 
 /// The answers of a job. Each is kept under the SHA-256 of everything that was asked: model, part,
@@ -38,7 +38,7 @@ impl Answers {
         context.update(&u64::MAX.to_le_bytes());
         context.update(values);
         let digest = context.finish();
-        Question(digest.as_ref().iter().map(|b| format!("{b:02x}")).collect())
+        Question(hex(digest.as_ref()))
     }
 
     /// The answer, if it came before.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::seal::{Seal, fill, make_private};
+use super::seal::{Seal, fill, hex, make_private};
 use super::{Answers, Error};
 
 /// Random name of a job.
@@ -123,7 +123,7 @@ impl Queue {
         let mut bytes = [0; 8];
         fill(&mut bytes, &self.folder)?;
         let job = Job {
-            id: JobId(bytes.iter().map(|b| format!("{b:02x}")).collect()),
+            id: JobId(hex(&bytes)),
             created: created.to_owned(),
             endpoint: endpoint.to_owned(),
             work,

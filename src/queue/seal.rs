@@ -116,6 +116,14 @@ fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 pub(super) fn fill(bytes: &mut [u8], path: &Path) -> Result<(), Error> {
     SystemRandom::new()
         .fill(bytes)

@@ -169,7 +169,7 @@ impl Subgroup {
         let Self {
             name, n, positive, ..
         } = self;
-        let mut words = format!("{name}: {n} cases, {positive} positive");
+        let mut words = vec![format!("{name}: {n} cases, {positive} positive")];
         if let Some(auc) = self.auc {
             let interval = self.auc_ci95;
             let interval =
@@ -179,17 +179,17 @@ impl Subgroup {
                 all if all == *n => " against all negative",
                 _ => "",
             };
-            words.push_str(&format!(", AUC {auc:.4}{interval}{against}"));
+            words.push(format!("AUC {auc:.4}{interval}{against}"));
         }
         for (what, value) in [
             ("sensitivity", self.sensitivity),
             ("specificity", self.specificity),
         ] {
             if let Some(value) = value {
-                words.push_str(&format!(", {what} {value:.4}"));
+                words.push(format!("{what} {value:.4}"));
             }
         }
-        words
+        words.join(", ")
     }
 }
 

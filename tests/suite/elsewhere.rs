@@ -16,6 +16,9 @@ use negatoscope::volume::Volume;
 use crate::cascade::{ct, results};
 use crate::engine::{package, phantom};
 
+/// What becomes of labels on their way.
+type Spoil = fn(Vec<u8>) -> Vec<u8>;
+
 /// Another machine with the same weights, in this process.
 struct Other {
     most_bytes: u64,
@@ -23,7 +26,7 @@ struct Other {
     graphs: HashMap<String, Native>,
     calls: Mutex<Vec<(String, usize)>>,
     /// What becomes of an answer on its way.
-    spoil: fn(Vec<u8>) -> Vec<u8>,
+    spoil: Spoil,
 }
 
 impl std::fmt::Debug for Other {
@@ -232,7 +235,7 @@ fn what_another_machine_sends_is_checked() {
     let package = local_layers();
     let model = alone(package.clone());
     let volume = phantom([21, 17, 13]);
-    let spoils: [(fn(Vec<u8>) -> Vec<u8>, &str); 2] = [
+    let spoils: [(Spoil, &str); 2] = [
         (
             |mut labels| {
                 labels[700] = 2;

@@ -199,7 +199,7 @@ pub fn reply(
 ) -> io::Result<Then> {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        head = format!("{head}{name}: {value}\r\n");
     }
     wire.write_all(format!("{head}\r\n").as_bytes())?;
     wire.write_all(body)?;

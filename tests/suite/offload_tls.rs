@@ -39,7 +39,7 @@ fn ask(profile: &Profile) -> Result<String, Error> {
 }
 
 struct Place {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     authority: Authority,
 }
 
@@ -49,12 +49,12 @@ impl Place {
         let authority = Authority::new(folder.path(), "hospital");
         Self {
             authority,
-            _folder: folder,
+            folder: folder,
         }
     }
 
     fn path(&self) -> &Path {
-        self._folder.path()
+        self.folder.path()
     }
 }
 

@@ -97,7 +97,7 @@ impl ModelServer {
         }
     }
 
-    fn from_then_on(&self, number: usize, fault: Fault) {
+    fn goes_wrong(&self, number: usize, fault: Fault) {
         *self.fault.lock().unwrap() = (number, fault);
     }
 
@@ -291,7 +291,7 @@ fn a_server_that_goes_away_leaves_a_job_that_goes_on() {
     // 13 slices at once, three of them on each side for the others: six slabs.
     let server = ModelServer::new(13 * SLICE + (64 << 10));
     let place = place(&server);
-    server.from_then_on(2, Fault::Busy);
+    server.goes_wrong(2, Fault::Busy);
     let ran = remote(&place, &["--yes"]).ends_with(1);
     assert!(ran.err.contains("queue resume"), "{}", ran.err);
     let job = &jobs(&place)[0];
@@ -299,7 +299,7 @@ fn a_server_that_goes_away_leaves_a_job_that_goes_on() {
     assert!(job["words"].as_str().unwrap().contains("503"), "{job}");
     nobody_is_named(&server, &place.path("home"));
     let tried = server.bodies().len();
-    server.from_then_on(usize::MAX, Fault::None);
+    server.goes_wrong(usize::MAX, Fault::None);
     place.run(&["queue", "resume", "--yes"]).ends_with(0);
     masks_are_equal(&place);
     // What was answered before was not asked again.
@@ -312,7 +312,7 @@ fn a_server_that_goes_away_leaves_a_job_that_goes_on() {
 fn a_kill_loses_no_answer() {
     let server = ModelServer::new(13 * SLICE + (64 << 10));
     let place = place(&server);
-    server.from_then_on(3, Fault::Silence);
+    server.goes_wrong(3, Fault::Silence);
     let arguments = [&REMOTE[..], &["nifti", "--yes"]].concat();
     let mut child = place
         .command(&arguments)
@@ -339,7 +339,7 @@ fn a_kill_loses_no_answer() {
         (&json!("waiting"), &json!("interrupted"))
     );
     nobody_is_named(&server, &place.path("home"));
-    server.from_then_on(usize::MAX, Fault::None);
+    server.goes_wrong(usize::MAX, Fault::None);
     place.run(&["queue", "resume", "--yes"]).ends_with(0);
     masks_are_equal(&place);
     let mut bodies = server.bodies();
@@ -358,7 +358,7 @@ fn answers_that_cannot_be_right_are_not_used() {
     ] {
         let server = ModelServer::new(64 << 20);
         let place = place(&server);
-        server.from_then_on(0, fault);
+        server.goes_wrong(0, fault);
         let ran = remote(&place, &["--yes"]).ends_with(1);
         assert!(ran.err.contains(words), "{}", ran.err);
         assert_eq!(jobs(&place)[0]["state"], "failed");

@@ -128,11 +128,11 @@ impl<'a> Encoded<'a> {
             let mut text = format!("{{\"id\":{},\"inputs\":[", Value::from(request.id.as_str()));
             for (n, input) in request.inputs.iter().enumerate() {
                 let comma = if n == 0 { "" } else { "," };
-                text += &format!(
-                    "{comma}{{\"name\":{},\"shape\":{},\"datatype\":\"{}\",\"data\":[",
-                    Value::from(input.name.as_str()),
-                    Value::from(input.shape.clone()),
-                    input.datatype.word()
+                let (name, shape) = (input.name.as_str(), input.shape.clone());
+                let (name, shape) = (Value::from(name), Value::from(shape));
+                let word = input.datatype.word();
+                text = format!(
+                    "{text}{comma}{{\"name\":{name},\"shape\":{shape},\"datatype\":\"{word}\",\"data\":["
                 );
                 segments.push(Segment::Text(std::mem::take(&mut text).into_bytes()));
                 // Read once for the length alone: Content-Length must be known, and the text of a
@@ -158,7 +158,7 @@ impl<'a> Encoded<'a> {
                 .iter()
                 .map(|o| json!({ "name": o.name }))
                 .collect();
-            text += &format!("],\"outputs\":{}}}", Value::from(outputs));
+            text = format!("{text}],\"outputs\":{}}}", Value::from(outputs));
             segments.push(Segment::Text(text.into_bytes()));
         }
         let length = segments
@@ -289,7 +289,7 @@ mod tests {
     use super::super::{InputTensor, WantedOutput};
     use super::*;
 
-    fn request<'a>(inputs: Vec<InputTensor<'a>>) -> InferRequest<'a> {
+    fn request(inputs: Vec<InputTensor<'_>>) -> InferRequest<'_> {
         InferRequest {
             model: "seg".to_owned(),
             version: None,
