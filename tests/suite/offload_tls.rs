@@ -47,10 +47,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "hospital");
-        Self {
-            authority,
-            folder: folder,
-        }
+        Self { authority, folder }
     }
 
     fn path(&self) -> &Path {
