@@ -9,7 +9,7 @@ use super::{clock, dialogs, models, monitoring, results, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
-use crate::audit::{self, AuditEvent, ParticipantObject};
+use crate::audit::{self, AuditEvent, Outcome, ParticipantObject};
 use crate::dicom;
 use crate::inference::Watch;
 use crate::volume::{Volume, label_statistics};
@@ -55,17 +55,20 @@ impl Runtime {
     /// Starts an action's work. What touches patient data goes on record first; if that cannot
     /// be written, the work is refused.
     pub fn carry_out(&mut self, action: Action) {
-        let receipt = match action.audit() {
-            None => None,
-            Some(event) => {
-                let event = audit_event(event, &action);
-                match self.log.append(&event) {
-                    Ok(receipt) => Some(receipt),
-                    Err(error) => return self.refuse(&action, &error),
-                }
+        let mut act = None;
+        if let Some(event) = action.audit() {
+            let event = audit_event(event, &action);
+            // What releases patient data has its outcome on record too.
+            let recorded = if matches!(action, Action::Export { .. }) {
+                self.log.begin(&event).map(|begun| act = Some(begun))
+            } else {
+                self.log.append(&event).map(|_| ())
+            };
+            if let Err(error) = recorded {
+                return self.refuse(&action, &error);
             }
-        };
-        self.start(action, receipt);
+        }
+        self.start(action, act);
     }
 
     fn refuse(&self, action: &Action, error: &audit::Error) {
@@ -87,7 +90,7 @@ impl Runtime {
         self.jobs.outbox().send(Event::Failed { job, notice });
     }
 
-    fn start(&self, action: Action, receipt: Option<audit::Receipt>) {
+    fn start(&self, action: Action, act: Option<audit::Act>) {
         match action {
             Action::Ask(what) => self.jobs.spawn("dialog", None, move |_| {
                 Ok(Some(Event::Chosen(what, dialogs::ask(what))))
@@ -282,17 +285,26 @@ impl Runtime {
                 folder,
                 task,
             } => {
-                let Some(receipt) = receipt else { return };
+                let Some(act) = act else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
-                    task.check()?;
-                    let files = match &result {
+                    let written = task.check().map_err(Stop::from).and_then(|()| match &result {
                         ToExport::Segmentation(segmentation) => {
-                            results::export_all(segmentation, &data, &folder, &receipt)?
+                            results::export_all(segmentation, &data, &folder, &act)
                         }
                         ToExport::Findings(found) => {
-                            results::export_findings(found, &data, &folder, &receipt)?
+                            results::export_findings(found, &data, &folder, &act)
                         }
+                    });
+                    let now = clock::now_utc();
+                    let closed = match &written {
+                        Ok(_) => act.done(now),
+                        Err(Stop::Cancelled) => act.failed(now, Outcome::MinorFailure, "cancelled"),
+                        Err(_) => act.failed(now, Outcome::SeriousFailure, "export failed"),
                     };
+                    if let Err(error) = closed {
+                        tracing::error!(%error, "the end of an export could not be put on record");
+                    }
+                    let files = written?;
                     Ok(Some(Event::Exported { job, folder, files }))
                 });
             }
