@@ -14,7 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::{Error, Log, Outcome, Record, atna_xml, host_name, read};
+use super::message::{atna_xml, host_name};
+use super::{Error, Log, Outcome, Record, read};
 use crate::whole_file;
 
 /// A collector of messages.
@@ -70,7 +71,9 @@ pub enum ForwardError {
         host: String,
     },
     /// The network.
-    #[error("the connection to {host} failed ({sent} records had been written to it and are sent again next time)")]
+    #[error(
+        "the connection to {host} failed ({sent} records had been written to it and are sent again next time)"
+    )]
     Network {
         /// The collector.
         host: String,
@@ -163,7 +166,9 @@ fn config(to: &Destination) -> Result<ClientConfig, ForwardError> {
     let chain = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, ForwardError> {
         let bytes = std::fs::read(path).map_err(super::log::io_error("reading", path))?;
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-        all.ok().filter(|all| !all.is_empty()).ok_or_else(|| pem(path))
+        all.ok()
+            .filter(|all| !all.is_empty())
+            .ok_or_else(|| pem(path))
     };
     let mut roots = RootCertStore::empty();
     for certificate in chain(&to.ca)? {

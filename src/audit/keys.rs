@@ -9,9 +9,9 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::{digest, hmac};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::{digest, hmac};
 
 use super::Error;
 use super::line::ChainKey;
@@ -191,7 +191,7 @@ impl Keys {
         }
         let slot = |n: usize| {
             let from = n * SLOT as usize;
-            State::parse(bytes.get(from..from + SLOT_BYTES)?)
+            State::parse(bytes.get(from..from + SLOT as usize)?)
         };
         Ok(match (slot(0), slot(1)) {
             (Some(a), Some(b)) => {
@@ -203,9 +203,11 @@ impl Keys {
         })
     }
 
-    /// Writes the state over the older copy, waits for the disk, then over the newer one, so that
-    /// no copy of an old key is left.
-    pub(super) fn write_state(&self, state: &mut State) -> Result<(), Error> {
+    /// Writes the state over both copies, the older one first, so that no copy of an old key is left.
+    ///
+    /// With `wait` the disk has it before this returns. Without, a power loss may put the state back by
+    /// what was written since the last wait; a crash of the program does not.
+    pub(super) fn write_state(&self, state: &mut State, wait: bool) -> Result<(), Error> {
         let path = self.path("state");
         let mut file = match OpenOptions::new().write(true).open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -227,8 +229,10 @@ impl Keys {
         };
         let first = state.generation % 2;
         put(first).map_err(io_error("writing", &path))?;
-        file.sync_data().map_err(io_error("writing", &path))?;
-        // The disk may take this one later, and it may fail: the copy above is the newer one.
+        if wait {
+            file.sync_data().map_err(io_error("writing", &path))?;
+        }
+        // This one may fail: the copy above is the newer one.
         let _ = file
             .seek(SeekFrom::Start((1 - first) * SLOT))
             .and_then(|_| file.write_all(&bytes));
@@ -490,7 +494,7 @@ mod tests {
         let mut state = state();
         for n in 0..5_u8 {
             state.chain = ChainKey([n; 32]);
-            keys.write_state(&mut state).unwrap();
+            keys.write_state(&mut state, n % 2 == 0).unwrap();
             let path = keys.path("state");
             let bytes = fs::read(&path).unwrap();
             let text = String::from_utf8_lossy(&bytes);
@@ -538,7 +542,7 @@ mod tests {
         assert_eq!(keys.secret("data").unwrap(), secret);
         keys.add_start(Start::new("log", 1, &ChainKey([3; 32])))
             .unwrap();
-        keys.write_state(&mut state()).unwrap();
+        keys.write_state(&mut state(), true).unwrap();
         assert_eq!(keys.open_to_others(), Vec::<String>::new());
         let elsewhere = home.path().join("taken.json");
         keys.take_verification(&elsewhere).unwrap();

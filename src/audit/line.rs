@@ -282,9 +282,8 @@ mod tests {
     fn signatures_are_of_the_key_and_the_line() {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
         let other = Ed25519KeyPair::from_seed_unchecked(&[4; 32]).unwrap();
-        let public = |pair: &Ed25519KeyPair| {
-            hex(ring::signature::KeyPair::public_key(pair).as_ref())
-        };
+        let public =
+            |pair: &Ed25519KeyPair| hex(ring::signature::KeyPair::public_key(pair).as_ref());
         let text = open(Kind::Checkpoint, 9, NOTHING_BEFORE, "t");
         let (line, _) = signed(text, &pair);
         let link = Link::read(line.as_bytes()).unwrap();

@@ -97,7 +97,11 @@ const MISSING: Alert = (CUT_SHORT, Outcome::SeriousFailure);
 const LOST: Alert = (STATE_LOST, Outcome::SeriousFailure);
 const OLD: Alert = (STATE_OLD, Outcome::SeriousFailure);
 
-/// Space that is given back when the disk is full, so that this can be put on record.
+/// Lines that the state on disk may be behind after a power loss: it waits for the disk this often.
+pub(super) const MOST_BEHIND: u64 = 16;
+
+/// Space that is given up when the disk is full, so that this can be put on record. Nothing else goes
+/// on record until it is there again.
 const RESERVE: u64 = 1 << 20;
 
 /// The end of the log, under the lock.
@@ -180,7 +184,9 @@ impl Log {
     /// The key cannot be read or made.
     pub fn pseudonyms(&self) -> Result<Pseudonyms, Error> {
         let _lock = self.lock()?;
-        self.keys.secret("pseudonyms").map(|key| Pseudonyms::new(&key))
+        self.keys
+            .secret("pseudonyms")
+            .map(|key| Pseudonyms::new(&key))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -189,6 +195,7 @@ impl Log {
 
     pub(super) fn put(&self, event: &AuditEvent, part: Part) -> Result<Receipt, Error> {
         let _lock = self.lock()?;
+        self.keep_reserve()?;
         let mut at = self.position(event.time)?;
         let written = self
             .write_alerts(&mut at, event.time)
@@ -247,7 +254,10 @@ impl Log {
         let mut file = open_segment(&path)?;
         let tail = Tail::read(&mut file).map_err(io_error("reading", &path))?;
         if !tail.torn.is_empty() {
-            alerts.push((TORN_LINE, self.set_aside(&mut file, &path, &tail, state.seq)?));
+            alerts.push((
+                TORN_LINE,
+                self.set_aside(&mut file, &path, &tail, state.seq)?,
+            ));
         }
         let mut at = Position {
             state,
@@ -256,26 +266,22 @@ impl Log {
             data,
             alerts,
         };
+        if number == at.state.segment + 1 && tail.line.is_empty() {
+            // A crash in making the next file.
+            return self.begin_segment(at.state, "", at.data, at.alerts, time);
+        }
         let newest = tail.newest();
         let in_step = newest.is_some_and(|link| link.sha256 == at.state.sha256);
         if in_step && number == at.state.segment {
             return Ok(at);
         }
-        if number == at.state.segment + 1 && tail.line.is_empty() {
-            // A crash in making the next file.
-            return self.begin_segment(at.state, "", at.data, at.alerts, time);
+        // A crash between a line and the state, or a power loss: the state catches up.
+        if let Some(mut caught_up) = self.catch_up(&at.state)? {
+            self.keys.write_state(&mut caught_up, true)?;
+            at.state = caught_up;
+            return Ok(at);
         }
         match newest {
-            // A crash between a line and the state: the state catches up.
-            Some(link)
-                if link.intact
-                    && link.previous == at.state.sha256
-                    && number <= at.state.segment + 1
-                    && adopt(&mut at.state, &link, number) =>
-            {
-                self.keys.write_state(&mut at.state)?;
-                Ok(at)
-            }
             Some(link) if number > at.state.segment || link.number > at.state.seq => {
                 // The log is older than its keys can be: they were put back. They must not be used again.
                 let newest = Some((number, at.path));
@@ -295,6 +301,33 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// The state behind the lines that follow on it, when there are few and its keys have sealed them all.
+    fn catch_up(&self, state: &State) -> Result<Option<State>, Error> {
+        let (mut state, before) = (state.clone(), state.segment);
+        let (mut adopted, mut all) = (0, true);
+        for (number, path) in segment::list(&self.folder)? {
+            if number < before {
+                continue;
+            }
+            let file = File::open(&path).map_err(io_error("opening", &path))?;
+            segment::Lines::new(file, u64::MAX)
+                .each(|line| {
+                    let link = match line {
+                        segment::Line::Whole(line) => line::Link::read(line),
+                        segment::Line::Torn(_) => return true,
+                    };
+                    let follows = link.filter(|l| l.intact && l.previous == state.sha256);
+                    if adopted > 0 || follows.is_some() {
+                        all &= follows.is_some_and(|link| adopt(&mut state, &link, number));
+                        adopted += 1;
+                    }
+                    all
+                })
+                .map_err(io_error("reading", &path))?;
+        }
+        Ok((all && (1..=MOST_BEHIND).contains(&adopted)).then_some(state))
     }
 
     /// New keys: for a new log, after the log of an earlier version, or after keys were lost.
@@ -337,7 +370,7 @@ impl Log {
         };
         self.keys
             .add_start(Start::new(&state.log, seq + 1, &state.chain))?;
-        self.keys.write_state(&mut state)?;
+        self.keys.write_state(&mut state, true)?;
         self.begin_segment(state, why.map_or("", |(word, _)| word), data, alerts, time)
     }
 
@@ -450,7 +483,7 @@ impl Log {
         Ok(line)
     }
 
-    /// What is due after a record: a checkpoint, the next file, the reserve.
+    /// What is due after a record: a checkpoint, the next file.
     fn tend(&self, at: &mut Position, time: DateTime<Utc>) -> Result<(), Error> {
         let long = at.length()? >= self.limits.segment_bytes;
         if long || at.state.seq - at.state.checkpoint >= self.limits.checkpoint_every {
@@ -466,14 +499,25 @@ impl Log {
                 let _ = fs::set_permissions(&full, rights);
             }
         }
-        let reserve = self.folder.join("reserve");
-        if !reserve.exists() {
-            let zeros = vec![0; RESERVE as usize];
-            if fs::write(&reserve, zeros).is_err() {
-                let _ = fs::remove_file(&reserve);
-            }
-        }
         Ok(())
+    }
+
+    /// Sees to it that the reserve is there; without it the disk counts as full.
+    fn keep_reserve(&self) -> Result<(), Error> {
+        let path = self.folder.join("reserve");
+        if path.exists() {
+            return Ok(());
+        }
+        fs::write(&path, vec![0; RESERVE as usize])
+            .map_err(io_error("reserving space in", &path))
+            .or_else(|error| {
+                let _ = fs::remove_file(&path);
+                if error.is_full_disk() {
+                    Err(error)
+                } else {
+                    Ok(())
+                }
+            })
     }
 
     /// Gives the reserve up for one record about the full disk, once for each time that it fills.
@@ -579,7 +623,10 @@ impl Position {
 
     /// Puts the state behind the line that was just written; without it the line goes away again.
     fn advance(&mut self, keys: &Keys, mut next: State) -> Result<(), Error> {
-        if let Err(error) = keys.write_state(&mut next) {
+        // What is signed is rare, and its keys are not to come back.
+        let signed = next.signing != self.state.signing || next.segment != self.state.segment;
+        let wait = signed || next.seq.is_multiple_of(MOST_BEHIND);
+        if let Err(error) = keys.write_state(&mut next, wait) {
             let length = self.length()?;
             if let Ok(tail) = Tail::read(&mut self.file) {
                 let _ = self.file.set_len(length - tail.line.len() as u64 - 1);
@@ -621,9 +668,7 @@ pub(super) fn private_folder(folder: &Path) -> Result<(), Error> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(folder)
-        .map_err(io_error("creating", folder))
+    builder.create(folder).map_err(io_error("creating", folder))
 }
 
 pub(super) fn io_error<'a>(

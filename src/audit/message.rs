@@ -48,10 +48,25 @@ fn described(object: &ParticipantObject) -> Described {
     };
     let (type_code, role, id_type, name) = match object.kind {
         ObjectKind::Patient => ("1", Some("1"), code("2", "RFC-3881", "Patient Number"), ""),
-        ObjectKind::Study => ("2", Some("3"), code("110180", "DCM", "Study Instance UID"), ""),
-        ObjectKind::Series => ("2", Some("3"), code("112002", "DCM", "Series Instance UID"), ""),
+        ObjectKind::Study => (
+            "2",
+            Some("3"),
+            code("110180", "DCM", "Study Instance UID"),
+            "",
+        ),
+        ObjectKind::Series => (
+            "2",
+            Some("3"),
+            code("112002", "DCM", "Series Instance UID"),
+            "",
+        ),
         ObjectKind::File => ("2", way, code("12", "RFC-3881", "URI"), ""),
-        ObjectKind::Model => ("2", Some("26"), code("model", "99NEGATOSCOPE", "Model package"), ""),
+        ObjectKind::Model => (
+            "2",
+            Some("26"),
+            code("model", "99NEGATOSCOPE", "Model package"),
+            "",
+        ),
         ObjectKind::Node => ("2", way, code("110182", "DCM", "Node ID"), ""),
         ObjectKind::AuditLog => (
             "2",
@@ -118,7 +133,10 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
     }
     if !event.outcome_description.is_empty() {
         let text = xml(&event.outcome_description);
-        let _ = write!(out, "<EventOutcomeDescription>{text}</EventOutcomeDescription>");
+        let _ = write!(
+            out,
+            "<EventOutcomeDescription>{text}</EventOutcomeDescription>"
+        );
     }
     out.push_str("</EventIdentification>");
     for participant in &event.participants {
@@ -168,7 +186,11 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
         }
         out.push('>');
         code(&mut out, "ParticipantObjectIDTypeCode", &id_type);
-        let _ = write!(out, "<ParticipantObjectName>{}</ParticipantObjectName>", xml(&name));
+        let _ = write!(
+            out,
+            "<ParticipantObjectName>{}</ParticipantObjectName>",
+            xml(&name)
+        );
         for (name, value) in &object.detail {
             let _ = write!(
                 out,
@@ -304,7 +326,9 @@ fn entity(object: &ParticipantObject) -> Value {
             "code": role,
         });
     }
-    let count = object.instances.map(|n| ("instances".to_owned(), n.to_string()));
+    let count = object
+        .instances
+        .map(|n| ("instances".to_owned(), n.to_string()));
     let detail: Vec<Value> = (object.detail.iter().cloned())
         .chain(count)
         .map(|(name, value)| json!({ "type": visible(&name), "valueString": visible(&value) }))
@@ -317,14 +341,18 @@ fn entity(object: &ParticipantObject) -> Value {
 
 /// The first row of the table.
 pub const COLUMNS: [&str; 11] = [
-    "record", "time", "act", "event_id", "event", "action", "outcome", "reason", "users", "objects",
-    "sha256",
+    "record", "time", "act", "event_id", "event", "action", "outcome", "reason", "users",
+    "objects", "sha256",
 ];
 
 /// A row of the table. No cell is a formula to a spreadsheet.
 pub fn row(record: &Record) -> [String; 11] {
     let event = &record.event;
-    let users: Vec<&str> = event.participants.iter().map(|p| p.user_id.as_str()).collect();
+    let users: Vec<&str> = event
+        .participants
+        .iter()
+        .map(|p| p.user_id.as_str())
+        .collect();
     let objects: Vec<String> = (event.objects.iter())
         .map(|object| {
             let mut text = object.id.clone();

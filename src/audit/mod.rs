@@ -23,6 +23,7 @@
 
 mod act;
 mod event;
+mod export;
 mod forward;
 mod keys;
 mod line;
@@ -43,10 +44,11 @@ pub use event::{
     ActiveParticipant, AuditEvent, EventAction, EventId, EventType, ObjectKind, Outcome,
     ParticipantObject, Role, account_name,
 };
+pub use export::{Exported, Form, export};
 pub use forward::{Destination, ForwardError, Forwarded, forward};
 pub use keys::VerificationKey;
 pub use log::{Limits, Log};
-pub use message::{COLUMNS, atna_xml, fhir, host_name, row};
+pub use message::{COLUMNS, atna_xml, fhir, row};
 pub use pseudonym::Pseudonyms;
 pub use read::{Filter, Record, records};
 pub use text::visible;

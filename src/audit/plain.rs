@@ -269,7 +269,6 @@ impl Chain {
 fn reported_damage(bytes: &[u8]) -> Option<String> {
     let record: PlainRecord = serde_json::from_slice(bytes).ok()?;
     let what = record.event.outcome_description;
-    let damage =
-        record.event.id == EventId::SecurityAlert && REPORTED.contains(&what.as_str());
+    let damage = record.event.id == EventId::SecurityAlert && REPORTED.contains(&what.as_str());
     damage.then_some(what)
 }

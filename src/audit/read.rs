@@ -127,9 +127,8 @@ impl Filter {
                     .any(|code| code.value == *wanted || holds(&code.meaning, wanted))
             })
             && self.user.as_ref().is_none_or(|wanted| {
-                (event.participants.iter()).any(|p| {
-                    holds(&p.user_id, wanted) || holds(&p.alternative_user_id, wanted)
-                })
+                (event.participants.iter())
+                    .any(|p| holds(&p.user_id, wanted) || holds(&p.alternative_user_id, wanted))
             })
             && self.study.as_ref().is_none_or(|wanted| {
                 event.objects.iter().any(|object| {

@@ -31,6 +31,8 @@ impl std::fmt::Display for Place {
 pub enum Finding {
     /// Every line is as it was written and none is missing.
     Intact,
+    /// The state of the keys is some lines behind the log, as a power loss leaves it; nothing is missing.
+    StateBehind,
     /// The clock of the machine was set back; the order of the records is not in doubt.
     ClockWentBack,
     /// A crash left a half-written line; nothing is missing before it.
@@ -51,8 +53,9 @@ pub enum Finding {
 
 impl Finding {
     /// All, the best first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Intact,
+        Self::StateBehind,
         Self::ClockWentBack,
         Self::TornTail,
         Self::StateLost,
@@ -67,6 +70,7 @@ impl Finding {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Intact => "intact",
+            Self::StateBehind => "state-behind",
             Self::ClockWentBack => "clock-went-back",
             Self::TornTail => "torn-tail",
             Self::StateLost => "state-lost",
@@ -90,6 +94,7 @@ impl Finding {
             Self::ForeignKey => 15,
             Self::ClockWentBack => 16,
             Self::StateLost => 17,
+            Self::StateBehind => 18,
         }
     }
 }
@@ -119,7 +124,9 @@ pub enum Problem {
     OtherLog,
     #[error("the log ends with record {last}, but record {expected} was written")]
     CutShort { last: u64, expected: u64 },
-    #[error("the log ends with record {last} and does not hold the checkpoint of record {known} that was kept elsewhere")]
+    #[error(
+        "the log ends with record {last} and does not hold the checkpoint of record {known} that was kept elsewhere"
+    )]
     RolledBack { last: u64, known: u64 },
     #[error("a checkpoint that was kept elsewhere is none")]
     NotACheckpoint,
@@ -181,15 +188,21 @@ pub enum Note {
     DiskFull { seq: u64 },
     #[error("the state is one line behind, as a crash leaves it")]
     OneBehind,
+    #[error("the state is {lines} lines behind, as a power loss leaves it, or it was put back")]
+    Behind { lines: u64 },
     #[error("one of the two copies of the state is damaged")]
     OneCopy,
     #[error("the clock was set back {count} times, first at record {seq}")]
     ClockBack { seq: u64, count: u64 },
     #[error("acts begun and never closed: records {}", listed(.acts))]
     NeverClosed { acts: Vec<u64> },
-    #[error("the seals of {records} records were not checked: the verification key is elsewhere (--key)")]
+    #[error(
+        "the seals of {records} records were not checked: the verification key is elsewhere (--key)"
+    )]
     SealsUnchecked { records: u64 },
-    #[error("the verification key lies beside the log: who can read this account's files could rewrite the log unseen; take it away (audit key --take)")]
+    #[error(
+        "the verification key lies beside the log: who can read this account's files could rewrite the log unseen; take it away (audit key --take)"
+    )]
     KeyBeside,
     #[error("the verification key beside the log is damaged: seals were not checked with it")]
     KeyDamaged,
@@ -231,6 +244,7 @@ impl Verdict {
     pub fn findings(&self) -> BTreeSet<Finding> {
         let of_notes = self.notes.iter().filter_map(|note| match note {
             Note::Torn { .. } => Some(Finding::TornTail),
+            Note::Behind { .. } => Some(Finding::StateBehind),
             Note::ClockBack { .. } => Some(Finding::ClockWentBack),
             _ => None,
         });

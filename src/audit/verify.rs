@@ -1,6 +1,6 @@
 //! The verdict over a log: every line as it was written, none missing, sealed by the right keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::keys::{Found, Keys, VerificationKey};
 use super::line::{ChainKey, Kind, Link, MAX_BYTES, NOTHING_BEFORE, is_signed};
-use super::log::{self, CONTINUED, DISK_FULL, TORN, io_error};
+use super::log::{self, CONTINUED, DISK_FULL, MOST_BEHIND, TORN, io_error};
 use super::text::hex;
 use super::verdict::Note;
 pub(super) use super::verdict::{Place, Problem, Verdict};
@@ -149,9 +149,9 @@ struct Chain<'a> {
     against: &'a Against,
     /// Highest number so far.
     last: u64,
-    /// Hash that the newest line states, and the one before it.
+    /// Hash that the newest line states, and those before it, the newest last.
     hash: String,
-    hash_before: String,
+    hashes_before: VecDeque<String>,
     /// Whether the line before could be read.
     linked: bool,
     /// Name of the log, of the newest segment.
@@ -192,7 +192,7 @@ impl<'a> Chain<'a> {
             against,
             last: 0,
             hash: NOTHING_BEFORE.to_owned(),
-            hash_before: String::new(),
+            hashes_before: VecDeque::new(),
             linked: true,
             log: String::new(),
             public: None,
@@ -278,11 +278,7 @@ impl<'a> Chain<'a> {
         // Hashing is most of the work, and no line needs another one for it.
         let links: Vec<Option<Link<'_>>> = lines
             .par_iter()
-            .map(|line| {
-                (line.len() < MAX_BYTES)
-                    .then(|| Link::read(line))
-                    .flatten()
-            })
+            .map(|line| (line.len() < MAX_BYTES).then(|| Link::read(line)).flatten())
             .collect();
         for link in links {
             *line += 1;
@@ -315,7 +311,9 @@ impl<'a> Chain<'a> {
             }
             Kind::Checkpoint => {
                 if self.linked && !follows {
-                    self.verdict.problems.push(Problem::BrokenLink { place: place() });
+                    self.verdict
+                        .problems
+                        .push(Problem::BrokenLink { place: place() });
                 }
                 self.signature(link, &place);
                 self.public = link.field("next").map(str::to_owned);
@@ -327,7 +325,14 @@ impl<'a> Chain<'a> {
             Kind::Segment => self.header(link, follows, &place),
         }
         self.clock(link);
-        self.hash_before = std::mem::replace(&mut self.hash, link.sha256.to_owned());
+        let mut hash = if self.hashes_before.len() as u64 == MOST_BEHIND {
+            self.hashes_before.pop_front().unwrap_or_default()
+        } else {
+            String::new()
+        };
+        link.sha256.clone_into(&mut hash);
+        self.hashes_before
+            .push_back(std::mem::replace(&mut self.hash, hash));
         self.linked = true;
     }
 
@@ -407,7 +412,9 @@ impl<'a> Chain<'a> {
         let key = link.field("key").unwrap_or_default();
         let starts = self.public.is_none() && self.last == 0 && self.segment == 1;
         if link.number != self.segment {
-            self.verdict.problems.push(Problem::BrokenLink { place: place() });
+            self.verdict
+                .problems
+                .push(Problem::BrokenLink { place: place() });
         }
         if starts {
             let mut before = NOTHING_BEFORE;
@@ -422,7 +429,9 @@ impl<'a> Chain<'a> {
                 before = &self.old_hash;
             }
             if link.previous != before {
-                self.verdict.problems.push(Problem::BrokenLink { place: place() });
+                self.verdict
+                    .problems
+                    .push(Problem::BrokenLink { place: place() });
             }
             if let Some(known) = &self.against.public_key
                 && known != key
@@ -432,11 +441,15 @@ impl<'a> Chain<'a> {
             key.clone_into(&mut self.verdict.public_key);
         } else {
             if self.linked && !follows {
-                self.verdict.problems.push(Problem::BrokenLink { place: place() });
+                self.verdict
+                    .problems
+                    .push(Problem::BrokenLink { place: place() });
             }
             // After lost keys the log goes on with new ones, which nothing old vouches for.
             if self.public.as_ref().is_some_and(|public| public != key) {
-                self.verdict.problems.push(Problem::ForeignKey { place: place() });
+                self.verdict
+                    .problems
+                    .push(Problem::ForeignKey { place: place() });
             }
         }
         if first > self.last + 1 {
@@ -465,10 +478,12 @@ impl<'a> Chain<'a> {
     }
 
     fn signature(&mut self, link: &Link<'_>, place: &impl Fn() -> Place) {
-        let by_key = (self.public.as_ref())
-            .is_some_and(|key| is_signed(key, &link.hash, link.seal));
+        let by_key =
+            (self.public.as_ref()).is_some_and(|key| is_signed(key, &link.hash, link.seal));
         if link.intact && !by_key {
-            self.verdict.problems.push(Problem::ForeignKey { place: place() });
+            self.verdict
+                .problems
+                .push(Problem::ForeignKey { place: place() });
         }
     }
 
@@ -499,19 +514,21 @@ impl<'a> Chain<'a> {
                 if !both {
                     notes.push(Note::OneCopy);
                 }
-                if state.sha256 == self.hash {
-                } else if state.seq > last
-                    || (state.segment > self.segment)
-                    || (state.seq == last && state.sha256 != self.hash_before)
-                {
-                    problems.push(Problem::CutShort {
-                        last,
-                        expected: state.seq,
-                    });
-                } else if state.sha256 != self.hash_before {
-                    problems.push(Problem::StateMismatch { seq: state.seq });
-                } else {
-                    notes.push(Note::OneBehind);
+                let mut before = self.hashes_before.iter().rev();
+                let behind = before.position(|hash| *hash == state.sha256);
+                match behind {
+                    _ if state.sha256 == self.hash => {}
+                    Some(0) => notes.push(Note::OneBehind),
+                    Some(lines) => notes.push(Note::Behind {
+                        lines: lines as u64 + 1,
+                    }),
+                    None if state.seq >= last || state.segment > self.segment => {
+                        problems.push(Problem::CutShort {
+                            last,
+                            expected: state.seq,
+                        });
+                    }
+                    None => problems.push(Problem::StateMismatch { seq: state.seq }),
                 }
             }
             Some(Found::Nothing) if snapshot.segments.is_empty() => {}

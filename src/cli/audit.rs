@@ -11,8 +11,8 @@ use serde_json::json;
 use super::Ending;
 use super::print::{say, say_json};
 use crate::audit::{
-    self, Against, AuditEvent, COLUMNS, Destination, EventId, Filter, Log, ObjectKind,
-    ParticipantObject, VerificationKey, visible,
+    self, Against, AuditEvent, Destination, EventId, Filter, Log, ObjectKind, ParticipantObject,
+    VerificationKey, visible,
 };
 use crate::runtime::{Home, now_utc};
 use crate::whole_file;
@@ -34,8 +34,10 @@ enum What {
         json: bool,
     },
     /// Check that no record was changed, removed or reordered, and that the right keys sealed all.
-    #[command(after_help = "Exit codes: 0 intact, 10 torn-tail, 11 gap, 12 altered, 13 truncated, 14 rolled-back, \
-        15 foreign-key, 16 clock-went-back, 17 state-lost (the worst of what was found); 1 it could not be read.")]
+    #[command(
+        after_help = "Exit codes: 0 intact, 10 torn-tail, 11 gap, 12 altered, 13 truncated, 14 rolled-back, \
+        15 foreign-key, 16 clock-went-back, 17 state-lost, 18 state-behind (the worst of what was found); 1 it could not be read."
+    )]
     Verify {
         /// A copy of a log's folder, in place of this home's.
         #[arg(long, value_name = "DIR")]
@@ -57,7 +59,7 @@ enum What {
     Export {
         /// The form.
         #[arg(long, value_enum)]
-        format: Form,
+        format: FormArgument,
         /// File to write; else standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -129,13 +131,23 @@ impl FilterArguments {
 
 /// See `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum FormArgument {
     /// Messages of DICOM PS3.15 A.5.
     AtnaXml,
     /// FHIR R4 AuditEvent (NDJSON).
     Fhir,
     /// A table.
     Csv,
+}
+
+impl From<FormArgument> for audit::Form {
+    fn from(form: FormArgument) -> Self {
+        match form {
+            FormArgument::AtnaXml => Self::AtnaXml,
+            FormArgument::Fhir => Self::Fhir,
+            FormArgument::Csv => Self::Csv,
+        }
+    }
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -165,8 +177,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                     Some(read.with_context(|| format!("there is no key: {}", path.display()))?);
             }
             for path in checkpoint {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("the checkpoints cannot be read: {}", path.display()))?;
+                let text = std::fs::read_to_string(path).with_context(|| {
+                    format!("the checkpoints cannot be read: {}", path.display())
+                })?;
                 against.checkpoints.extend(text.lines().map(str::to_owned));
             }
             let verdict = match folder {
@@ -180,7 +193,13 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             out,
             pseudonyms,
             filter,
-        } => export(home, *format, out.as_ref(), *pseudonyms, &filter.filter()),
+        } => export(
+            home,
+            (*format).into(),
+            out.as_ref(),
+            *pseudonyms,
+            &filter.filter(),
+        ),
         What::Forward { to, ca, cert, key } => {
             let (host, port) = host_and_port(to)?;
             let destination = Destination {
@@ -279,7 +298,7 @@ fn tell(verdict: &audit::Verdict, json: bool) -> anyhow::Result<Ending> {
 
 fn export(
     home: &Home,
-    form: Form,
+    form: audit::Form,
     out: Option<&PathBuf>,
     pseudonyms: bool,
     filter: &Filter,
@@ -291,55 +310,20 @@ fn export(
     }
     let act = log.begin(&event)?;
     let reduce = pseudonyms.then(|| log.pseudonyms()).transpose()?;
-    let source = audit::host_name();
-    let (mut fine, mut damaged) = (0, 0);
-    let mut text = Vec::new();
-    if form == Form::Csv {
-        text.extend(csv_line(&COLUMNS.map(str::to_owned))?);
-    }
-    let mut failed = None;
-    audit::records(home.root(), |place, record| {
-        let Some(record) = record else {
-            damaged += 1;
-            eprintln!("negatoscope: {place} is damaged, or its key is not here");
-            return;
-        };
-        if !filter.lets_through(&record) {
-            return;
-        }
-        let record = reduce.as_ref().map_or_else(|| record.clone(), |p| p.reduced(&record));
-        fine += 1;
-        match form {
-            Form::AtnaXml => text.extend(audit::atna_xml(&record, &source).into_bytes()),
-            Form::Fhir => text.extend(audit::fhir(&record, &source).to_string().into_bytes()),
-            Form::Csv => match csv_line(&audit::row(&record)) {
-                Ok(line) => text.extend(line),
-                Err(error) => failed = Some(error),
-            },
-        }
-        if form != Form::Csv {
-            text.push(b'\n');
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
+    let done = audit::export(home.root(), form, filter, reduce.as_ref())?;
+    for place in &done.unreadable {
+        eprintln!("negatoscope: {place} is damaged, or its key is not here");
     }
     match out {
         Some(path) => {
-            whole_file::write(path, |w| w.write_all(&text))
+            whole_file::write(path, |w| w.write_all(&done.text))
                 .with_context(|| format!("could not write {}", path.display()))?;
             eprintln!("{}", path.display());
         }
-        None => say(String::from_utf8_lossy(&text).trim_end())?,
+        None => say(String::from_utf8_lossy(&done.text).trim_end())?,
     }
     act.done(now_utc())?;
-    Ok(how_much(fine, damaged))
-}
-
-fn csv_line(cells: &[String]) -> anyhow::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells)?;
-    Ok(writer.into_inner().map_err(|e| e.into_error())?)
+    Ok(how_much(done.records, done.unreadable.len()))
 }
 
 fn host_and_port(to: &str) -> anyhow::Result<(String, u16)> {

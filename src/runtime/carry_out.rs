@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
-use super::{clock, dialogs, models, monitoring, results, train_job};
+use super::{audit_view, clock, dialogs, models, monitoring, results, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
@@ -186,6 +186,19 @@ impl Runtime {
                     Ok(Some(models::list(&home)))
                 });
             }
+            Action::ReadAudit => {
+                let home = self.home.clone();
+                self.jobs.spawn("audit", None, move |_| {
+                    let page = audit_view::read(&home).map_err(|e| audit_view::failed(&e))?;
+                    Ok(Some(Event::AuditRead(Box::new(page))))
+                });
+            }
+            Action::ExportAudit(path) => {
+                let home = self.home.clone();
+                self.jobs.spawn("audit", None, move |_| {
+                    audit_view::export(&home, &path).map(|notice| Some(Event::Notice(notice)))
+                });
+            }
             Action::ReadComparison(folder) => self.jobs.spawn("comparison", None, move |_| {
                 results::read_comparison(&folder).map(Some)
             }),
@@ -287,14 +300,17 @@ impl Runtime {
             } => {
                 let Some(act) = act else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
-                    let written = task.check().map_err(Stop::from).and_then(|()| match &result {
-                        ToExport::Segmentation(segmentation) => {
-                            results::export_all(segmentation, &data, &folder, &act)
-                        }
-                        ToExport::Findings(found) => {
-                            results::export_findings(found, &data, &folder, &act)
-                        }
-                    });
+                    let written = task
+                        .check()
+                        .map_err(Stop::from)
+                        .and_then(|()| match &result {
+                            ToExport::Segmentation(segmentation) => {
+                                results::export_all(segmentation, &data, &folder, &act)
+                            }
+                            ToExport::Findings(found) => {
+                                results::export_findings(found, &data, &folder, &act)
+                            }
+                        });
                     let now = clock::now_utc();
                     let closed = match &written {
                         Ok(_) => act.done(now),
@@ -441,9 +457,17 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
             let object = ParticipantObject::file(data.as_deref().unwrap_or(recipe));
             event.about(object.with("role", "training data"))
         }
+        Action::ReadAudit => event.about(log_object("shown")),
+        Action::ExportAudit(path) => event
+            .about(log_object("exported"))
+            .about(ParticipantObject::file(path).with("role", "destination")),
         Action::OpenResult { results, .. } => event.about(ParticipantObject::file(results)),
         _ => event,
     }
+}
+
+fn log_object(what: &str) -> ParticipantObject {
+    ParticipantObject::new(audit::ObjectKind::AuditLog, "audit").with("use", what)
 }
 
 /// Adds the study that a volume came from.
