@@ -62,3 +62,22 @@ pub struct AuditView {
     /// Words that shown records hold.
     pub words: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_found_by_all_words_in_any_case_and_place() {
+        let row = AuditRow {
+            time: "2026-01-31T12:00:00.000Z".to_owned(),
+            event: "Export begins".to_owned(),
+            users: "anna; negatoscope".to_owned(),
+            ..AuditRow::default()
+        };
+        for words in ["", "export", "ANNA 2026-01", "begins negato"] {
+            assert!(row.holds(words), "{words}");
+        }
+        assert!(!row.holds("anna import"));
+    }
+}
