@@ -1,6 +1,7 @@
 //! Acts: what is about to be done, on record, and how it ended, on record too.
 
 use std::ops::Deref;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
@@ -43,6 +44,7 @@ pub struct Act {
     log: Log,
     receipt: Receipt,
     event: AuditEvent,
+    begun: Instant,
     open: bool,
 }
 
@@ -50,11 +52,12 @@ pub struct Act {
 pub(super) const UNKNOWN: &str = "the act ended without saying how";
 
 impl Act {
-    pub(super) const fn new(log: Log, receipt: Receipt, event: AuditEvent) -> Self {
+    pub(super) fn new(log: Log, receipt: Receipt, event: AuditEvent) -> Self {
         Self {
             log,
             receipt,
             event,
+            begun: Instant::now(),
             open: true,
         }
     }
@@ -110,7 +113,10 @@ impl Drop for Act {
         if !self.open {
             return;
         }
-        let event = self.event.clone().failed(Outcome::MinorFailure, UNKNOWN);
+        // Nobody says what time it is.
+        let now = self.event.time + self.begun.elapsed();
+        let event = self.event.clone().at(now);
+        let event = event.failed(Outcome::MinorFailure, UNKNOWN);
         if let Err(error) = self.log.put(&event, Part::End(self.receipt.seq)) {
             tracing::error!(%error, "the end of an act could not be put on record");
         }

@@ -455,6 +455,7 @@ impl<E: Engine> Batch<'_, E> {
 
     /// An event about work that has ended already: the work is not undone when it cannot be written.
     fn record(&self, event: AuditEvent) {
+        let event = event.at(self.engine.now());
         if let Err(error) = self.log.append(&event) {
             tracing::error!(%error, "a failure could not be put on record");
         }
