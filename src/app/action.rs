@@ -19,6 +19,8 @@ pub enum AskFor {
     OpenFolder,
     /// Where results go.
     ExportFolder,
+    /// Where the audit log goes.
+    AuditExport,
     /// Studies for the batch.
     BatchInput,
     /// Where the batch writes.
@@ -109,6 +111,10 @@ pub enum Action {
     ImportModel(PathBuf),
     /// Read the cases of a comparison from its folder.
     ReadComparison(PathBuf),
+    /// Check and read the audit log.
+    ReadAudit,
+    /// Write the audit log in the form that the file's name asks for.
+    ExportAudit(PathBuf),
     /// Say what a run would need.
     Estimate {
         /// Model `id@version`.
@@ -253,6 +259,7 @@ impl Action {
             | Self::Train { .. } => Some(EventId::DicomInstancesAccessed),
             Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
+            Self::ReadAudit | Self::ExportAudit(_) => Some(EventId::AuditLogUsed),
             Self::Ask(_)
             | Self::Index { .. }
             | Self::LoadSlice { .. }

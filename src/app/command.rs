@@ -15,6 +15,14 @@ pub enum Command {
     OpenFiles,
     /// File ▸ Open folder…
     OpenFolder,
+    /// Help ▸ Audit log…
+    ShowAudit,
+    /// Close the audit log.
+    HideAudit,
+    /// Show records that hold these words.
+    FilterAudit(String),
+    /// Write the audit log to a file.
+    ExportAudit,
     /// Open these (drag and drop, command line).
     Open(Vec<PathBuf>),
     /// Show a series.
@@ -305,6 +313,7 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             Command::ShowDialog(Dialog::Keys),
             Some(key("F1")),
         ),
+        ("Help", "Audit log…", Command::ShowAudit, None),
         (
             "Help",
             "About Negatoscope",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{AskFor, JobId, Notice, SeriesKey, TrainingNews, VolumeId};
+use super::{AskFor, AuditPage, JobId, Notice, SeriesKey, TrainingNews, VolumeId};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::study::Worklist;
 use crate::volume::{LabelStatistics, VoiWindow, Volume};
@@ -222,6 +222,8 @@ pub enum Event {
         /// "12 done, 1 failed, 3 skipped".
         summary: String,
     },
+    /// The audit log, checked and read.
+    AuditRead(Box<AuditPage>),
     /// The cases of a comparison, for the table.
     ComparisonRead {
         /// One for each case.

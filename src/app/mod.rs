@@ -4,6 +4,7 @@
 //! `runtime` carries out. Absent on purpose: egui, wgpu, threads, files.
 
 mod action;
+mod audit_view;
 mod browser;
 mod channels;
 mod command;
@@ -19,6 +20,7 @@ mod training;
 mod workspace;
 
 pub use action::{Action, AskFor, ReviewNote, ToExport};
+pub use audit_view::{AuditPage, AuditRow, AuditView};
 pub use browser::{Browser, SeriesKey, VolumeFile};
 pub use channels::ChannelSource;
 pub use command::{Command, Shortcut, command_table};

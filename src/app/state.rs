@@ -10,7 +10,7 @@ use super::diagnosis::Decision;
 use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
-    Action, AskFor, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
+    Action, AskFor, AuditView, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
     ModelSummary, Notice, OpenedResult, Results, RunEstimate, SeriesKey, Settings, ShownFindings,
     Traffic, TrainingState, VolumeId, Workspace,
 };
@@ -85,6 +85,8 @@ pub struct App {
     pub batch: BatchState,
     /// The training.
     pub training: TrainingState,
+    /// The auditor's view.
+    pub audit: AuditView,
     /// Settings.
     pub settings: Settings,
     /// The time, as the window has told it last.
@@ -286,6 +288,14 @@ impl App {
             Command::ChooseBatchInput => self.ask(AskFor::BatchInput),
             Command::ChooseBatchOutput => self.ask(AskFor::BatchOutput),
             Command::StartBatch => self.start_batch(),
+            Command::ShowAudit => {
+                self.audit.shown = true;
+                self.audit.page = None;
+                self.actions.push(Action::ReadAudit);
+            }
+            Command::HideAudit => self.audit = AuditView::default(),
+            Command::FilterAudit(words) => self.audit.words = words,
+            Command::ExportAudit => self.ask(AskFor::AuditExport),
             Command::ShowTraining => self.training.shown = true,
             Command::HideTraining => self.training.shown = false,
             Command::ChooseTraining(what) => self.ask(AskFor::Training(what)),
@@ -483,6 +493,7 @@ impl App {
                 }
                 self.dialog = None;
             }
+            Event::AuditRead(page) => self.audit.page = Some(*page),
             Event::Training(job, news) => self.training_news(job, news),
             Event::Failed { job, notice } => {
                 if let Some(job) = job {
@@ -567,6 +578,7 @@ impl App {
         match what {
             AskFor::OpenFiles | AskFor::OpenFolder => self.open_paths(paths),
             AskFor::ExportFolder => self.export_to(paths.remove(0)),
+            AskFor::AuditExport => self.actions.push(Action::ExportAudit(paths.remove(0))),
             AskFor::BatchInput => self.batch.input = paths.pop(),
             AskFor::BatchOutput => self.batch.output = paths.pop(),
             AskFor::Comparison => {

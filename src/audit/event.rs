@@ -10,20 +10,36 @@ use crate::study::{CodedConcept, Uid};
 pub enum EventId {
     /// The program started or stopped.
     ApplicationActivity,
-    /// The audit log was shown or verified.
+    /// The audit log was shown, verified or exported.
     AuditLogUsed,
+    /// Instances are about to go to another node.
+    BeginTransferring,
     /// Images were opened.
     DicomInstancesAccessed,
+    /// Instances went to another node, or came from one.
+    DicomInstancesTransferred,
+    /// A study was deleted.
+    DicomStudyDeleted,
     /// Results or images were written to files.
     Export,
     /// Data was taken into the program's own storage (a model).
     Import,
     /// A model was run on a volume.
     ModelRun,
-    /// The log itself was found damaged.
+    /// This machine joined or left a network of nodes.
+    NetworkEntry,
+    /// An order was created, read, changed or deleted.
+    OrderRecord,
+    /// A patient's record was created, read, changed or deleted.
+    PatientRecord,
+    /// A procedure's record was created, read, changed or deleted.
+    ProcedureRecord,
+    /// Another node was searched.
+    Query,
+    /// Something about security was changed or found; the event type says what.
     SecurityAlert,
-    /// What may leave and where to was changed: the endpoints of model servers.
-    SecurityConfiguration,
+    /// A person logged in or out.
+    UserAuthentication,
 }
 
 impl EventId {
@@ -35,25 +51,91 @@ impl EventId {
         let (value, meaning) = match self {
             Self::ApplicationActivity | Self::ModelRun => ("110100", "Application Activity"),
             Self::AuditLogUsed => ("110101", "Audit Log Used"),
+            Self::BeginTransferring => ("110102", "Begin Transferring DICOM Instances"),
             Self::DicomInstancesAccessed => ("110103", "DICOM Instances Accessed"),
+            Self::DicomInstancesTransferred => ("110104", "DICOM Instances Transferred"),
+            Self::DicomStudyDeleted => ("110105", "DICOM Study Deleted"),
             Self::Export => ("110106", "Export"),
             Self::Import => ("110107", "Import"),
-            // PS3.15 A.5.3.11: configuration changes are Security Alerts of a type of their own.
-            Self::SecurityAlert | Self::SecurityConfiguration => ("110113", "Security Alert"),
+            Self::NetworkEntry => ("110108", "Network Entry"),
+            Self::OrderRecord => ("110109", "Order Record"),
+            Self::PatientRecord => ("110110", "Patient Record"),
+            Self::ProcedureRecord => ("110111", "Procedure Record"),
+            Self::Query => ("110112", "Query"),
+            Self::SecurityAlert => ("110113", "Security Alert"),
+            Self::UserAuthentication => ("110114", "User Authentication"),
         };
         CodedConcept::new(value, "DCM", meaning)
     }
 
     /// Event type, where the event id alone does not say it.
     pub fn type_code(self) -> Option<CodedConcept> {
-        match self {
-            Self::ModelRun => Some(CodedConcept::new("model-run", "99NEGATOSCOPE", "Model run")),
-            // PS3.16 CID 403.
-            Self::SecurityConfiguration => {
-                Some(CodedConcept::new("110129", "DCM", "Security Configuration"))
+        (self == Self::ModelRun)
+            .then(|| CodedConcept::new("model-run", "99NEGATOSCOPE", "Model run"))
+    }
+}
+
+/// Event type: what an event of a kind was in particular (PS3.16 CID 401).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names are those of the standard")]
+pub enum EventType {
+    ApplicationStart,
+    ApplicationStop,
+    Login,
+    Logout,
+    Attach,
+    Detach,
+    NodeAuthentication,
+    EmergencyOverrideStarted,
+    NetworkConfiguration,
+    SecurityConfiguration,
+    HardwareConfiguration,
+    SoftwareConfiguration,
+    UseOfRestrictedFunction,
+    AuditRecordingStopped,
+    AuditRecordingStarted,
+    ObjectSecurityAttributesChanged,
+    SecurityRolesChanged,
+    UserSecurityAttributesChanged,
+    EmergencyOverrideStopped,
+    RemoteServiceOperationStarted,
+    RemoteServiceOperationStopped,
+    LocalServiceOperationStarted,
+    LocalServiceOperationStopped,
+}
+
+impl EventType {
+    /// Its code.
+    pub fn code(self) -> CodedConcept {
+        let (value, meaning) = match self {
+            Self::ApplicationStart => ("110120", "Application Start"),
+            Self::ApplicationStop => ("110121", "Application Stop"),
+            Self::Login => ("110122", "Login"),
+            Self::Logout => ("110123", "Logout"),
+            Self::Attach => ("110124", "Attach"),
+            Self::Detach => ("110125", "Detach"),
+            Self::NodeAuthentication => ("110126", "Node Authentication"),
+            Self::EmergencyOverrideStarted => ("110127", "Emergency Override Started"),
+            Self::NetworkConfiguration => ("110128", "Network Configuration"),
+            Self::SecurityConfiguration => ("110129", "Security Configuration"),
+            Self::HardwareConfiguration => ("110130", "Hardware Configuration"),
+            Self::SoftwareConfiguration => ("110131", "Software Configuration"),
+            Self::UseOfRestrictedFunction => ("110132", "Use of Restricted Function"),
+            Self::AuditRecordingStopped => ("110133", "Audit Recording Stopped"),
+            Self::AuditRecordingStarted => ("110134", "Audit Recording Started"),
+            Self::ObjectSecurityAttributesChanged => {
+                ("110135", "Object Security Attributes Changed")
             }
-            _ => None,
-        }
+            Self::SecurityRolesChanged => ("110136", "Security Roles Changed"),
+            Self::UserSecurityAttributesChanged => ("110137", "User security Attributes Changed"),
+            Self::EmergencyOverrideStopped => ("110138", "Emergency Override Stopped"),
+            Self::RemoteServiceOperationStarted => ("110139", "Remote Service Operation Started"),
+            Self::RemoteServiceOperationStopped => ("110140", "Remote Service Operation Stopped"),
+            Self::LocalServiceOperationStarted => ("110141", "Local Service Operation Started"),
+            Self::LocalServiceOperationStopped => ("110142", "Local Service Operation Stopped"),
+        };
+        CodedConcept::new(value, "DCM", meaning)
     }
 }
 
@@ -125,8 +207,32 @@ pub enum Role {
     #[serde(rename = "110150")]
     Application,
     /// Where data goes.
+    #[serde(rename = "110152")]
+    Destination,
+    /// Where data comes from.
+    #[serde(rename = "110153")]
+    Source,
+    /// Files or a medium that data goes to.
     #[serde(rename = "110154")]
     DestinationMedia,
+    /// Files or a medium that data comes from.
+    #[serde(rename = "110155")]
+    SourceMedia,
+}
+
+impl Role {
+    /// Its code.
+    pub fn code(self) -> CodedConcept {
+        let (value, meaning) = match self {
+            Self::Application => ("110150", "Application"),
+            Self::ApplicationLauncher => ("110151", "Application Launcher"),
+            Self::Destination => ("110152", "Destination Role ID"),
+            Self::Source => ("110153", "Source Role ID"),
+            Self::DestinationMedia => ("110154", "Destination Media"),
+            Self::SourceMedia => ("110155", "Source Media"),
+        };
+        CodedConcept::new(value, "DCM", meaning)
+    }
 }
 
 /// Who took part: a person by the account, or a program.
@@ -141,6 +247,9 @@ pub struct ActiveParticipant {
     pub user_is_requestor: bool,
     /// Its part.
     pub role_id_code: Role,
+    /// Host name, IP address or URI, where it is another machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network_access_point: String,
 }
 
 impl ActiveParticipant {
@@ -155,6 +264,7 @@ impl ActiveParticipant {
             alternative_user_id,
             user_is_requestor: true,
             role_id_code: Role::ApplicationLauncher,
+            network_access_point: String::new(),
         }
     }
 
@@ -165,6 +275,7 @@ impl ActiveParticipant {
             alternative_user_id: format!("pid={}", std::process::id()),
             user_is_requestor: false,
             role_id_code: Role::Application,
+            network_access_point: String::new(),
         }
     }
 }
@@ -182,6 +293,8 @@ pub fn account_name() -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ObjectKind {
+    /// A patient, by the ID that the studies give (type 1, role 1, ID type 2).
+    Patient,
     /// A study, by its UID (type 2, role 3, ID type 110180).
     Study,
     /// A series, by its UID.
@@ -190,6 +303,8 @@ pub enum ObjectKind {
     File,
     /// A model, by `id@version`.
     Model,
+    /// Another machine or service, by name or URL (ID type 110182, Node ID).
+    Node,
     /// The audit log itself (type 2, role 13).
     AuditLog,
 }
@@ -256,6 +371,9 @@ impl ParticipantObject {
 pub struct AuditEvent {
     /// What kind.
     pub id: EventId,
+    /// What it was in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<EventType>,
     /// What was done.
     pub action: EventAction,
     /// Event Date Time, to the millisecond.
@@ -277,17 +395,26 @@ impl AuditEvent {
     /// An event by the account that runs the program, with the usual action of its kind.
     pub fn new(id: EventId, time: DateTime<Utc>) -> Self {
         let action = match id {
-            EventId::ApplicationActivity | EventId::ModelRun | EventId::SecurityAlert => {
-                EventAction::Execute
-            }
-            EventId::AuditLogUsed | EventId::DicomInstancesAccessed | EventId::Export => {
-                EventAction::Read
-            }
+            EventId::ApplicationActivity
+            | EventId::ModelRun
+            | EventId::SecurityAlert
+            | EventId::BeginTransferring
+            | EventId::NetworkEntry
+            | EventId::Query
+            | EventId::UserAuthentication => EventAction::Execute,
+            EventId::AuditLogUsed
+            | EventId::DicomInstancesAccessed
+            | EventId::DicomInstancesTransferred
+            | EventId::Export
+            | EventId::OrderRecord
+            | EventId::PatientRecord
+            | EventId::ProcedureRecord => EventAction::Read,
             EventId::Import => EventAction::Create,
-            EventId::SecurityConfiguration => EventAction::Update,
+            EventId::DicomStudyDeleted => EventAction::Delete,
         };
         Self {
             id,
+            event_type: None,
             action,
             time: time.trunc_subsecs(3),
             outcome: Outcome::Success,
@@ -295,6 +422,30 @@ impl AuditEvent {
             objects: Vec::new(),
             outcome_description: String::new(),
         }
+    }
+
+    /// Says what it was in particular.
+    #[must_use]
+    pub const fn of_type(mut self, event_type: EventType) -> Self {
+        self.event_type = Some(event_type);
+        self
+    }
+
+    /// The same at another time.
+    #[must_use]
+    pub fn at(mut self, time: DateTime<Utc>) -> Self {
+        self.time = time.trunc_subsecs(3);
+        self
+    }
+
+    /// Event type, where there is one.
+    pub fn type_code(&self) -> Option<CodedConcept> {
+        (self.event_type.map(EventType::code)).or_else(|| self.id.type_code())
+    }
+
+    /// The most that the codes say about it: the event type, else the event ID.
+    pub fn kind(&self) -> CodedConcept {
+        self.type_code().unwrap_or_else(|| self.id.code())
     }
 
     /// Adds an object.

@@ -1,32 +1,59 @@
-//! The append-only, hash-chained log: who opened, ran and exported what, and proof that it is on record.
+//! The append-only log: who opened, ran and exported what, and proof that it is on record.
 //!
 //! In: [`AuditEvent`]s (DICOM PS3.15 A.5). Out: a [`Receipt`] for each record on disk, which the
-//! work that releases patient data asks for, and a [`Verdict`] over the whole log.
+//! work that releases patient data asks for, an [`Act`] for work whose outcome is to follow, and a
+//! [`Verdict`] over the whole log.
 //!
-//! `audit/log.jsonl` holds one record a line: number, time, hash of the record before, the event,
-//! and the SHA-256 over all of these bytes. `audit/head.json` holds the number and hash of the
-//! newest record, so that a log cut short is noticed.
+//! `audit/000001.jsonl` and on hold one line a record; the event in it is encrypted. Each line names
+//! the hash of the line before. Each record is sealed (HMAC) by a key of its own: the next key
+//! follows from it by a one-way step, and it is written over once the record is on disk. Every 256 records
+//! a checkpoint is signed (Ed25519) by a key that the checkpoint before announced. `audit-keys/` holds
+//! the present keys and the number of the newest record, for the account alone.
 //!
-//! What the chain shows: any record changed, removed, moved, or cut off at the end. What it does
-//! not show yet: a log rewritten from one end to the other together with its head, or both put back
-//! to an older copy, because nothing in it is keyed or kept elsewhere.
+//! What this shows, with the log's first public key noted elsewhere: any line changed, removed, moved
+//! or cut off, also by somebody who later had all keys, as far as it is under a checkpoint; with the
+//! verification key, which is taken away with `audit key --take`, for every single record. A log put back as a
+//! whole to an older copy, together with its keys, and a log deleted as a whole show only against a
+//! checkpoint that is kept elsewhere.
+//! What it does not show: records forged by who has the present keys, from then on; a log made anew with
+//! keys of its own, when nothing of the first one was noted elsewhere. The keys lie in files: whoever
+//! can act as this account can read them, and with them what is encrypted.
 //!
-//! Absent on purpose: patient names and other free text about patients, keys, forwarding.
+//! Absent on purpose: patient names and other free text about patients.
 
+mod act;
 mod event;
+mod export;
+mod forward;
+mod keys;
+mod line;
 mod log;
-mod record;
+mod message;
+mod plain;
+mod pseudonym;
+mod read;
+mod segment;
+mod text;
+mod verdict;
 mod verify;
 
 use std::path::PathBuf;
 
+pub use act::{Act, Receipt};
 pub use event::{
-    ActiveParticipant, AuditEvent, EventAction, EventId, ObjectKind, Outcome, ParticipantObject,
-    Role, account_name,
+    ActiveParticipant, AuditEvent, EventAction, EventId, EventType, ObjectKind, Outcome,
+    ParticipantObject, Role, account_name,
 };
-pub use log::{Log, Receipt};
-pub use record::Record;
-pub use verify::{Problem, Verdict, records, verify};
+pub use export::{Exported, Form, export};
+pub use forward::{Destination, ForwardError, Forwarded, forward};
+pub use keys::VerificationKey;
+pub use log::{Limits, Log};
+pub use message::{COLUMNS, atna_xml, fhir, row};
+pub use pseudonym::Pseudonyms;
+pub use read::{Filter, Record, records};
+pub use text::visible;
+pub use verdict::{Finding, Note, Place, Problem, Verdict};
+pub use verify::{Against, verify, verify_against, verify_folder};
 
 /// Why an event could not be put on record, or the log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,4 +78,16 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A file of keys holds something else.
+    #[error("no key of the audit log: {path}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The verification key is not here any more.
+    #[error("the verification key of the audit log was taken away already")]
+    KeyTaken,
+    /// The system has no random numbers, or they cannot be used.
+    #[error("the system gives no random numbers")]
+    Chance,
 }

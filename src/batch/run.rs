@@ -12,7 +12,7 @@ use super::journal::{Entry, Journal};
 use super::left::TimeLeft;
 use super::plan::{FEWEST_SLICES, Item, ItemSource, Plan, items};
 use super::report;
-use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
+use crate::audit::{Act, AuditEvent, EventId, Log, Outcome, ParticipantObject};
 use crate::export::{self, Format};
 use crate::findings::{Assessment, Call};
 use crate::task::{Cancelled, Task};
@@ -338,10 +338,7 @@ impl<E: Engine> Batch<'_, E> {
                 })?;
         task.begin("Writing results", 0);
         let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
-        let receipt = self
-            .log
-            .append(&release)
-            .map_err(|e| Failure::from_error(&e))?;
+        let act = (self.log.begin(&release)).map_err(|e| Failure::from_error(&e))?;
         remove_leftovers(&row.results);
         let written = export::write_results(
             &segmentation,
@@ -350,15 +347,10 @@ impl<E: Engine> Batch<'_, E> {
             &row.results,
             &mut || self.engine.fresh_uid(),
             self.engine.now(),
-            &receipt,
+            &act,
         )
-        .map_err(|error| {
-            let failure = Failure::from_error(&error);
-            if let Failure::Reason(why) = &failure {
-                self.record(release.clone().failed(Outcome::SeriousFailure, why));
-            }
-            failure
-        })?;
+        .map_err(|error| Failure::from_error(&error));
+        let written = self.closed(act, written)?;
         let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
         Ok(Kept {
             volumes_ml: export::measure(&segmentation, volume)
@@ -413,7 +405,7 @@ impl<E: Engine> Batch<'_, E> {
         })?;
         task.begin("Writing results", 0);
         let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
-        let receipt = (self.log.append(&release)).map_err(|e| Failure::from_error(&e))?;
+        let act = (self.log.begin(&release)).map_err(|e| Failure::from_error(&e))?;
         remove_leftovers(&row.results);
         let written = export::write_findings(
             &assessments,
@@ -423,15 +415,10 @@ impl<E: Engine> Batch<'_, E> {
             &row.results,
             &mut || self.engine.fresh_uid(),
             self.engine.now(),
-            &receipt,
+            &act,
         )
-        .map_err(|error| {
-            let failure = Failure::from_error(&error);
-            if let Failure::Reason(why) = &failure {
-                self.record(release.clone().failed(Outcome::SeriousFailure, why));
-            }
-            failure
-        })?;
+        .map_err(|error| Failure::from_error(&error));
+        let written = self.closed(act, written)?;
         let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
         let mut refused: Vec<String> = (assessments.iter())
             .flat_map(|a| a.refused.clone())
@@ -452,8 +439,23 @@ impl<E: Engine> Batch<'_, E> {
         })
     }
 
+    /// Puts on record how writing ended. What is written stays when that cannot be.
+    fn closed<T>(&self, act: Act, written: Result<T, Failure>) -> Result<T, Failure> {
+        let now = self.engine.now();
+        let closed = match &written {
+            Ok(_) => act.done(now),
+            Err(Failure::Cancelled) => act.failed(now, Outcome::MinorFailure, "cancelled"),
+            Err(Failure::Reason(why)) => act.failed(now, Outcome::SeriousFailure, why),
+        };
+        if let Err(error) = closed {
+            tracing::error!(%error, "the end of an export could not be put on record");
+        }
+        written
+    }
+
     /// An event about work that has ended already: the work is not undone when it cannot be written.
     fn record(&self, event: AuditEvent) {
+        let event = event.at(self.engine.now());
         if let Err(error) = self.log.append(&event) {
             tracing::error!(%error, "a failure could not be put on record");
         }

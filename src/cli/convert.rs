@@ -36,9 +36,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
     let opened = opening::open_one(home, &arguments.path, arguments.series.as_deref(), &task)?;
-    opening::record_export(home, &opened.volume, &arguments.path, out)?;
+    let act = opening::record_export(home, &opened.volume, &arguments.path, out)?;
     task.begin("Writing", 0);
-    nifti::write_volume(out, &opened.volume)?;
+    opening::closed(act, nifti::write_volume(out, &opened.volume))?;
     drop(line);
     opened.tell();
     eprintln!("{}", out.display());

@@ -73,7 +73,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         )
     };
     // On record before the first byte is written; the outcome follows as a second record.
-    let receipt = log.append(&about(AuditEvent::new(EventId::Export, now_utc())))?;
+    let act = log.begin(&about(AuditEvent::new(EventId::Export, now_utc())))?;
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
     let request = Request {
@@ -83,17 +83,17 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         allow_burned_in: arguments.burned_in == BurnedIn::Allow,
         key: &key,
     };
-    let done = deidentify(&request, &receipt, &task);
+    let done = deidentify(&request, &act, &task);
     drop(line);
     let after = about(AuditEvent::new(EventId::Export, now_utc()));
     let report = match done {
         Ok(report) => report,
         Err(error) => {
-            log.append(&after.failed(Outcome::SeriousFailure, "de-identification failed"))?;
+            act.close(&after.failed(Outcome::SeriousFailure, "de-identification failed"))?;
             return Err(error.into());
         }
     };
-    log.append(&told(after, &report))?;
+    act.close(&told(after, &report))?;
     if let Some(path) = &arguments.report {
         let text = serde_json::to_vec_pretty(&report)?;
         whole_file::write(path, |w| w.write_all(&text))

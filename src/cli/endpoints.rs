@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::print::{say, say_json};
-use crate::audit::{AuditEvent, EventId, Log, ObjectKind, Outcome, ParticipantObject};
+use crate::audit::{
+    AuditEvent, EventAction, EventId, EventType, Log, ObjectKind, Outcome, ParticipantObject,
+};
 use crate::offload::{
     Authorization, Client, Endpoints, Looked, Pin, Profile, SecretPlace, Secrets, look,
 };
@@ -193,9 +195,15 @@ fn on_record(
     change: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Ending> {
     let log = Log::open(home.root())?;
+    // PS3.15 A.5.3.11: a change of configuration is a Security Alert of a type of its own.
+    let kind = AuditEvent {
+        action: EventAction::Update,
+        ..AuditEvent::new(EventId::SecurityAlert, now_utc())
+    };
+    let kind = kind.of_type(EventType::SecurityConfiguration);
     let event = || {
         let pins: Vec<String> = profile.pins.iter().map(Pin::to_string).collect();
-        AuditEvent::new(EventId::SecurityConfiguration, now_utc()).about(
+        kind.clone().at(now_utc()).about(
             ParticipantObject::new(ObjectKind::File, &profile.url)
                 .with("endpoint", &profile.name)
                 .with("change", what)
@@ -204,11 +212,13 @@ fn on_record(
                 .with("plain_http_allowed", profile.allow_insecure_loopback),
         )
     };
-    log.append(&event())?;
+    let act = log.begin(&event())?;
     if let Err(error) = change() {
-        log.append(&event().failed(Outcome::SeriousFailure, "the endpoints were not changed"))?;
+        let why = "the endpoints were not changed";
+        act.failed(now_utc(), Outcome::SeriousFailure, why)?;
         return Err(error);
     }
+    act.done(now_utc())?;
     eprintln!("{what} {}", profile.name);
     Ok(Ending::Done)
 }

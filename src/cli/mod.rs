@@ -33,16 +33,23 @@ use crate::runtime::{Home, Runtime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// All done.
-    Done = 0,
+    Done,
     /// Nothing could be done.
-    Nothing = 1,
+    Nothing,
     /// Partly done.
-    Partly = 3,
+    Partly,
+    /// What a check of the audit log found.
+    Verdict(u8),
 }
 
 impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
-        Self::from(ending as u8)
+        Self::from(match ending {
+            Ending::Done => 0,
+            Ending::Nothing => 1,
+            Ending::Partly => 3,
+            Ending::Verdict(code) => code,
+        })
     }
 }
 
@@ -93,7 +100,7 @@ enum Subcommands {
     Models(models::Arguments),
     /// Add, list, test and remove model servers.
     Endpoints(endpoints::Arguments),
-    /// Show or verify the audit log.
+    /// Show, verify, export and forward the audit log.
     Audit(audit::Arguments),
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::audit::{AuditEvent, EventId, Log, ParticipantObject, Receipt};
+use crate::audit::{Act, AuditEvent, EventId, Log, Outcome, ParticipantObject};
 use crate::runtime::{Home, about_volume, now_utc, pick_volume};
 use crate::task::Task;
 use crate::volume::Volume;
@@ -42,15 +42,32 @@ pub(super) fn open_one(
     })
 }
 
-/// Puts on record that images of a volume go into a file.
+/// Puts on record that images of a volume are about to go into a file; the caller tells how it ended.
 pub(super) fn record_export(
     home: &Home,
     volume: &Volume,
     from: &Path,
     to: &Path,
-) -> anyhow::Result<Receipt> {
+) -> anyhow::Result<Act> {
     let event = about_volume(AuditEvent::new(EventId::Export, now_utc()), volume)
         .about(ParticipantObject::file(from).with("role", "source"))
         .about(ParticipantObject::file(to).with("role", "destination"));
-    Ok(Log::open(home.root())?.append(&event)?)
+    Ok(Log::open(home.root())?.begin(&event)?)
+}
+
+/// Puts on record how an act ended, without the words of its error, which may name a file.
+pub(super) fn closed<T, E>(act: Act, ended: Result<T, E>) -> anyhow::Result<T>
+where
+    E: Into<anyhow::Error>,
+{
+    match ended {
+        Ok(done) => {
+            act.done(now_utc())?;
+            Ok(done)
+        }
+        Err(error) => {
+            act.failed(now_utc(), Outcome::SeriousFailure, "writing failed")?;
+            Err(error.into())
+        }
+    }
 }

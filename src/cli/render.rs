@@ -118,8 +118,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         options.legend.clone_from(&overlay.names);
     }
     let picture = snapshot(volume, overlay.as_ref().map(|o| &o.map), &options);
-    opening::record_export(home, volume, &arguments.path, &arguments.out)?;
-    write_png(&arguments.out, &picture)
+    let act = opening::record_export(home, volume, &arguments.path, &arguments.out)?;
+    opening::closed(act, write_png(&arguments.out, &picture))
         .with_context(|| format!("could not write {}", arguments.out.display()))?;
     drop(line);
     opened.tell();

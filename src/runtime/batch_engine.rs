@@ -81,7 +81,7 @@ impl LocalEngine {
             event.about(server.object(&self.model.key(), self.model.sha256()))
         };
         let before = server.moved();
-        log.append(&event()).map_err(|e| Failure::from_error(&e))?;
+        let act = log.begin(&event()).map_err(|e| Failure::from_error(&e))?;
         let ran = self.model.run(volumes, self.mirroring, None, task);
         let [sent, received] = server.moved();
         let object = ParticipantObject::new(ObjectKind::File, "what was exchanged")
@@ -96,7 +96,7 @@ impl LocalEngine {
             ),
             Err(error) => end.failed(Outcome::SeriousFailure, error),
         };
-        log.append(&end).map_err(|e| Failure::from_error(&e))?;
+        act.close(&end).map_err(|e| Failure::from_error(&e))?;
         match ran {
             Ok((segmentation, _)) => Ok(segmentation),
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
-use super::{clock, dialogs, models, monitoring, results, train_job};
+use super::{audit_view, clock, dialogs, models, monitoring, results, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
-use crate::audit::{self, AuditEvent, ParticipantObject};
+use crate::audit::{self, AuditEvent, Outcome, ParticipantObject};
 use crate::dicom;
 use crate::inference::Watch;
 use crate::volume::{Volume, label_statistics};
@@ -55,17 +55,20 @@ impl Runtime {
     /// Starts an action's work. What touches patient data goes on record first; if that cannot
     /// be written, the work is refused.
     pub fn carry_out(&mut self, action: Action) {
-        let receipt = match action.audit() {
-            None => None,
-            Some(event) => {
-                let event = audit_event(event, &action);
-                match self.log.append(&event) {
-                    Ok(receipt) => Some(receipt),
-                    Err(error) => return self.refuse(&action, &error),
-                }
+        let mut act = None;
+        if let Some(event) = action.audit() {
+            let event = audit_event(event, &action);
+            // What releases patient data has its outcome on record too.
+            let recorded = if matches!(action, Action::Export { .. }) {
+                self.log.begin(&event).map(|begun| act = Some(begun))
+            } else {
+                self.log.append(&event).map(|_| ())
+            };
+            if let Err(error) = recorded {
+                return self.refuse(&action, &error);
             }
-        };
-        self.start(action, receipt);
+        }
+        self.start(action, act);
     }
 
     fn refuse(&self, action: &Action, error: &audit::Error) {
@@ -87,7 +90,7 @@ impl Runtime {
         self.jobs.outbox().send(Event::Failed { job, notice });
     }
 
-    fn start(&self, action: Action, receipt: Option<audit::Receipt>) {
+    fn start(&self, action: Action, act: Option<audit::Act>) {
         match action {
             Action::Ask(what) => self.jobs.spawn("dialog", None, move |_| {
                 Ok(Some(Event::Chosen(what, dialogs::ask(what))))
@@ -181,6 +184,19 @@ impl Runtime {
                 self.jobs.spawn("import", None, move |outbox| {
                     outbox.send(Event::Notice(models::import(&home, &path)?));
                     Ok(Some(models::list(&home)))
+                });
+            }
+            Action::ReadAudit => {
+                let home = self.home.clone();
+                self.jobs.spawn("audit", None, move |_| {
+                    let page = audit_view::read(&home).map_err(|e| audit_view::failed(&e))?;
+                    Ok(Some(Event::AuditRead(Box::new(page))))
+                });
+            }
+            Action::ExportAudit(path) => {
+                let home = self.home.clone();
+                self.jobs.spawn("audit", None, move |_| {
+                    audit_view::export(&home, &path).map(|notice| Some(Event::Notice(notice)))
                 });
             }
             Action::ReadComparison(folder) => self.jobs.spawn("comparison", None, move |_| {
@@ -282,17 +298,29 @@ impl Runtime {
                 folder,
                 task,
             } => {
-                let Some(receipt) = receipt else { return };
+                let Some(act) = act else { return };
                 self.jobs.spawn("export", Some(job), move |_| {
-                    task.check()?;
-                    let files = match &result {
-                        ToExport::Segmentation(segmentation) => {
-                            results::export_all(segmentation, &data, &folder, &receipt)?
-                        }
-                        ToExport::Findings(found) => {
-                            results::export_findings(found, &data, &folder, &receipt)?
-                        }
+                    let written = task
+                        .check()
+                        .map_err(Stop::from)
+                        .and_then(|()| match &result {
+                            ToExport::Segmentation(segmentation) => {
+                                results::export_all(segmentation, &data, &folder, &act)
+                            }
+                            ToExport::Findings(found) => {
+                                results::export_findings(found, &data, &folder, &act)
+                            }
+                        });
+                    let now = clock::now_utc();
+                    let closed = match &written {
+                        Ok(_) => act.done(now),
+                        Err(Stop::Cancelled) => act.failed(now, Outcome::MinorFailure, "cancelled"),
+                        Err(_) => act.failed(now, Outcome::SeriousFailure, "export failed"),
                     };
+                    if let Err(error) = closed {
+                        tracing::error!(%error, "the end of an export could not be put on record");
+                    }
+                    let files = written?;
                     Ok(Some(Event::Exported { job, folder, files }))
                 });
             }
@@ -429,9 +457,17 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
             let object = ParticipantObject::file(data.as_deref().unwrap_or(recipe));
             event.about(object.with("role", "training data"))
         }
+        Action::ReadAudit => event.about(log_object("shown")),
+        Action::ExportAudit(path) => event
+            .about(log_object("exported"))
+            .about(ParticipantObject::file(path).with("role", "destination")),
         Action::OpenResult { results, .. } => event.about(ParticipantObject::file(results)),
         _ => event,
     }
+}
+
+fn log_object(what: &str) -> ParticipantObject {
+    ParticipantObject::new(audit::ObjectKind::AuditLog, "audit").with("use", what)
 }
 
 /// Adds the study that a volume came from.

@@ -14,6 +14,11 @@ pub fn ask(what: AskFor) -> Vec<PathBuf> {
         }
         AskFor::OpenFolder => one(dialog.set_title("Open folder of studies").pick_folder()),
         AskFor::ExportFolder => one(dialog.set_title("Save results in folder").pick_folder()),
+        AskFor::AuditExport => one(dialog
+            .set_title("Save the audit log")
+            .add_filter("Table, FHIR, DICOM messages", &["csv", "ndjson", "xml"])
+            .set_file_name("audit.csv")
+            .save_file()),
         AskFor::BatchInput => one(dialog.set_title("Folder of studies").pick_folder()),
         AskFor::BatchOutput => one(dialog.set_title("Folder for results").pick_folder()),
         AskFor::Comparison => one(dialog.set_title("Folder of a comparison").pick_folder()),

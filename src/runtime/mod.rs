@@ -4,6 +4,7 @@
 //! bounded channel that the window empties each frame. A person's wish is on record before the
 //! work starts. Absent on purpose: decisions, drawing.
 
+mod audit_view;
 mod batch_engine;
 mod carry_out;
 mod clock;

@@ -3,6 +3,7 @@
 //! Comes in: `&App`. Goes out: `Command`s. egui's memory holds only what nobody would miss.
 //! Absent on purpose: files, models, decisions.
 
+mod audit_window;
 mod browser_panel;
 mod corner_text;
 mod curves;

@@ -8,6 +8,7 @@ use eframe::egui::{
 };
 use eframe::egui_wgpu;
 
+use super::audit_window::audit_ui;
 use super::browser_panel::{Thumbnails, browser_ui};
 use super::dialogs::{dialog_ui, notices_ui};
 use super::empty::{drop_hint_ui, empty_ui};
@@ -169,6 +170,7 @@ impl eframe::App for Window {
             });
         self.hover = hover;
         training_ui(ui.ctx(), app, &mut self.training_pictures, &mut commands);
+        audit_ui(ui.ctx(), app, &mut commands);
         dialog_ui(ui.ctx(), app, &mut commands);
         notices_ui(ui.ctx(), app, &mut commands);
         drop_hint_ui(ui.ctx());

@@ -1,5 +1,6 @@
 //! Benchmarks: `cargo bench`, with a word to run only what it names.
 
+mod audit;
 mod inference;
 mod kernels;
 mod networks;
@@ -33,6 +34,9 @@ fn main() {
     let wanted = |name: &str| only.as_deref().is_none_or(|o| name.contains(o));
     if wanted("open") {
         open::run();
+    }
+    if wanted("audit") {
+        audit::run();
     }
     if wanted("inference") {
         inference::run();

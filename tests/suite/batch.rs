@@ -416,6 +416,8 @@ fn each_access_run_and_export_is_on_record() {
         [
             EventId::DicomInstancesAccessed,
             EventId::ModelRun,
+            // Begun, and done.
+            EventId::Export,
             EventId::Export
         ]
         .map(fine)

@@ -3,6 +3,9 @@
 
 mod app;
 mod audit;
+mod audit_forms;
+mod audit_forward;
+mod audit_processes;
 mod batch;
 mod cascade;
 mod channels;

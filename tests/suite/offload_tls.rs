@@ -47,7 +47,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "hospital");
-        Self { authority, folder }
+        Self { folder, authority }
     }
 
     fn path(&self) -> &Path {
