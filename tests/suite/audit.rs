@@ -599,6 +599,7 @@ mod old {
     use super::*;
 
     pub fn write(home: &Path, count: u64) {
+        use std::fmt::Write;
         let hash = |text: &str| hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         let folder = home.join("audit");
         fs::create_dir_all(&folder).unwrap();
@@ -608,7 +609,7 @@ mod old {
             let body = format!("{{\"seq\":{seq},\"previous\":\"{previous}\",\"event\":{event}}}");
             previous = hash(&body);
             let open = body.strip_suffix('}').unwrap();
-            text = format!("{text}{open},\"sha256\":\"{previous}\"}}\n");
+            writeln!(text, "{open},\"sha256\":\"{previous}\"}}").unwrap();
         }
         fs::write(folder.join("log.jsonl"), text).unwrap();
         let head = format!("{{\"seq\":{count},\"sha256\":\"{previous}\"}}\n");

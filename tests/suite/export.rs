@@ -259,8 +259,10 @@ fn an_older_result_is_replaced_or_stays_whole() {
     assert_eq!(names(folder.path()).len(), 4);
 }
 
-/// The part of the test below that runs in a process of its own, where files end at 4 KiB.
+/// The part of the test below that runs in a process of its own, where files end at 4 KiB as soon
+/// as the log has taken the event.
 #[test]
+#[cfg(unix)]
 fn child_with_a_full_disk() {
     let Some(folder) = std::env::var_os("NEGATOSCOPE_TEST_FULL_DISK") else {
         return;
@@ -272,6 +274,11 @@ fn child_with_a_full_disk() {
         .append(&AuditEvent::new(EventId::Export, now()))
         .unwrap();
     let out = Path::new(&folder).join("out");
+    let limit = rustix::process::Rlimit {
+        current: Some(4096),
+        ..rustix::process::getrlimit(rustix::process::Resource::Fsize)
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
     let error = write_results(
         &segmentation,
         &volume,
@@ -299,7 +306,7 @@ fn a_full_disk_is_told_with_the_name_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A limit on file size meets every writer as a full disk does: with an error in mid-write.
     let done = Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
         .args(["export::child_with_a_full_disk", "--exact", "--nocapture"])
         .env("NEGATOSCOPE_TEST_FULL_DISK", folder.path())
