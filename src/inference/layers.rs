@@ -114,7 +114,7 @@ pub(super) fn by_slices(
             Some(slices) => Source::Slices(slices),
             None => Source::Whole(View::plain(values, dims, 1)),
         };
-        let starts = &step.outputs[..1];
+        let starts = &step.starts;
         if step.layer + 1 == steps.len() {
             layer
                 .fast

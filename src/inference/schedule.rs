@@ -3,20 +3,26 @@
 //! A convolution needs some slices before and behind those that it gives, and no others. Two orders
 //! are tried: layer by layer, where each layer's slices take the places of those that it has done
 //! with (a grid and a few slices); and the last layer's slices one after another, each as soon as
-//! what it needs is there (what the layers reach, whatever the length of the grid).
+//! what it needs is there (what the layers reach, whatever the length of the grid). Some units go in
+//! one step: threads that have other programs beside them wait for each other after each.
 
 use std::collections::VecDeque;
 
 use crate::kernels::Unit;
 
-/// One unit of one layer.
+/// Some units of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub layer: usize,
+    /// The first slice of each unit.
+    pub starts: Vec<usize>,
     pub outputs: Vec<usize>,
     /// Slices of the layer's input that nobody needs after it.
     pub done_with: Vec<usize>,
 }
+
+/// Slices of the last layer, or units of one layer, in a step.
+const AT_ONCE: usize = 4;
 
 /// An order.
 #[derive(Clone, Debug)]
@@ -40,7 +46,7 @@ impl Schedule {
     }
 
     /// Walks through an order: what each step ends, and how many slices there are.
-    fn of(layers: &[Vec<Unit>], slices: usize, order: Vec<(usize, usize)>) -> Self {
+    fn of(layers: &[Vec<Unit>], slices: usize, order: Vec<(usize, Vec<usize>)>) -> Self {
         // Uses of each layer's input slices that are still to come.
         let mut left = vec![vec![0_usize; slices]; layers.len()];
         for (left, units) in left.iter_mut().zip(layers) {
@@ -50,14 +56,15 @@ impl Schedule {
         }
         let (mut held, mut most) = (0, 0);
         let mut steps = VecDeque::with_capacity(order.len());
-        for (layer, unit) in order {
-            let unit = &layers[layer][unit];
+        for (layer, units) in order {
+            let units = || units.iter().map(|unit| &layers[layer][*unit]);
+            let outputs: Vec<usize> = units().flat_map(|unit| &unit.outputs).copied().collect();
             if layer + 1 < layers.len() {
-                held += unit.outputs.len();
+                held += outputs.len();
             }
             most = most.max(held);
             let mut done_with = Vec::new();
-            for z in &unit.inputs {
+            for z in units().flat_map(|unit| &unit.inputs) {
                 left[layer][*z] -= 1;
                 if left[layer][*z] == 0 && layer > 0 {
                     done_with.push(*z);
@@ -66,7 +73,8 @@ impl Schedule {
             held -= done_with.len();
             steps.push_back(Step {
                 layer,
-                outputs: unit.outputs.clone(),
+                starts: units().map(|unit| unit.outputs[0]).collect(),
+                outputs,
                 done_with,
             });
         }
@@ -74,12 +82,16 @@ impl Schedule {
     }
 }
 
-fn by_layer(layers: &[Vec<Unit>]) -> Vec<(usize, usize)> {
-    let units = |(n, units): (usize, &Vec<Unit>)| (0..units.len()).map(move |u| (n, u));
-    layers.iter().enumerate().flat_map(units).collect()
+fn by_layer(layers: &[Vec<Unit>]) -> Vec<(usize, Vec<usize>)> {
+    let mut order = Vec::new();
+    for (layer, units) in layers.iter().enumerate() {
+        let all: Vec<usize> = (0..units.len()).collect();
+        order.extend(all.chunks(AT_ONCE).map(|some| (layer, some.to_vec())));
+    }
+    order
 }
 
-fn by_need(layers: &[Vec<Unit>], slices: usize) -> Vec<(usize, usize)> {
+fn by_need(layers: &[Vec<Unit>], slices: usize) -> Vec<(usize, Vec<usize>)> {
     // The unit of each slice, until it is computed.
     let mut open: Vec<Vec<Option<usize>>> = layers
         .iter()
@@ -92,26 +104,32 @@ fn by_need(layers: &[Vec<Unit>], slices: usize) -> Vec<(usize, usize)> {
         })
         .collect();
     let mut order = Vec::new();
-    let Some(last) = layers.len().checked_sub(1) else {
-        return order;
-    };
-    for z in 0..slices {
-        let mut wanted: Vec<(usize, usize)> =
-            open[last][z].map(|n| (last, n)).into_iter().collect();
-        while let Some((layer, n)) = wanted.last().copied() {
-            let unit = &layers[layer][n];
-            let missing = layer.checked_sub(1).and_then(|before| {
-                let next = unit.inputs.iter().find_map(|z| open[before][*z])?;
-                Some((before, next))
-            });
-            if let Some(missing) = missing {
-                wanted.push(missing);
-                continue;
+    let all: Vec<usize> = (0..slices).collect();
+    for wanted in all.chunks(AT_ONCE) {
+        let mut wanted = wanted.to_vec();
+        let mut steps = Vec::new();
+        for (layer, open) in open.iter_mut().enumerate().rev() {
+            let mut units = Vec::new();
+            for z in wanted {
+                if let Some(n) = open[z] {
+                    layers[layer][n]
+                        .outputs
+                        .iter()
+                        .for_each(|z| open[*z] = None);
+                    units.push(n);
+                }
             }
-            unit.outputs.iter().for_each(|z| open[layer][*z] = None);
-            order.push((layer, n));
-            wanted.pop();
+            let inputs = units.iter().flat_map(|n| &layers[layer][*n].inputs);
+            wanted = inputs.copied().collect();
+            steps.push((layer, units));
         }
+        // The first layers first.
+        order.extend(
+            steps
+                .into_iter()
+                .rev()
+                .filter(|(_, units)| !units.is_empty()),
+        );
     }
     order
 }
@@ -134,12 +152,16 @@ mod tests {
         let mut given = there.clone();
         let mut most = 0;
         for step in &schedule.steps {
-            let unit = layers[step.layer]
-                .iter()
-                .find(|unit| unit.outputs == step.outputs);
-            for z in &unit.expect("a unit of the layer").inputs {
+            let units = layers[step.layer].iter();
+            let units = units.filter(|unit| step.starts.contains(&unit.outputs[0]));
+            for z in units.clone().flat_map(|unit| &unit.inputs) {
                 assert!(step.layer == 0 || there[step.layer - 1][*z], "{step:?}");
             }
+            assert_eq!(units.clone().count(), step.starts.len());
+            assert_eq!(
+                units.map(|unit| unit.outputs.len()).sum::<usize>(),
+                step.outputs.len()
+            );
             for z in &step.outputs {
                 assert!(!std::mem::replace(&mut given[step.layer][*z], true));
                 there[step.layer][*z] = step.layer + 1 < layers.len();
@@ -182,9 +204,9 @@ mod tests {
             layers.push(units(30, 1, 1, slices));
             layers
         };
-        // Layer by layer: the grid, and two slices that wait for a tile.
-        let short = layers(164);
-        assert!(Schedule::new(&short, 164).most <= 164 + 4);
+        // Layer by layer: the grid, and what a step gives before it takes.
+        let short = layers(80);
+        assert!(Schedule::new(&short, 80).most <= 80 + 2 * AT_ONCE + 2);
         // By need: what the layers reach, at any length.
         let [long, longer] = [256, 1000].map(|slices| Schedule::new(&layers(slices), slices).most);
         assert!(long <= 200 && long == longer, "{long} {longer}");
