@@ -13,6 +13,7 @@ mod elsewhere;
 mod envelope;
 mod explain;
 pub mod familiar;
+mod layers;
 pub mod native;
 mod network;
 mod normalize;
@@ -24,6 +25,7 @@ pub mod reference;
 mod resize_plane;
 mod rollout;
 mod run;
+mod schedule;
 mod tensor;
 
 pub use classify::{Classifier, GrayPlane, findings_of};

@@ -1,7 +1,10 @@
 //! A package's layers with their weights, ready to run.
 
 use super::Error;
-use crate::kernels::{Activation, Conv, Conv3d, ConvShape, Method, Rates, blocked_floats};
+use super::schedule::Schedule;
+use crate::kernels::{
+    Activation, Conv, Conv3d, ConvShape, Method, Rates, Slices, Unit, blocked_floats,
+};
 use crate::model::{Layer, VerifiedPackage};
 
 /// One convolution with what follows it.
@@ -138,6 +141,84 @@ impl Network {
 
     /// Peak bytes of activations, scratch and packed weights on a grid `[k, j, i]`.
     pub fn bytes(&self, dims: [usize; 3]) -> u64 {
+        let weights: usize = self.steps.iter().map(|s| s.fast.weight_bytes()).sum();
+        let activations = match self.schedule(dims) {
+            Some(schedule) => self.bytes_by_slices(dims, schedule.most),
+            None => self.bytes_whole(dims),
+        };
+        (activations + weights) as u64
+    }
+
+    /// How the layers are computed slice by slice, where that is worth it.
+    pub(super) fn schedule(&self, dims: [usize; 3]) -> Option<Schedule> {
+        let whole = self.bytes_whole(dims);
+        if whole < MUCH || self.steps.len() > MOST_LAYERS {
+            return None;
+        }
+        let schedule = self.any_schedule(dims)?;
+        (self.bytes_by_slices(dims, schedule.most) < whole).then_some(schedule)
+    }
+
+    /// The same whether it is worth it or not. None where a norm needs a whole grid before it is read.
+    pub(super) fn any_schedule(&self, dims: [usize; 3]) -> Option<Schedule> {
+        Some(Schedule::new(&self.units(dims)?, dims[0]))
+    }
+
+    pub(super) fn units(&self, dims: [usize; 3]) -> Option<Vec<Vec<Unit>>> {
+        let units = |step: &Step| match step.norm {
+            None => step.fast.units(dims),
+            Some(_) => None,
+        };
+        self.steps.iter().map(units).collect()
+    }
+
+    /// Convolutions with weights by chance, for tests: `(channels, kernel, dilation)` each.
+    #[cfg(test)]
+    pub(super) fn by_chance(layers: &[(usize, usize, usize)]) -> Self {
+        let mut x = 1_u32;
+        let mut random = |_| {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (x >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let mut input = 1;
+        let mut steps = Vec::new();
+        for (n, &(output, kernel, dilation)) in layers.iter().enumerate() {
+            let shape = ConvShape::same(input, output, [kernel; 3]).dilated([dilation; 3]);
+            let weights: Vec<f32> = (0..shape.weights()).map(&mut random).collect();
+            let bias: Vec<f32> = (0..output).map(&mut random).collect();
+            let method = if n + 1 == layers.len() {
+                Method::Direct
+            } else {
+                Method::Auto
+            };
+            let size = [output, input];
+            steps.push(Step {
+                conv: Conv3d::new(&weights, &bias, size, kernel, dilation, Activation::Elu),
+                fast: Conv::new(shape, &weights, &bias, method),
+                raw: (Vec::new(), Vec::new()),
+                norm: None,
+            });
+            input = output;
+        }
+        Self { steps }
+    }
+
+    /// Floats of the largest slice that is held.
+    pub(super) fn slice_floats(&self, dims: [usize; 3]) -> usize {
+        let held = &self.steps[..self.steps.len() - 1];
+        let floats = held.iter().map(|s| Slices::floats(dims, s.conv.output));
+        floats.max().unwrap_or(0)
+    }
+
+    fn bytes_by_slices(&self, dims: [usize; 3], most: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        let scratch = |step: &Step| step.fast.unit_scratch_bytes(dims, threads);
+        let scratch = self.steps.iter().map(scratch).max().unwrap_or(0);
+        let input = dims.iter().product::<usize>();
+        4 * (input + most * self.slice_floats(dims)) + scratch
+    }
+
+    fn bytes_whole(&self, dims: [usize; 3]) -> usize {
         let last = self.steps.len() - 1;
         let threads = rayon::current_num_threads();
         let layers = self.steps.iter().enumerate().map(|(n, step)| {
@@ -152,10 +233,15 @@ impl Network {
             };
             4 * (input + output) + step.fast.scratch_bytes(dims, threads)
         });
-        let weights: usize = self.steps.iter().map(|s| s.fast.weight_bytes()).sum();
-        (layers.max().unwrap_or(0) + weights) as u64
+        layers.max().unwrap_or(0)
     }
 }
+
+/// Bytes of whole layers from which slices are worth their turns.
+const MUCH: usize = 256 << 20;
+
+/// Layers that are scheduled slice by slice.
+const MOST_LAYERS: usize = 256;
 
 fn misplaced(what: &str) -> Error {
     Error::Network(format!("{what} stands where none can"))

@@ -11,10 +11,12 @@ use super::network::Network;
 use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::predict::Stages;
-use super::{Error, GrayPlane, candle_executor, channels, largest_component, predict_monai};
+use super::{
+    Error, GrayPlane, candle_executor, channels, largest_component, layers, predict_monai,
+};
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
-use crate::kernels::{Activation, Blocked, Epilogue, Instructions, Prologue};
+use crate::kernels::Instructions;
 use crate::model::{Crop, OutputKind, VerifiedPackage};
 use crate::study::Issue;
 use crate::task::{Cancelled, Task};
@@ -642,70 +644,9 @@ pub fn forward(
     task: &Task,
 ) -> Result<Vec<u8>, Error> {
     match executor {
-        Executor::Native => native(network, values, dims, task),
+        Executor::Native => layers::forward(network, values, dims, task),
         Executor::Candle => candle_executor::forward(network, values, dims, task),
     }
-}
-
-fn native(
-    network: &Network,
-    values: Vec<f32>,
-    dims: [usize; 3],
-    task: &Task,
-) -> Result<Vec<u8>, Error> {
-    let instructions = Instructions::detect();
-    let mut input = Blocked::plain(values, dims, 1);
-    let mut spare: Option<Blocked> = None;
-    // A norm and its activation wait for the next convolution to read through them.
-    let mut norm: Option<(Vec<f32>, Vec<f32>, Activation)> = None;
-    let count = network.steps().len();
-    let goes_on = || !task.is_cancelled();
-    task.begin("Layers", count);
-    for (n, step) in network.steps().iter().enumerate() {
-        let prologue = norm.as_ref().map(|(scale, offset, activation)| Prologue {
-            scale,
-            offset,
-            activation: *activation,
-        });
-        if n + 1 == count {
-            let mut labels = vec![0; dims.iter().product()];
-            step.fast
-                .run_argmax(input.view(), prologue, &mut labels, instructions, &goes_on)
-                .map_err(|_| Cancelled)?;
-            task.report(count, count);
-            return Ok(labels);
-        }
-        let mut output = spare
-            .take()
-            .filter(|b| b.channels() == step.conv.output)
-            .unwrap_or_else(|| Blocked::zeros(dims, step.conv.output));
-        let epilogue = Epilogue {
-            residual: None,
-            activation: step.conv.activation,
-            moments: step.norm.is_some(),
-        };
-        let moments = step
-            .fast
-            .run(
-                input.view(),
-                prologue,
-                output.view_mut(),
-                &epilogue,
-                instructions,
-                &goes_on,
-            )
-            .map_err(|_| Cancelled)?;
-        norm = match (moments, step.norm) {
-            (Some(moments), Some((epsilon, activation))) => {
-                let (scale, offset) = moments.norm(epsilon, &[], &[]);
-                Some((scale, offset, activation))
-            }
-            _ => None,
-        };
-        spare = Some(std::mem::replace(&mut input, output)).filter(|b| b.view().lanes() > 1);
-        task.report(n + 1, count);
-    }
-    Err(Error::Network("it has no layers".to_owned()))
 }
 
 /// A box of a grid, half open, by axis i, j, k.

@@ -7,6 +7,7 @@ use super::direct::Direct;
 use super::pointwise::Activation;
 use super::rates::Rates;
 use super::simd::Instructions;
+use super::slices::{Inputs, Outputs, Slices, Source, Unit};
 use super::winograd::Winograd;
 
 /// What a convolution does, without its weights. Axes are `[z, y, x]`.
@@ -254,9 +255,29 @@ impl Conv {
     /// Bytes that a run takes beside input, output and weights, on an input grid.
     pub fn scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {
         match &self.kernel {
-            Kernel::Direct(k) => k.scratch_bytes(dims, threads),
-            Kernel::Winograd(k) => k.scratch_bytes(dims, threads),
+            Kernel::Direct(k) => k.scratch_bytes(dims, None, threads),
+            Kernel::Winograd(k) => k.scratch_bytes(dims, None, threads),
             Kernel::Depthwise(_) => 0,
+        }
+    }
+
+    /// The same for a run unit by unit.
+    pub fn unit_scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {
+        match &self.kernel {
+            Kernel::Direct(k) => k.scratch_bytes(dims, Some(&[0]), threads),
+            Kernel::Winograd(k) => k.scratch_bytes(dims, Some(&[0]), threads),
+            Kernel::Depthwise(_) => 0,
+        }
+    }
+
+    /// In which units the slices of an output can be computed, for an input grid; in an order in which
+    /// they share inputs. None where it takes the whole grid.
+    pub fn units(&self, dims: [usize; 3]) -> Option<Vec<Unit>> {
+        let [slices, ..] = self.shape.output_dims(dims)?;
+        match &self.kernel {
+            Kernel::Direct(k) => Some(k.units(dims[0], slices)),
+            Kernel::Winograd(k) => Some(k.units(dims[0], slices)),
+            Kernel::Depthwise(_) => None,
         }
     }
 
@@ -341,17 +362,17 @@ impl Conv {
         }
         let sums = match &self.kernel {
             Kernel::Direct(k) => k.run(
-                input,
+                Inputs::whole(input),
                 prologue,
-                output.reborrow(),
+                Outputs::whole(output.reborrow()),
                 epilogue,
                 instructions,
                 row_done,
             ),
             Kernel::Winograd(k) => k.run(
-                input,
+                &Inputs::whole(input),
                 prologue,
-                output.reborrow(),
+                &Outputs::whole(output.reborrow()),
                 epilogue,
                 instructions,
                 row_done,
@@ -371,6 +392,46 @@ impl Conv {
         }))
     }
 
+    /// Convolves some units of [`Conv::units`], by the first slice of each, into slices that are there.
+    /// Each value is the same, to the last bit, as in a run over the whole grid.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    ///
+    /// # Panics
+    /// When shapes do not fit, a slice is not there, or it takes the whole grid.
+    pub fn run_units(
+        &self,
+        starts: &[usize],
+        input: Source<'_>,
+        output: &mut Slices<'_>,
+        activation: Activation,
+        instructions: Instructions,
+        row_done: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Stopped> {
+        assert_eq!(
+            (input.channels(), output.channels()),
+            (self.shape.input, self.shape.output),
+            "channels of the input and of the output"
+        );
+        assert_eq!(
+            Some(output.dims()),
+            self.shape.output_dims(input.dims()),
+            "the grid of the output"
+        );
+        let epilogue = Epilogue {
+            activation,
+            ..Epilogue::default()
+        };
+        let (input, output) = (Inputs::new(input), Outputs::slices(output, starts));
+        match &self.kernel {
+            Kernel::Direct(k) => k.run(input, None, output, &epilogue, instructions, row_done),
+            Kernel::Winograd(k) => k.run(&input, None, &output, &epilogue, instructions, row_done),
+            Kernel::Depthwise(_) => panic!("it takes the whole grid"),
+        }
+        .map(|_| ())
+    }
+
     /// Convolves and keeps only the channel with the largest value (the first of equals),
     /// `[z][y][x]`: the classes are never held for the whole grid.
     ///
@@ -387,6 +448,43 @@ impl Conv {
         instructions: Instructions,
         row_done: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Stopped> {
+        let labels = (labels, None);
+        self.labels(
+            Source::Whole(input),
+            prologue,
+            labels,
+            instructions,
+            row_done,
+        )
+    }
+
+    /// The same for some units, by the first slice of each; labels of others stay as they are.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    ///
+    /// # Panics
+    /// As [`Conv::run_argmax`], and when a slice is not there.
+    pub fn run_argmax_units(
+        &self,
+        starts: &[usize],
+        input: Source<'_>,
+        labels: &mut [u8],
+        instructions: Instructions,
+        row_done: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Stopped> {
+        let labels = (labels, Some(starts));
+        self.labels(input, None, labels, instructions, row_done)
+    }
+
+    fn labels(
+        &self,
+        input: Source<'_>,
+        prologue: Option<Prologue<'_>>,
+        labels: (&mut [u8], Option<&[usize]>),
+        instructions: Instructions,
+        row_done: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Stopped> {
         assert_eq!(input.channels(), self.shape.input, "channels of the input");
         assert!(self.shape.output <= 256, "labels are bytes");
         let dims = self
@@ -394,13 +492,14 @@ impl Conv {
             .output_dims(input.dims())
             .expect("the kernel fits into the padded input");
         assert_eq!(
-            labels.len(),
+            labels.0.len(),
             dims.iter().product::<usize>(),
             "a label for each point"
         );
         let Kernel::Direct(direct) = &self.kernel else {
             panic!("made with Method::Direct and without groups");
         };
+        let input = Inputs::new(input);
         direct.run_argmax(input, prologue, labels, instructions, row_done)
     }
 }

@@ -14,12 +14,13 @@
 
 use rayon::prelude::*;
 
-use super::blocked::{BLOCK, View, ViewMut};
+use super::blocked::BLOCK;
 use super::conv::{ConvShape, Epilogue, Prologue, groups_of};
 use super::conv3d::Stopped;
 use super::finish::{Finish, Shared, activate_input};
 use super::scratch::Pool;
 use super::simd::{Instructions, Job, Lanes, dispatch};
+use super::slices::{Inputs, Outputs, Unit};
 use super::tile::{Row, row};
 
 /// Inputs with up to so many channels are read channel by channel: a block would be mostly zeros.
@@ -109,59 +110,86 @@ impl Direct {
         self.floats + self.bias.len()
     }
 
-    pub(super) fn scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {
+    /// `starts`: the slices of a run, when it is not over the whole grid.
+    pub(super) fn scratch_bytes(
+        &self,
+        dims: [usize; 3],
+        starts: Option<&[usize]>,
+        threads: usize,
+    ) -> usize {
         let Some(out) = self.shape.output_dims(dims) else {
             return 0;
         };
-        let plan = Plan::new(self, dims, out, false, true);
+        let plan = Plan::new(self, dims, out, starts, false, true);
         let moments = plan.pieces() * self.bias.len() / plan.parts * size_of::<[f64; 2]>();
         threads * plan.copy_floats() * 4 + moments
     }
 
+    /// Slice by slice, those that share inputs one after another.
+    pub(super) fn units(&self, in_slices: usize, out_slices: usize) -> Vec<Unit> {
+        let shape = &self.shape;
+        let dilation = if shape.kernel[0] == 1 {
+            1
+        } else {
+            shape.dilation[0]
+        };
+        let lattices = (0..dilation).flat_map(|first| (first..out_slices).step_by(dilation));
+        lattices
+            .map(|z| {
+                let taps = (0..shape.kernel[0]).map(|k| z * shape.stride[0] + k * dilation);
+                let inputs = taps.filter_map(|z| z.checked_sub(shape.padding[0][0]));
+                Unit {
+                    outputs: vec![z],
+                    inputs: inputs.filter(|z| *z < in_slices).collect(),
+                }
+            })
+            .collect()
+    }
+
     pub(super) fn run(
         &self,
-        input: View<'_>,
+        input: Inputs<'_>,
         prologue: Option<Prologue<'_>>,
-        output: ViewMut<'_>,
+        output: Outputs<'_>,
         epilogue: &Epilogue<'_>,
         instructions: Instructions,
         row_done: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<[f64; 2]>, Stopped> {
         let as_it_is = self.reads_as_it_is(&input, prologue.as_ref());
-        let (mut input, mut out_dims) = (input, output.dims());
-        let mut epilogue = *epilogue;
+        let (mut input, mut output) = (input, output);
         if self.reads_any_grid() {
-            input = input.reshaped([1, 1, input.voxels()]);
-            out_dims = [1, 1, output.voxels()];
-            epilogue.residual = epilogue.residual.map(|r| r.reshaped(out_dims));
+            let whole = output.starts().is_none();
+            (input, output) = (input.in_rows(whole), output.in_rows(whole));
         }
-        let plan = Plan::new(self, input.dims(), out_dims, as_it_is, true);
-        let voxels = output.voxels();
-        let data = Shared::new(output);
+        let out_dims = output.dims();
+        let plane = out_dims[1] * out_dims[2] * BLOCK;
+        let starts = output.starts();
+        let plan = Plan::new(self, input.dims(), out_dims, starts, as_it_is, true);
         let pool = Pool::new(plan.copy_floats());
-        let finish = Finish::new(&epilogue, self.shape.output, voxels);
+        let finish = Finish::new(epilogue, self.shape.output, output.voxels());
         let pieces: Result<Vec<_>, Stopped> = (0..plan.pieces())
             .into_par_iter()
             .map(|n| {
                 let band = Band {
                     direct: self,
                     plan: &plan,
-                    input,
+                    input: &input,
                     prologue,
                     piece: plan.piece(n),
                 };
                 let mut copy = pool.take();
-                let start = band.piece.start(out_dims);
+                let Piece { z, y, x, .. } = band.piece;
                 let sums = dispatch(
                     instructions,
                     Run {
                         band,
                         copy: &mut copy,
                         to: Target {
-                            data: data.pointer(),
-                            block: voxels * BLOCK,
+                            data: output.plane(0, z),
+                            block: output.block_floats(),
                             line: out_dims[2] * BLOCK,
-                            start,
+                            start: (y * out_dims[2] + x) * BLOCK,
+                            plane: z * plane,
                         },
                         finish: Some(&finish),
                     },
@@ -184,11 +212,12 @@ impl Direct {
         Ok(sums)
     }
 
+    /// Of the slices in `starts`, or of all.
     pub(super) fn run_argmax(
         &self,
-        input: View<'_>,
+        input: Inputs<'_>,
         prologue: Option<Prologue<'_>>,
-        labels: &mut [u8],
+        (labels, starts): (&mut [u8], Option<&[usize]>),
         instructions: Instructions,
         row_done: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Stopped> {
@@ -196,17 +225,17 @@ impl Direct {
         let mut out_dims = self.shape.output_dims(input.dims()).expect("checked");
         let mut input = input;
         if as_it_is && self.shape.stride == [1; 3] {
-            input = input.reshaped([1, 1, input.voxels()]);
-            out_dims = [1, 1, labels.len()];
+            input = input.in_rows(starts.is_none());
+            out_dims = input.dims();
         }
-        let plan = Plan::new(self, input.dims(), out_dims, as_it_is, false);
+        let plan = Plan::new(self, input.dims(), out_dims, starts, as_it_is, false);
         let pool = Pool::new(plan.copy_floats() + plan.ty * plan.tx * self.bias.len());
         let labels = Shared::of(labels);
         (0..plan.pieces()).into_par_iter().try_for_each(|n| {
             let band = Band {
                 direct: self,
                 plan: &plan,
-                input,
+                input: &input,
                 prologue,
                 piece: plan.piece(n),
             };
@@ -224,6 +253,7 @@ impl Direct {
                         block,
                         line: piece.columns * BLOCK,
                         start: 0,
+                        plane: 0,
                     },
                     finish: None,
                 },
@@ -252,7 +282,7 @@ impl Direct {
             && self.lanes == BLOCK
     }
 
-    fn reads_as_it_is(&self, input: &View<'_>, prologue: Option<&Prologue<'_>>) -> bool {
+    fn reads_as_it_is(&self, input: &Inputs<'_>, prologue: Option<&Prologue<'_>>) -> bool {
         self.shape.taps() == 1
             && self.shape.padding == [[0; 2]; 3]
             && prologue.is_none()
@@ -277,6 +307,8 @@ struct Plan {
     in_dims: [usize; 3],
     out_dims: [usize; 3],
     as_it_is: bool,
+    /// Slices of the output.
+    zs: Vec<usize>,
     /// Input blocks at a time.
     chunk: usize,
     /// Most columns and rows of a piece.
@@ -309,17 +341,12 @@ struct Piece {
     groups: std::ops::Range<usize>,
 }
 
-impl Piece {
-    const fn start(&self, dims: [usize; 3]) -> usize {
-        ((self.z * dims[1] + self.y) * dims[2] + self.x) * BLOCK
-    }
-}
-
 impl Plan {
     fn new(
         direct: &Direct,
         in_dims: [usize; 3],
         out_dims: [usize; 3],
+        starts: Option<&[usize]>,
         as_it_is: bool,
         split: bool,
     ) -> Self {
@@ -367,7 +394,8 @@ impl Plan {
                 first += rows;
             }
         }
-        let whole = out_dims[0] * bands.len() * x_pieces;
+        let zs = starts.map_or_else(|| (0..out_dims[0]).collect(), <[usize]>::to_vec);
+        let whole = zs.len() * bands.len() * x_pieces;
         let group_count = direct.groups.len();
         let wanted = if direct.reads_any_grid() && !as_it_is {
             ROW_PIECES / 2
@@ -383,6 +411,7 @@ impl Plan {
             in_dims,
             out_dims,
             as_it_is,
+            zs,
             chunk,
             tx,
             ty,
@@ -408,7 +437,7 @@ impl Plan {
     }
 
     fn pieces(&self) -> usize {
-        self.out_dims[0] * self.bands.len() * self.x_pieces * self.parts
+        self.zs.len() * self.bands.len() * self.x_pieces * self.parts
     }
 
     fn piece(&self, n: usize) -> Piece {
@@ -418,7 +447,7 @@ impl Plan {
         let (y, rows) = self.bands[band];
         let x = x * self.tx;
         Piece {
-            z,
+            z: self.zs[z],
             y,
             x,
             rows,
@@ -434,7 +463,7 @@ impl Plan {
 struct Band<'a> {
     direct: &'a Direct,
     plan: &'a Plan,
-    input: View<'a>,
+    input: &'a Inputs<'a>,
     prologue: Option<Prologue<'a>>,
     piece: Piece,
 }
@@ -442,10 +471,14 @@ struct Band<'a> {
 /// Where the sums go.
 #[derive(Clone, Copy)]
 struct Target {
+    /// The slice, in the first block.
     data: *mut f32,
     block: usize,
     line: usize,
+    /// The piece's first point in the slice.
     start: usize,
+    /// Where the slice begins in a block of the whole grid.
+    plane: usize,
 }
 
 struct Run<'a> {
@@ -482,9 +515,9 @@ impl Job for Run<'_> {
             }
         };
         // Strides of what is read: the input itself, or the copy.
-        let [iz, iy, ix] = plan.in_dims;
+        let [_, iy, ix] = plan.in_dims;
         let (block, plane, line) = if plan.as_it_is {
-            (iz * iy * ix * lanes, iy * ix * lanes, ix * lanes)
+            (band.input.block_floats(), iy * ix * lanes, ix * lanes)
         } else {
             let line = plan.copy_columns * lanes;
             let plane = plan.copy_rows * line;
@@ -505,12 +538,9 @@ impl Job for Run<'_> {
         while first < blocks {
             let end = (first + plan.chunk).min(blocks);
             let source = if plan.as_it_is {
-                let at = ((piece.z * shape.stride[0]) * iy + piece.y * shape.stride[1]) * ix
-                    + piece.x * shape.stride[2];
-                band.input
-                    .as_slice()
-                    .as_ptr()
-                    .wrapping_add(first * block + at * lanes)
+                let at = piece.y * shape.stride[1] * ix + piece.x * shape.stride[2];
+                let plane = band.input.plane(first, piece.z * shape.stride[0]);
+                plane.as_ptr().wrapping_add(at * lanes)
             } else {
                 band.pack(first..end, copy);
                 copy.as_ptr()
@@ -564,7 +594,9 @@ impl Job for Run<'_> {
                     for r in 0..piece.rows {
                         // SAFETY: rows of this piece alone.
                         unsafe {
-                            finish.row(block, y_to(r), piece.columns, to.data, &mut moments);
+                            let row = to.data.wrapping_add(block * to.block + y_to(r));
+                            let at = to.plane + y_to(r);
+                            finish.row(block, at, piece.columns, row, &mut moments);
                         }
                     }
                     if finish.moments {
@@ -615,11 +647,11 @@ impl Band<'_> {
                         row.fill(0.0);
                         continue;
                     }
-                    let voxel = (z * ny + y) * nx + left + from - before(2);
+                    let point = y * nx + left + from - before(2);
                     row[..from * lanes].fill(0.0);
                     row[to * lanes..].fill(0.0);
                     let row = &mut row[from * lanes..to * lanes];
-                    self.copy_row(block, voxel, row);
+                    self.copy_row(block, z, point, row);
                     if let Some(prologue) = &self.prologue {
                         activate_input(prologue, block * lanes, lanes, row);
                     }
@@ -629,13 +661,11 @@ impl Band<'_> {
     }
 
     #[inline(always)]
-    fn copy_row(&self, block: usize, voxel: usize, row: &mut [f32]) {
+    fn copy_row(&self, block: usize, z: usize, point: usize, row: &mut [f32]) {
         let lanes = self.plan.lanes;
-        let voxels = self.input.voxels();
-        let data = self.input.as_slice();
         if self.input.lanes() == lanes {
-            let at = (block * voxels + voxel) * lanes;
-            row.copy_from_slice(&data[at..at + row.len()]);
+            let plane = self.input.plane(block, z);
+            row.copy_from_slice(&plane[point * lanes..][..row.len()]);
         } else {
             let width = row.len() / lanes;
             for lane in 0..lanes {
@@ -646,8 +676,8 @@ impl Band<'_> {
                     continue;
                 }
                 let step = self.input.lanes();
-                let at = (c / step * voxels + voxel) * step + c % step;
-                let from = data[at..].iter().step_by(step);
+                let plane = self.input.plane(c / step, z);
+                let from = plane[point * step + c % step..].iter().step_by(step);
                 for (to, from) in to.zip(from).take(width) {
                     *to = *from;
                 }

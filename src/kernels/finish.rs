@@ -46,10 +46,6 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
-    pub(super) const fn pointer(&self) -> *mut T {
-        self.data
-    }
-
     /// # Safety
     /// Nobody else has any of these elements.
     #[expect(clippy::mut_from_ref, reason = "disjoint parts of borrowed memory")]
@@ -101,7 +97,7 @@ impl<'a> Finish<'a> {
         self.residual.is_none() && self.activation == Activation::Linear && !self.moments
     }
 
-    /// Finishes `count` points that stand at `at` within a block of the output.
+    /// Finishes `count` points that stand at `row`, which is `at` within a block of the whole output.
     ///
     /// # Safety
     /// They are in bounds and the caller's alone.
@@ -111,7 +107,7 @@ impl<'a> Finish<'a> {
         block: usize,
         at: usize,
         count: usize,
-        output: *mut f32,
+        row: *mut f32,
         moments: &mut [[f64; 2]; BLOCK],
     ) {
         if self.is_nothing() {
@@ -119,8 +115,7 @@ impl<'a> Finish<'a> {
         }
         let from = block * self.block + at;
         // SAFETY: the caller's.
-        let row =
-            unsafe { std::slice::from_raw_parts_mut(output.wrapping_add(from), count * BLOCK) };
+        let row = unsafe { std::slice::from_raw_parts_mut(row, count * BLOCK) };
         self.values(block, from, row, moments);
     }
 

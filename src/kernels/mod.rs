@@ -28,6 +28,7 @@ mod rates;
 mod resize;
 mod scratch;
 mod simd;
+mod slices;
 mod tile;
 mod tokens;
 mod tokens_backward;
@@ -54,6 +55,7 @@ pub use pool_backward::pool_gradient;
 pub use rates::Rates;
 pub use resize::{Interpolation, resize};
 pub use simd::{Instructions, fma_peak_gflops};
+pub use slices::{Slices, Source, Unit};
 pub use tokens::{
     activate_rows, add_rows, blocks_from_rows, channels_from_blocks, cut_box, layer_norm_rows,
     permute, rows_from_blocks, softmax_wide,

@@ -15,13 +15,14 @@
 
 use rayon::prelude::*;
 
-use super::blocked::{BLOCK, View, ViewMut};
+use super::blocked::BLOCK;
 use super::conv::{ConvShape, Epilogue, Prologue, groups_of};
 use super::conv3d::Stopped;
-use super::finish::{Finish, Shared, activate_input};
+use super::finish::{Finish, activate_input};
 use super::minimal;
 use super::scratch::Pool;
 use super::simd::{Instructions, Job, Lanes, dispatch};
+use super::slices::{Inputs, Outputs, Unit};
 use super::tile::{Row, row};
 
 /// Fewest pieces of work; fewer batches than that are split by output channels.
@@ -101,28 +102,60 @@ impl Winograd {
         self.floats + self.bias.len()
     }
 
-    pub(super) fn scratch_bytes(&self, dims: [usize; 3], threads: usize) -> usize {
+    /// `starts`: the units of a run, when it is not over the whole grid.
+    pub(super) fn scratch_bytes(
+        &self,
+        dims: [usize; 3],
+        starts: Option<&[usize]>,
+        threads: usize,
+    ) -> usize {
         let Some(out) = self.shape.output_dims(dims) else {
             return 0;
         };
-        let plan = Plan::new(self, dims, out);
+        let plan = Plan::new(self, dims, out, starts);
         let moments = plan.batches * self.bias.len() * size_of::<[f64; 2]>();
         threads * plan.floats() * 4 + moments + plan.rows.len() * 16
     }
 
+    /// The tiles along z.
+    pub(super) fn units(&self, in_slices: usize, out_slices: usize) -> Vec<Unit> {
+        let (outputs, step) = (self.outputs[0], self.step(0));
+        let starts = lattices(out_slices, step, outputs).into_iter().flatten();
+        starts
+            .map(|start| {
+                let of = |n: usize| (0..n).map(|k| start + k * step);
+                let before = self.shape.padding[0][0];
+                let inputs = of(minimal::inputs_of(outputs)).filter_map(|z| z.checked_sub(before));
+                Unit {
+                    outputs: of(outputs).filter(|z| *z < out_slices).collect(),
+                    inputs: inputs.filter(|z| *z < in_slices).collect(),
+                }
+            })
+            .collect()
+    }
+
+    /// Distance of a tile's points along an axis.
+    #[inline(always)]
+    fn step(&self, axis: usize) -> usize {
+        if self.shape.kernel[axis] == 1 {
+            1
+        } else {
+            self.shape.dilation[axis]
+        }
+    }
+
     pub(super) fn run(
         &self,
-        input: View<'_>,
+        input: &Inputs<'_>,
         prologue: Option<Prologue<'_>>,
-        output: ViewMut<'_>,
+        output: &Outputs<'_>,
         epilogue: &Epilogue<'_>,
         instructions: Instructions,
         row_done: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<[f64; 2]>, Stopped> {
-        let plan = Plan::new(self, input.dims(), output.dims());
+        let plan = Plan::new(self, input.dims(), output.dims(), output.starts());
         let finish = Finish::new(epilogue, self.shape.output, output.voxels());
         let pool = Pool::new(plan.floats());
-        let data = Shared::new(output);
         let pieces: Result<Vec<_>, Stopped> = (0..plan.batches * plan.parts)
             .into_par_iter()
             .map(|n| {
@@ -137,7 +170,7 @@ impl Winograd {
                         batch: n / plan.parts,
                         groups: plan.part(n % plan.parts, self.groups.len()),
                         scratch: &mut scratch,
-                        output: data.pointer(),
+                        output,
                         finish: &finish,
                     },
                 );
@@ -225,16 +258,14 @@ fn lattices(n: usize, dilation: usize, outputs: usize) -> Vec<Vec<usize>> {
 }
 
 impl Plan {
-    fn new(winograd: &Winograd, in_dims: [usize; 3], out_dims: [usize; 3]) -> Self {
+    fn new(
+        winograd: &Winograd,
+        in_dims: [usize; 3],
+        out_dims: [usize; 3],
+        starts: Option<&[usize]>,
+    ) -> Self {
         let shape = &winograd.shape;
-        let dilation = |axis: usize| {
-            if shape.kernel[axis] == 1 {
-                1
-            } else {
-                shape.dilation[axis]
-            }
-        };
-        let axis = |n: usize| lattices(out_dims[n], dilation(n), winograd.outputs[n]);
+        let axis = |n: usize| lattices(out_dims[n], winograd.step(n), winograd.outputs[n]);
         let (mut columns, mut ends) = (Vec::new(), Vec::new());
         for xs in axis(2) {
             columns.extend_from_slice(&xs);
@@ -242,7 +273,7 @@ impl Plan {
         }
         let mut rows = Vec::new();
         let by_y = axis(1);
-        for zs in axis(0) {
+        for zs in starts.map_or_else(|| axis(0), |starts| vec![starts.to_vec()]) {
             for ys in &by_y {
                 for band in ys.chunks(ROWS) {
                     for z in &zs {
@@ -303,12 +334,12 @@ impl Plan {
 struct Run<'a> {
     winograd: &'a Winograd,
     plan: &'a Plan,
-    input: View<'a>,
+    input: &'a Inputs<'a>,
     prologue: Option<Prologue<'a>>,
     batch: usize,
     groups: std::ops::Range<usize>,
     scratch: &'a mut [f32],
-    output: *mut f32,
+    output: &'a Outputs<'a>,
     finish: &'a Finish<'a>,
 }
 
@@ -415,7 +446,7 @@ impl Run<'_> {
     ) {
         let plan = self.plan;
         let shape = &self.winograd.shape;
-        let [nz, ny, nx] = plan.in_dims;
+        let nx = plan.in_dims[2];
         let step = self.steps();
         let width = run.tiles * (AX - 2) + 2;
         let place = |axis: usize, first: usize, i: usize| {
@@ -434,14 +465,15 @@ impl Run<'_> {
             && self.prologue.is_none()
             && (0..AZ).all(|i| place(0, run.z, i).is_some())
             && (0..AY).all(|i| place(1, run.y, i).is_some());
-        let voxels = nz * ny * nx;
         let (from, strides) = if whole && before < after {
             let at = |axis: usize, first: usize| first - shape.padding[axis][0];
             let x = run.x + before * step[2] - shape.padding[2][0];
-            let voxel = (at(0, run.z) * ny + at(1, run.y)) * nx + x;
-            let from = self.input.as_slice()[(block * voxels + voxel) * BLOCK..].as_ptr();
-            let strides = [step[0] * ny * nx, step[1] * nx, step[2]];
-            (from, strides.map(|s| s * BLOCK))
+            let point = at(1, run.y) * nx + x;
+            let from: [*const f32; AZ] = std::array::from_fn(|z| {
+                let plane = self.input.plane(block, at(0, run.z) + z * step[0]);
+                plane[point * BLOCK..].as_ptr()
+            });
+            (from, [step[1] * nx, step[2]].map(|s| s * BLOCK))
         } else {
             for z in 0..AZ {
                 for y in 0..AY {
@@ -453,12 +485,13 @@ impl Run<'_> {
                     };
                     if before < after {
                         let x = run.x + before * step[2] - shape.padding[2][0];
-                        self.copy_line(block, (pz * ny + py) * nx + x, step[2], line);
+                        self.copy_line(block, pz, py * nx + x, step[2], line);
                     }
                 }
             }
-            let from = lines[(before * BLOCK).min(lines.len() - 1)..].as_ptr();
-            (from, [AY * plan.line, plan.line, BLOCK])
+            let first = lines.as_ptr().wrapping_add(before * BLOCK);
+            let from = std::array::from_fn(|z| first.wrapping_add(z * AY * plan.line));
+            (from, [plan.line, BLOCK])
         };
         // SAFETY: `from` and the strides lead to points of the input or of the lines.
         unsafe {
@@ -474,11 +507,11 @@ impl Run<'_> {
                         );
                     }
                 }
-                let mut from = from.wrapping_add(half);
+                let mut from = from.map(|plane| plane.wrapping_add(half));
                 let mut column = columns.as_mut_ptr().wrapping_add(before * BLOCK + half);
                 for _ in before..after {
-                    forward::<V, AZ, AY>(from, strides, column, plan.line);
-                    from = from.wrapping_add(strides[2]);
+                    forward::<V, AZ, AY>(from, strides[0], column, plan.line);
+                    from = from.map(|plane| plane.wrapping_add(strides[1]));
                     column = column.wrapping_add(BLOCK);
                 }
                 for k in 0..AZ * AY {
@@ -502,13 +535,10 @@ impl Run<'_> {
 
     /// Copies points of a line that lie `step` apart, and applies the norm of the input.
     #[inline(always)]
-    fn copy_line(&self, block: usize, voxel: usize, step: usize, line: &mut [f32]) {
-        let voxels = self.input.voxels();
-        let data = self.input.as_slice();
+    fn copy_line(&self, block: usize, z: usize, point: usize, step: usize, line: &mut [f32]) {
         if self.input.lanes() == BLOCK {
-            let from = data[(block * voxels + voxel) * BLOCK..]
-                .as_chunks::<BLOCK>()
-                .0;
+            let plane = self.input.plane(block, z);
+            let from = plane[point * BLOCK..].as_chunks::<BLOCK>().0;
             let to = line.as_chunks_mut::<BLOCK>().0.iter_mut();
             for (to, from) in to.zip(from.iter().step_by(step)) {
                 *to = *from;
@@ -517,9 +547,8 @@ impl Run<'_> {
             line.fill(0.0);
             let channels = (self.winograd.shape.input - block * BLOCK).min(BLOCK);
             for lane in 0..channels {
-                let from = data[(block * BLOCK + lane) * voxels + voxel..]
-                    .iter()
-                    .step_by(step);
+                let plane = self.input.plane(block * BLOCK + lane, z);
+                let from = plane[point..].iter().step_by(step);
                 for (to, from) in line[lane..].iter_mut().step_by(BLOCK).zip(from) {
                     *to = *from;
                 }
@@ -585,12 +614,13 @@ impl Run<'_> {
                     continue;
                 }
                 let line = &mut lines[(z * outputs[1] + y) * plan.line..][..width * BLOCK];
-                let at = block_at + ((pz * ny + py) * nx + run.x) * BLOCK;
+                let in_plane = (py * nx + run.x) * BLOCK;
+                let to = self.output.plane(block, pz).wrapping_add(in_plane);
+                let at = block_at + pz * ny * nx * BLOCK + in_plane;
                 if step[2] == 1 {
                     self.finish.values(block, at, line, moments);
                     // SAFETY: in bounds, and no other tile has these points.
                     unsafe {
-                        let to = self.output.wrapping_add(at);
                         std::ptr::copy_nonoverlapping(line.as_ptr(), to, line.len());
                     }
                     continue;
@@ -609,7 +639,7 @@ impl Run<'_> {
                         for half in 0..BLOCK / V::N {
                             let value =
                                 V::load(line.as_ptr().wrapping_add(n * BLOCK + half * V::N));
-                            value.store(self.output.wrapping_add(at + n * apart + half * V::N));
+                            value.store(to.wrapping_add(n * apart + half * V::N));
                         }
                     }
                 }
@@ -620,14 +650,7 @@ impl Run<'_> {
     /// Distances of a tile's points per axis.
     #[inline(always)]
     fn steps(&self) -> [usize; 3] {
-        let shape = &self.winograd.shape;
-        std::array::from_fn(|n| {
-            if shape.kernel[n] == 1 {
-                1
-            } else {
-                shape.dilation[n]
-            }
-        })
+        std::array::from_fn(|axis| self.winograd.step(axis))
     }
 }
 
@@ -655,23 +678,23 @@ impl Plan {
     }
 }
 
-/// The input's transform of one column along y and z; its values go `line` floats apart.
+/// The input's transform of one column along y and z, from its planes with rows `row` floats apart;
+/// its values go `line` floats apart.
 #[inline(always)]
 unsafe fn forward<V: Lanes, const AZ: usize, const AY: usize>(
-    from: *const f32,
-    strides: [usize; 3],
+    from: [*const f32; AZ],
+    row: usize,
     to: *mut f32,
     line: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
         let mut plane = [[V::splat(0.0); AY]; AZ];
-        for (z, row) in plane.iter_mut().enumerate() {
-            let from = from.wrapping_add(z.wrapping_mul(strides[0]));
-            for (y, value) in row.iter_mut().enumerate() {
-                *value = V::load(from.wrapping_add(y.wrapping_mul(strides[1])));
+        for (values, from) in plane.iter_mut().zip(from) {
+            for (y, value) in values.iter_mut().enumerate() {
+                *value = V::load(from.wrapping_add(y.wrapping_mul(row)));
             }
-            *row = minimal::input::<V, AY>(*row);
+            *values = minimal::input::<V, AY>(*values);
         }
         for y in 0..AY {
             let column = plane.map(|row| row[y]);

@@ -405,7 +405,7 @@ mod tests {
     fn decompression_stops_at_the_limit() {
         let zeros = vec![0; 1 << 20];
         let small = gzip(&zeros);
-        assert!(small.len() < 10_000);
+        assert!(small.len() < zeros.len() / 50);
         let headers = encoded_as("GZIP");
         assert_eq!(
             decompressed(small.clone(), &headers, 1 << 20).unwrap(),

