@@ -32,6 +32,12 @@ pub fn packages() -> Vec<PackageFiles> {
             include_bytes!("../../assets/models/pneumonia-cnn/MODEL_CARD.md"),
         ),
         package(
+            "tuberculosis-cnn",
+            include_bytes!("../../assets/models/tuberculosis-cnn/manifest.json"),
+            include_bytes!("../../assets/models/tuberculosis-cnn/weights.safetensors"),
+            include_bytes!("../../assets/models/tuberculosis-cnn/MODEL_CARD.md"),
+        ),
+        package(
             "left-ventricle-cine",
             include_bytes!("../../assets/models/left-ventricle-cine/manifest.json"),
             include_bytes!("../../assets/models/left-ventricle-cine/weights.safetensors"),
