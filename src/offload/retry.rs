@@ -125,7 +125,7 @@ impl Breaker {
         };
         let rested = now.saturating_sub(since);
         if rested < Self::REST {
-            return Err(Self::REST.checked_sub(rested).unwrap());
+            return Err(Self::REST.saturating_sub(rested));
         }
         // One request tries; the others wait for what becomes of it, or for as long again.
         self.since = Some(now);

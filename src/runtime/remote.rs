@@ -13,7 +13,7 @@ use crate::offload::protocol::TensorMetadata;
 use crate::offload::{
     self, Binary, Client, Datatype, InferRequest, InputTensor, Profile, WantedOutput, random_id,
 };
-use crate::queue::Answers;
+use crate::queue::{self, Answers};
 use crate::task::Task;
 
 /// Room in a request for what is not tensors.
@@ -168,6 +168,12 @@ impl Server {
         Error::Elsewhere(Box::new(error))
     }
 
+    /// An answer that cannot be kept would be lost with the program: the work waits for the disk.
+    fn not_kept(&self, error: queue::Error) -> Error {
+        *lock(&self.trouble) = Some(format!("an answer could not be kept: {error}"));
+        Error::Elsewhere(Box::new(error))
+    }
+
     fn wire(&self, model: &str, task: &Task) -> Result<Wire, Error> {
         if let Some(wire) = lock(&self.wires).get(model) {
             return Ok(wire.clone());
@@ -217,7 +223,7 @@ impl Server {
             ],
             &values,
         );
-        let kept = self.answers.of(&question).map_err(local)?;
+        let kept = self.answers.of(&question).map_err(|e| self.not_kept(e))?;
         let datatype = output.datatype;
         if let Some(bytes) = kept {
             return Ok(Numbers { datatype, bytes });
@@ -255,7 +261,9 @@ impl Server {
         let tensor = answer.outputs.into_iter().next();
         let tensor = tensor.ok_or_else(|| refused("it sent nothing".to_owned()))?;
         let bytes = Vec::from(tensor.data);
-        self.answers.keep(&question, &bytes).map_err(local)?;
+        self.answers
+            .keep(&question, &bytes)
+            .map_err(|e| self.not_kept(e))?;
         Ok(Numbers { datatype, bytes })
     }
 }
@@ -308,10 +316,6 @@ const LABELS: [Datatype; 7] = [
     Datatype::Int64,
     Datatype::Uint32,
 ];
-
-fn local(error: crate::queue::Error) -> Error {
-    Error::Elsewhere(Box::new(error))
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
