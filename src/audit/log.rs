@@ -664,11 +664,7 @@ pub(super) fn lock_path(folder: &Path) -> PathBuf {
 
 /// Makes a folder for its owner alone, where the system can.
 pub(super) fn private_folder(folder: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(io_error("creating", folder))
+    whole_file::make_private_folder(folder).map_err(io_error("creating", folder))
 }
 
 pub(super) fn io_error<'a>(

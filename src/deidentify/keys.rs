@@ -3,8 +3,8 @@
 //! Everything is HMAC-SHA-256 of the old value under one key of this home: the same in gives the
 //! same out in every run, and without the key nobody can try old values out.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ring::hmac;
@@ -55,17 +55,13 @@ impl Key {
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(io("reading")(e)),
             }
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true);
-            #[cfg(unix)]
-            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            builder.create(&folder).map_err(io("creating"))?;
+            whole_file::make_private_folder(&folder).map_err(io("creating"))?;
             let mut bytes = [0; 32];
             SystemRandom::new()
                 .fill(&mut bytes)
                 .map_err(|_| io("drawing")(std::io::Error::other("no random numbers")))?;
             let text = hex(&bytes);
-            make(&path, &text).map_err(io("creating"))?;
+            whole_file::make_private(&path, text.as_bytes()).map_err(io("creating"))?;
         }
         Err(Error::Key { path })
     }
@@ -123,31 +119,6 @@ fn hex(bytes: &[u8]) -> String {
         .flat_map(|b| [b >> 4, b & 15])
         .filter_map(|digit| char::from_digit(u32::from(digit), 16))
         .collect()
-}
-
-/// Another process may have been first; then its key is the one.
-fn make(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_file_name(format!(".key.{}", std::process::id()));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let _ = fs::remove_file(&temporary);
-    let mut file = options.open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
-    match linked {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-            // No hard links here: the whole-file way, and the rights after it.
-            whole_file::write(path, |w| w.write_all(text.as_bytes()))?;
-            #[cfg(unix)]
-            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-            Ok(())
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(unix)]

@@ -4,8 +4,8 @@
 //! from the home's by HKDF-SHA-256 with the random bytes as salt, so no two files share key and
 //! nonce. A file's name is sealed in with it: one put in another's place does not open.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -50,7 +50,7 @@ impl Seal {
             }
             let mut bytes = [0; 32];
             fill(&mut bytes, &path)?;
-            make(&path, &bytes).map_err(Error::io("creating", &path))?;
+            whole_file::make_private(&path, &bytes).map_err(Error::io("creating", &path))?;
         }
         Err(Error::Key {
             why: "cannot be made",
@@ -132,33 +132,7 @@ pub(super) fn fill(bytes: &mut [u8], path: &Path) -> Result<(), Error> {
 
 /// Makes a folder that only its owner may enter.
 pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(folder)
-        .map_err(Error::io("creating", folder))
-}
-
-/// A new file that only its owner may read; one that another process made first stays.
-fn make(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // Whole or not at all: under another name first, then linked, which never replaces.
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
-    let written = options.open(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        match fs::hard_link(&beside, path) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
-        }
-    });
-    let _ = fs::remove_file(&beside);
-    written
+    whole_file::make_private_folder(folder).map_err(Error::io("creating", folder))
 }
 
 #[cfg(unix)]

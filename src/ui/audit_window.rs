@@ -1,8 +1,9 @@
 //! The auditor's view: the verdict on top, the newest records below, words to find some by.
 
-use eframe::egui::{self, Label, RichText, ScrollArea, TextEdit, Ui, vec2};
+use eframe::egui::{self, RichText, ScrollArea, TextEdit, Ui};
 
 use super::theme;
+use super::widgets::cell_ui;
 use crate::app::{App, AuditPage, AuditRow, Command};
 
 /// Draws the window when it is open.
@@ -14,7 +15,9 @@ pub fn audit_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
     let mut open = true;
     egui::Window::new("Audit log")
         .open(&mut open)
-        .default_size([860.0, 560.0])
+        // Below the menu.
+        .default_pos([16.0, 44.0])
+        .default_size([900.0, 560.0])
         .min_width(520.0)
         .collapsible(false)
         .show(ctx, |ui| match &view.page {
@@ -83,16 +86,16 @@ fn rows_ui(ui: &mut Ui, rows: &[&AuditRow]) {
     area.show_rows(ui, HEIGHT, rows.len(), |ui, shown| {
         for row in &rows[shown] {
             ui.horizontal(|ui| {
-                let cell = |ui: &mut Ui, width: f32, text: &str| {
-                    ui.add_sized(vec2(width, HEIGHT), Label::new(text).truncate())
-                        .on_hover_text(text);
-                };
-                cell(ui, 52.0, &row.seq.to_string());
-                cell(ui, 176.0, &row.time);
-                cell(ui, 190.0, &row.event);
-                cell(ui, 130.0, &row.users);
-                cell(ui, 180.0, &row.objects);
-                cell(ui, 120.0, &row.outcome);
+                for (width, text) in [
+                    (44.0, row.seq.to_string().as_str()),
+                    (190.0, &row.time),
+                    (180.0, &row.event),
+                    (130.0, &row.users),
+                    (180.0, &row.objects),
+                    (80.0, &row.outcome),
+                ] {
+                    cell_ui(ui, width, HEIGHT, text);
+                }
             });
         }
     });

@@ -10,7 +10,7 @@ use eframe::egui::{
 };
 
 use super::curves::{Chart, Curve, chart_ui};
-use super::widgets::{icon_line_ui, primary_button_ui};
+use super::widgets::{cell_ui, icon_line_ui, primary_button_ui};
 use super::{icons, theme};
 use crate::app::{App, Command, TrainingAnswer, TrainingChoice, TrainingExample, TrainingState};
 
@@ -92,11 +92,7 @@ fn choices_ui(ui: &mut Ui, training: &TrainingState, commands: &mut Vec<Command>
                     let text = path
                         .as_ref()
                         .map_or(none.to_owned(), |p| p.display().to_string());
-                    let left = egui::Layout::left_to_right(egui::Align::Center);
-                    ui.allocate_ui_with_layout(vec2(400.0, 24.0), left, |ui| {
-                        ui.set_width(400.0);
-                        ui.add(Label::new(&text).truncate()).on_hover_text(text);
-                    });
+                    cell_ui(ui, 400.0, 24.0, &text);
                     ui.horizontal(|ui| {
                         for (name, what) in buttons {
                             if ui.button(*name).clicked() {

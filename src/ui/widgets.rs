@@ -16,6 +16,16 @@ pub fn icon_button_ui(ui: &mut Ui, icon: &str, label: &str) -> Response {
     response.on_hover_text(label)
 }
 
+/// A cell of a table: text from the left, cut off where it is too long, whole under the pointer.
+pub fn cell_ui(ui: &mut Ui, width: f32, height: f32, text: &str) {
+    let left = egui::Layout::left_to_right(egui::Align::Center);
+    ui.allocate_ui_with_layout(Vec2::new(width, height), left, |ui| {
+        ui.set_width(width);
+        ui.add(egui::Label::new(text).truncate())
+            .on_hover_text(text);
+    });
+}
+
 /// The button that a person most likely wants now.
 pub fn primary_button_ui(ui: &mut Ui, icon: &str, label: &str, enabled: bool) -> Response {
     let text = RichText::new(format!("{icon}  {label}")).color(if enabled {

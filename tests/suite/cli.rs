@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use negatoscope::dicom::{ImageSeriesOptions, write_image_series};
+use negatoscope::geometry::{DVec3, VolumeGeometry};
+use negatoscope::volume::phantom::head_mr;
 use serde_json::Value;
 
 /// A folder with a home of its own.
@@ -38,40 +41,35 @@ impl Place {
 
     /// A synthetic head of few slices as DICOM, in the folder `study`.
     pub fn with_study(self) -> Self {
-        use negatoscope::dicom::{ImageSeriesOptions, write_image_series};
-        use negatoscope::geometry::{DVec3, VolumeGeometry};
-        use negatoscope::volume::phantom::head_mr;
         let axes = [DVec3::X, DVec3::Y, DVec3::Z];
         let corner = DVec3::new(-79.5, -84.0, -40.0);
         let grid = VolumeGeometry::from_axes([40, 48, 8], corner, axes, [4.0, 4.0, 5.0]).unwrap();
-        let phantom = head_mr(7, grid);
-        let mut uids = crate::seg_export::uids(77_000);
-        let options = ImageSeriesOptions {
-            modality: "MR".into(),
-            study_instance_uid: uids(),
-            series_instance_uid: uids(),
-            frame_of_reference_uid: uids(),
-            patient_study: vec![
-                ("PatientName".into(), "Secretname^Jane".to_owned().into()),
-                ("PatientID".into(), "SECRET-4711".to_owned().into()),
-            ],
-            series_description: "T1".into(),
-            series_number: 3,
-            body_part: "HEAD".into(),
-            synthetic: false,
-        };
-        fs::create_dir(self.path("study")).unwrap();
-        let now = crate::seg_export::now();
-        write_image_series(
-            &phantom.volume,
-            &self.path("study"),
-            &options,
-            &mut uids,
-            now,
-        )
-        .unwrap();
+        write_study(&self.path("study"), 7, grid, 77_000);
         self
     }
+}
+
+/// A synthetic head as a DICOM series of a patient whose name and number are looked for later.
+pub fn write_study(folder: &Path, seed: u64, grid: VolumeGeometry, first_uid: u128) {
+    let phantom = head_mr(seed, grid);
+    let mut uids = crate::seg_export::uids(first_uid);
+    let options = ImageSeriesOptions {
+        modality: "MR".into(),
+        study_instance_uid: uids(),
+        series_instance_uid: uids(),
+        frame_of_reference_uid: uids(),
+        patient_study: vec![
+            ("PatientName".into(), "Secretname^Jane".to_owned().into()),
+            ("PatientID".into(), "SECRET-4711".to_owned().into()),
+        ],
+        series_description: "T1".into(),
+        series_number: 3,
+        body_part: "HEAD".into(),
+        synthetic: false,
+    };
+    fs::create_dir_all(folder).unwrap();
+    let now = crate::seg_export::now();
+    write_image_series(&phantom.volume, folder, &options, &mut uids, now).unwrap();
 }
 
 pub struct Ran {

@@ -9,7 +9,7 @@ use negatoscope::model::{Registry, VerifiedPackage};
 use negatoscope::runtime::settings_for_runs;
 use negatoscope::task::Task;
 use negatoscope::training::evaluate::{ClassFigures, Figures, evaluate, rules_for};
-use negatoscope::training::{Error, Picture, Recipe, result, validate};
+use negatoscope::training::{DataRules, Error, Picture, Recipe, result, validate};
 
 use crate::training::{WORDS, run, shape, split_of};
 
@@ -73,12 +73,23 @@ fn measured(
     finding: Option<&str>,
 ) -> Result<ClassFigures, Error> {
     let rules = rules_for(package, folder, "label")?;
+    measured_by(package, &rules, folder, &[], finding)
+}
+
+/// The figures of a classifier.
+pub fn measured_by(
+    package: &VerifiedPackage,
+    rules: &DataRules,
+    folder: &Path,
+    parts: &[&str],
+    finding: Option<&str>,
+) -> Result<ClassFigures, Error> {
     let none = |id: &str| Err(format!("no model {id}"));
     let found = evaluate(
         package,
-        &rules,
+        rules,
         folder,
-        &[],
+        parts,
         finding,
         &Picture::read,
         &settings_for_runs(),

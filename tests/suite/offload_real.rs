@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use negatoscope::offload::{
-    Binary, Client, Datatype, Error, InferRequest, InputTensor, Profile, Secrets, TensorData,
+    Binary, Client, Datatype, Error, InferRequest, InputTensor, Pin, Profile, Secrets, TensorData,
     WantedOutput, look, random_id,
 };
 use negatoscope::task::Task;
@@ -197,6 +197,47 @@ fn triton_gives_the_local_mask_in_every_form() {
     assert!(matches!(error, Error::Status { .. }) && !error.to_string().is_empty());
 }
 
+/// nginx with TLS and certificates of its clients, before a Triton.
+struct Nginx {
+    _running: Running,
+    folder: tempfile::TempDir,
+    /// With our certificate, without pins.
+    profile: Profile,
+    key: Pin,
+}
+
+impl Nginx {
+    fn before(triton: &Triton) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "hospital");
+        let (server, ours) = (authority.issue(|_| ()), authority.issue(|_| ()));
+        let copy = |from: &Path, to: &str| std::fs::copy(from, folder.path().join(to)).unwrap();
+        copy(&server.certificate_file, "server.pem");
+        copy(&server.key_file, "server.key");
+        copy(&authority.file, "clients.pem");
+        let port = free_port();
+        let child = Command::new(script("nginx.sh"))
+            .arg(folder.path())
+            .args([port.to_string(), triton.port.to_string()])
+            .spawn()
+            .unwrap();
+        let profile = Profile {
+            ca: Some(authority.file),
+            client_certificate: Some(ours.certificate_file),
+            client_key: Some(ours.key_file),
+            max_request_bytes: 1 << 30,
+            binary: Binary::Yes,
+            ..Profile::new("nginx", &format!("https://127.0.0.1:{port}"))
+        };
+        Self {
+            _running: Running(child),
+            folder,
+            profile,
+            key: server.pin,
+        }
+    }
+}
+
 #[test]
 fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
     let Some(environment) = environment() else {
@@ -210,28 +251,10 @@ fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
         return;
     }
     let triton = Triton::start(&environment);
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path(), "hospital");
-    let (server, ours) = (authority.issue(|_| ()), authority.issue(|_| ()));
-    let copy = |from: &Path, to: &str| std::fs::copy(from, folder.path().join(to)).unwrap();
-    copy(&server.certificate_file, "server.pem");
-    copy(&server.key_file, "server.key");
-    copy(&authority.file, "clients.pem");
-    let port = free_port();
-    let child = Command::new(script("nginx.sh"))
-        .arg(folder.path())
-        .args([port.to_string(), triton.port.to_string()])
-        .spawn()
-        .unwrap();
-    let _nginx = Running(child);
+    let nginx = Nginx::before(&triton);
     let profile = Profile {
-        ca: Some(authority.file.clone()),
-        client_certificate: Some(ours.certificate_file.clone()),
-        client_key: Some(ours.key_file.clone()),
-        pins: vec![server.pin],
-        max_request_bytes: 1 << 30,
-        binary: Binary::Yes,
-        ..Profile::new("nginx", &format!("https://127.0.0.1:{port}"))
+        pins: vec![nginx.key],
+        ..nginx.profile.clone()
     };
     let begun = Instant::now();
     let looked = loop {
@@ -253,7 +276,7 @@ fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
         "{}",
         certificate.issuer
     );
-    assert_eq!(certificate.key, server.pin);
+    assert_eq!(certificate.key, nginx.key);
 
     let shape = [20, 30, 40];
     let voxels = voxels(24_000);
@@ -266,7 +289,7 @@ fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
     };
     let answer = ask(&profile).unwrap();
     assert_eq!(answer.outputs[0].data, local);
-    assert_eq!(answer.server_key, Some(server.pin));
+    assert_eq!(answer.server_key, Some(nginx.key));
 
     let status = |error: Error| match error {
         Error::Status { status, .. } => status,
@@ -302,35 +325,15 @@ fn measured_256_mib() {
     };
     let triton = Triton::start(&environment);
     println!("triton at port {}", triton.port);
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path(), "hospital");
-    let (server, ours) = (authority.issue(|_| ()), authority.issue(|_| ()));
-    let copy = |from: &Path, to: &str| std::fs::copy(from, folder.path().join(to)).unwrap();
-    copy(&server.certificate_file, "server.pem");
-    copy(&server.key_file, "server.key");
-    copy(&authority.file, "clients.pem");
-    let port = free_port();
-    let child = Command::new(script("nginx.sh"))
-        .arg(folder.path())
-        .args([port.to_string(), triton.port.to_string()])
-        .spawn()
-        .unwrap();
-    let _nginx = Running(child);
+    let nginx = Nginx::before(&triton);
     std::thread::sleep(Duration::from_secs(2));
-    let encrypted = Profile {
-        ca: Some(authority.file.clone()),
-        client_certificate: Some(ours.certificate_file.clone()),
-        client_key: Some(ours.key_file.clone()),
-        max_request_bytes: 1 << 30,
-        binary: Binary::Yes,
-        ..Profile::new("nginx", &format!("https://127.0.0.1:{port}"))
-    };
+    let encrypted = nginx.profile.clone();
     let plain = Profile {
         binary: Binary::Yes,
         ..triton.profile()
     };
     let shape = [512, 512, 512];
-    let path = folder.path().join("image.raw");
+    let path = nginx.folder.path().join("image.raw");
     std::fs::write(&path, bytemuck::cast_slice::<i16, u8>(&voxels(1 << 27))).unwrap();
     let python = r"
 import sys, time, numpy as np, tritonclient.http as t

@@ -57,29 +57,14 @@ impl ModelServer {
         let fault = Arc::new(Mutex::new((usize::MAX, Fault::None)));
         let infers = Arc::new(AtomicUsize::new(0));
         let (faults, counted) = (Arc::clone(&fault), Arc::clone(&infers));
-        let server = Server::encrypted(config, move |_, heard, wire| {
-            let say = |wire: &mut dyn Wire, value: Value| {
-                reply(wire, "200 OK", &[], value.to_string().as_bytes())
-            };
-            match heard.path.as_str() {
-                "/v2" => say(
-                    wire,
-                    json!({"name": "ward", "version": "1", "extensions": ["binary_tensor_data"]}),
-                ),
-                "/v2/models/small" => say(
-                    wire,
-                    json!({"name": "small", "versions": ["1"], "platform": "test",
-                        "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, -1, -1]}],
-                        "outputs": [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]}),
-                ),
-                "/v2/models/small/infer" => {
-                    let number = counted.fetch_add(1, Ordering::SeqCst);
-                    let (from, fault) = *faults.lock().unwrap();
-                    let fault = if number >= from { fault } else { Fault::None };
-                    infer(&network, heard, wire, fault)
-                }
-                _ => reply(wire, "404 Not Found", &[], b"{\"error\":\"no such path\"}"),
+        let server = Server::encrypted(config, move |_, heard, wire| match heard.path.as_str() {
+            "/v2/models/small/infer" => {
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let (from, fault) = *faults.lock().unwrap();
+                let fault = if number >= from { fault } else { Fault::None };
+                infer(&network, heard, wire, fault)
             }
+            path => about(path, wire),
         });
         let profile = Profile {
             name: "ward".to_owned(),
@@ -106,6 +91,23 @@ impl ModelServer {
         let infers = heard.into_iter().filter(|h| h.path.ends_with("/infer"));
         infers.map(|h| h.parts().1).collect()
     }
+}
+
+/// What the server says of itself and its model.
+pub fn about(path: &str, wire: &mut dyn Wire) -> std::io::Result<Then> {
+    let told = match path {
+        "/v2" => {
+            json!({"name": "ward", "version": "1", "extensions": ["binary_tensor_data"]})
+        }
+        "/v2/models/small" => json!({"name": "small", "versions": ["1"], "platform": "test",
+            "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, -1, -1]}],
+            "outputs": [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]}),
+        _ => {
+            let error = b"{\"error\":\"no such path\"}";
+            return reply(wire, "404 Not Found", &[], error);
+        }
+    };
+    reply(wire, "200 OK", &[], told.to_string().as_bytes())
 }
 
 pub fn infer(

@@ -10,21 +10,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use negatoscope::dicom::{ImageSeriesOptions, write_image_series};
 use negatoscope::geometry::{DVec3, VolumeGeometry};
 use negatoscope::inference::Network;
 use negatoscope::model::Registry;
 use negatoscope::nifti;
 use negatoscope::offload::{Endpoints, Profile};
 use negatoscope::task::Task;
-use negatoscope::volume::phantom::head_mr;
 use rustls::version::TLS13;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::cli::Place;
+use crate::cli::{Place, write_study};
 use crate::elsewhere::local_layers;
 use crate::offload_server::{Authority, Server, Then, Wire, reply};
-use crate::remote::{Fault, infer, nobody_is_named_in};
+use crate::remote::{Fault, about, infer, nobody_is_named_in};
 
 /// What happens at a request, in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,26 +56,8 @@ fn studies(folder: &Path, count: usize) {
         let axes = [DVec3::X, DVec3::Y, DVec3::Z];
         let corner = DVec3::new(-20.0, -24.0, -6.0);
         let grid = VolumeGeometry::from_axes([20, 24, 6], corner, axes, [2.0; 3]).unwrap();
-        let phantom = head_mr(100 + n as u64, grid);
-        let mut uids = crate::seg_export::uids(880_000 + 1000 * n as u128);
-        let options = ImageSeriesOptions {
-            modality: "MR".into(),
-            study_instance_uid: uids(),
-            series_instance_uid: uids(),
-            frame_of_reference_uid: uids(),
-            patient_study: vec![
-                ("PatientName".into(), format!("Secretname^Jane{n}").into()),
-                ("PatientID".into(), "SECRET-4711".to_owned().into()),
-            ],
-            series_description: "T1".into(),
-            series_number: 3,
-            body_part: "HEAD".into(),
-            synthetic: false,
-        };
-        let place = folder.join(n.to_string());
-        fs::create_dir_all(&place).unwrap();
-        let now = crate::seg_export::now();
-        write_image_series(&phantom.volume, &place, &options, &mut uids, now).unwrap();
+        let first_uid = 880_000 + 1000 * n as u128;
+        write_study(&folder.join(n.to_string()), 100 + n as u64, grid, first_uid);
     }
 }
 
@@ -119,15 +99,7 @@ fn every_study_has_its_result_once_whatever_happens() {
         (done.clone(), kill.clone(), killed.clone(), number.clone());
     let server = Server::encrypted(config, move |_, heard, wire: &mut dyn Wire| {
         if !heard.path.ends_with("/infer") {
-            let told = match heard.path.as_str() {
-                "/v2" => {
-                    json!({"name": "ward", "version": "1", "extensions": ["binary_tensor_data"]})
-                }
-                _ => json!({"name": "small", "versions": ["1"], "platform": "test",
-                    "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, -1, -1]}],
-                    "outputs": [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]}),
-            };
-            return reply(wire, "200 OK", &[], told.to_string().as_bytes());
+            return about(&heard.path, wire);
         }
         let n = numbers.fetch_add(1, Ordering::SeqCst);
         let so_far: usize = counts.lock().unwrap().values().sum();

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use negatoscope::model::Registry;
-use negatoscope::runtime::settings_for_runs;
-use negatoscope::task::Task;
-use negatoscope::training::evaluate::{ClassFigures, Figures, evaluate, parts_of, rules_for};
-use negatoscope::training::{Error, Picture};
+use negatoscope::training::Error;
+use negatoscope::training::evaluate::{ClassFigures, parts_of, rules_for};
 
+use crate::label_words::measured_by;
 use crate::training::shape;
 
 /// Images 0 to 47 with label, machine, kind and split; `kept` says which the table names.
@@ -41,23 +40,7 @@ fn measured(folder: &Path, by: Option<&str>, part: Option<&str>) -> Result<Class
     rules.group_column = by.map(str::to_owned);
     rules.split_column = part.map(|_| "split".to_owned());
     let parts = parts_of(&rules, folder, part)?;
-    let none = |id: &str| Err(format!("no model {id}"));
-    let found = evaluate(
-        &package,
-        &rules,
-        folder,
-        &parts,
-        None,
-        &Picture::read,
-        &settings_for_runs(),
-        &none,
-        &mut |_| Ok(()),
-        &Task::new(),
-    )?;
-    match found.figures {
-        Figures::Classes(figures) => Ok(figures),
-        Figures::Masks(_) => panic!("masks"),
-    }
+    measured_by(&package, &rules, folder, &parts, None)
 }
 
 /// The figures of the rows that `kept` names, as if there were no others.
