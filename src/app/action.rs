@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ChannelSource, JobId, SeriesKey, Settings, TrainingChoice, VolumeId};
+use super::{ChannelSource, JobId, RemoteWork, SeriesKey, Settings, TrainingChoice, VolumeId};
 use crate::audit::EventId;
 use crate::findings::{Assessment, Call, ExplanationMethod, ReviewState, Segmentation};
 use crate::study::{Patient, Series, Study};
@@ -143,6 +143,40 @@ pub enum Action {
         /// Progress and cancellation.
         task: Arc<Task>,
     },
+    /// List the model servers that are set up, and jobs that wait for one.
+    ListPlaces,
+    /// Count and show what a run on a server would send. Nothing is sent.
+    PrepareRemote {
+        /// The job.
+        job: JobId,
+        /// The server's name.
+        endpoint: String,
+        /// Model `id@version`.
+        model: String,
+        /// On what.
+        work: RemoteWork,
+        /// With mirrored passes, where the model's plans ask for them.
+        mirroring: bool,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Do what was prepared: a person has seen what leaves and agreed.
+    SendRemote {
+        /// The job.
+        job: JobId,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
+    /// Let go of what was prepared.
+    DropRemote(JobId),
+    /// The result of a server's job is on screen.
+    CloseQueued(String),
+    /// List the jobs for servers.
+    ReadQueue,
+    /// Take a job back.
+    CancelQueued(String),
+    /// Forget the jobs that are over.
+    ClearQueue,
     /// Make a map of the evidence for a finding.
     Explain {
         /// The job.
@@ -260,7 +294,16 @@ impl Action {
             Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
             Self::ReadAudit | Self::ExportAudit(_) => Some(EventId::AuditLogUsed),
-            Self::Ask(_)
+            // What leaves for a server is put on record series by series, as it leaves.
+            Self::ListPlaces
+            | Self::PrepareRemote { .. }
+            | Self::SendRemote { .. }
+            | Self::DropRemote(_)
+            | Self::CloseQueued(_)
+            | Self::ReadQueue
+            | Self::CancelQueued(_)
+            | Self::ClearQueue
+            | Self::Ask(_)
             | Self::Index { .. }
             | Self::LoadSlice { .. }
             | Self::Thumbnails(_)

@@ -18,6 +18,16 @@ pub enum SeriesKey {
     File(PathBuf),
 }
 
+impl SeriesKey {
+    /// Tells the images of one set of files apart.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Stack { series, stack } => format!("{series}#{stack}"),
+            Self::File(_) => "file".to_owned(),
+        }
+    }
+}
+
 /// A volume file outside of DICOM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeFile {

@@ -104,6 +104,20 @@ pub enum Command {
     SelectModel(String),
     /// With or without the mirrored passes that a model's plans ask for.
     SetMirroring(bool),
+    /// Where the chosen model runs: a server's name, or this machine.
+    SetPlace(Option<String>),
+    /// Send what was shown.
+    SendRemote,
+    /// Analysis ▸ Server jobs…
+    ShowQueue,
+    /// Close the list of jobs.
+    HideQueue,
+    /// Go on with a job that waits for a server.
+    GoOn(String),
+    /// Take a job back.
+    CancelQueued(String),
+    /// Forget the jobs that are over.
+    ClearQueue,
     /// Run the chosen model on the open volume.
     RunModel,
     /// Stop a job.
@@ -305,6 +319,7 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             Command::OpenComparison,
             None,
         ),
+        ("Analysis", "Server jobs…", Command::ShowQueue, None),
         ("Analysis", "Import model…", Command::ImportModel, None),
         ("Analysis", "Train a model…", Command::ShowTraining, None),
         (

@@ -281,6 +281,7 @@ impl App {
     pub(super) fn close_dialog(&mut self) {
         self.dialog = None;
         self.waiting = None;
+        self.decline_leaving();
     }
 
     /// Closes what is asked about findings that are no longer on screen.

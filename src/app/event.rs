@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{AskFor, AuditPage, JobId, Notice, SeriesKey, TrainingNews, VolumeId};
+use super::{
+    AskFor, AuditPage, JobId, LeavingPage, Notice, Place, QueueRow, SeriesKey, TrainingNews,
+    VolumeId,
+};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::study::Worklist;
 use crate::volume::{LabelStatistics, VoiWindow, Volume};
@@ -185,6 +188,25 @@ pub enum Event {
         assessment: usize,
         /// The map.
         map: Box<Explanation>,
+    },
+    /// Model servers that are set up.
+    Places(Vec<Place>),
+    /// What a run on a server would send.
+    Leaving(Box<LeavingPage>),
+    /// The jobs for servers.
+    QueueRead(Vec<QueueRow>),
+    /// A server's answers have made a result.
+    Returned {
+        /// The job.
+        job: JobId,
+        /// Its name in the queue.
+        queued: String,
+        /// Input.
+        volume: VolumeId,
+        /// Result.
+        segmentation: Arc<Segmentation>,
+        /// Numbers by label.
+        statistics: Vec<LabelStatistics>,
     },
     /// A model shows what it has found so far.
     Provisional {

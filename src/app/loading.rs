@@ -231,6 +231,7 @@ impl App {
         if let Some(path) = self.pending_segmentation.take() {
             self.open_segmentation(path);
         }
+        self.go_on_with_open();
     }
 
     pub(super) fn show_volume(&mut self, open: OpenVolume) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::state::file_name;
 use super::{
-    Action, App, Dialog, JobId, JobKind, Notice, Overlay, Results, ReviewNote, SeriesKey, ToExport,
-    VolumeId,
+    Action, App, Dialog, JobId, JobKind, Notice, Overlay, RemoteWork, Results, ReviewNote,
+    SeriesKey, ToExport, VolumeId,
 };
 use crate::findings::{ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
@@ -59,6 +59,10 @@ impl App {
                 return;
             }
         };
+        if let Some(place) = self.place() {
+            let endpoint = place.name.clone();
+            return self.prepare_open(endpoint, further);
+        }
         let name = self
             .models
             .iter()
@@ -226,11 +230,17 @@ impl App {
         let missing = match (&self.batch.input, &self.batch.output, &self.selected_model) {
             (Some(input), Some(output), Some(model)) => {
                 let (input, output, model) = (input.clone(), output.clone(), model.clone());
+                self.batch.rows.clear();
+                self.batch.summary = None;
+                if let Some(place) = self.place() {
+                    let endpoint = place.name.clone();
+                    let work = RemoteWork::Folder { input, output };
+                    self.batch.job = self.prepare(endpoint, work);
+                    return;
+                }
                 let title = format!("Analyzing {}", file_name(&input));
                 let (job, task) = self.start(JobKind::Batch, title);
                 self.batch.job = Some(job);
-                self.batch.rows.clear();
-                self.batch.summary = None;
                 self.actions.push(Action::Batch {
                     job,
                     input,

@@ -11,8 +11,8 @@ use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, AuditView, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
-    ModelSummary, Notice, OpenedResult, Results, RunEstimate, SeriesKey, Settings, ShownFindings,
-    Traffic, TrainingState, VolumeId, Workspace,
+    ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate, SeriesKey, Settings,
+    ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -28,6 +28,8 @@ pub enum Dialog {
     Skipped,
     /// The batch: input, model, output, table.
     Batch,
+    /// What would leave this machine.
+    Leaving,
     /// Who reviews at this machine.
     Reviewer,
     /// What a reader says in the model's place.
@@ -87,6 +89,8 @@ pub struct App {
     pub training: TrainingState,
     /// The auditor's view.
     pub audit: AuditView,
+    /// Models on servers.
+    pub remote: RemoteState,
     /// Settings.
     pub settings: Settings,
     /// The time, as the window has told it last.
@@ -108,7 +112,7 @@ impl App {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            actions: vec![Action::ListModels],
+            actions: vec![Action::ListModels, Action::ListPlaces],
             ..Self::default()
         }
     }
@@ -139,11 +143,14 @@ impl App {
         }
         match &self.estimate {
             Some(Ok(e)) if e.traffic == Traffic::Red => Err(e.reasons.join("; ")),
-            Some(Ok(e)) if e.needed_bytes > e.available_bytes => Err(format!(
-                "Needs {}, {} are free",
-                bytes_words(e.needed_bytes),
-                bytes_words(e.available_bytes)
-            )),
+            // A server's memory is its own; what is needed here is counted before anything leaves.
+            Some(Ok(e)) if e.needed_bytes > e.available_bytes && self.place().is_none() => {
+                Err(format!(
+                    "Needs {}, {} are free",
+                    bytes_words(e.needed_bytes),
+                    bytes_words(e.available_bytes)
+                ))
+            }
             Some(Err(reason)) => Err(reason.clone()),
             Some(Ok(_)) => Ok(()),
             None => Err("Checking what the run needs…".to_owned()),
@@ -296,6 +303,13 @@ impl App {
             Command::HideAudit => self.audit = AuditView::default(),
             Command::FilterAudit(words) => self.audit.words = words,
             Command::ExportAudit => self.ask(AskFor::AuditExport),
+            command @ (Command::SetPlace(_)
+            | Command::SendRemote
+            | Command::ShowQueue
+            | Command::HideQueue
+            | Command::GoOn(_)
+            | Command::CancelQueued(_)
+            | Command::ClearQueue) => self.remote(command),
             Command::ShowTraining => self.training.shown = true,
             Command::HideTraining => self.training.shown = false,
             Command::ChooseTraining(what) => self.ask(AskFor::Training(what)),
@@ -422,6 +436,16 @@ impl App {
                 }
                 self.ask_estimate();
             }
+            Event::Places(places) => self.remote.places = places,
+            Event::Leaving(page) => self.leaving(*page),
+            Event::QueueRead(rows) => self.remote.queue = rows,
+            Event::Returned {
+                job,
+                queued,
+                volume,
+                segmentation,
+                statistics,
+            } => self.returned(job, queued, volume, segmentation, statistics),
             Event::Provisional {
                 job,
                 volume,

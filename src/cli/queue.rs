@@ -87,7 +87,11 @@ fn line(queue: &Queue, job: &Job<RemoteWork>) -> String {
         work.model,
         job.endpoint,
         first.unwrap_or_default(),
-        work.output.display(),
+        if work.shown.is_some() {
+            "the window".to_owned()
+        } else {
+            work.output.display().to_string()
+        },
         job.state.words()
     )
 }

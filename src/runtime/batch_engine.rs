@@ -66,6 +66,18 @@ pub(super) struct LocalEngine {
 }
 
 impl LocalEngine {
+    /// A model's result on the images of its channels.
+    pub fn segment_of(&self, volumes: &[&Volume], task: &Task) -> Result<Segmentation, Failure> {
+        if let Some(server) = &self.server {
+            return self.on_record(server, volumes, task);
+        }
+        match self.model.run(volumes, self.mirroring, None, task) {
+            Ok((segmentation, _)) => Ok(segmentation),
+            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
+            Err(error) => Err(Failure::from_error(&error)),
+        }
+    }
+
     /// One run with what leaves on record before it does, and how it ended after.
     fn on_record(
         &self,
@@ -152,14 +164,7 @@ impl Engine for LocalEngine {
 
     fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
         let volumes: Vec<&Volume> = volumes.iter().collect();
-        if let Some(server) = &self.server {
-            return self.on_record(server, &volumes, task);
-        }
-        match self.model.run(&volumes, self.mirroring, None, task) {
-            Ok((segmentation, _)) => Ok(segmentation),
-            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
-            Err(error) => Err(Failure::from_error(&error)),
-        }
+        self.segment_of(&volumes, task)
     }
 
     fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {

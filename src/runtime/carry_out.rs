@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
+use super::remote_view::{self, Prepared, Request};
 use super::{audit_view, clock, dialogs, models, monitoring, results, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
@@ -20,6 +21,7 @@ pub struct Runtime {
     jobs: Jobs,
     log: Arc<audit::Log>,
     last_model: Arc<models::LastModel>,
+    prepared: Arc<Prepared>,
 }
 
 impl Runtime {
@@ -34,6 +36,7 @@ impl Runtime {
             jobs: Jobs::new(),
             log,
             last_model: Arc::default(),
+            prepared: Arc::default(),
         })
     }
 
@@ -88,6 +91,19 @@ impl Runtime {
             error,
         );
         self.jobs.outbox().send(Event::Failed { job, notice });
+    }
+
+    /// Changes the queue, and tells how it is then.
+    fn queue_changed(
+        &self,
+        change: impl FnOnce(&Home) -> Result<(), super::RemoteError> + Send + 'static,
+    ) {
+        let home = self.home.clone();
+        self.jobs.spawn("queue", None, move |outbox| {
+            let changed = change(&home).map_err(|e| remote_view::queue_failed(&e));
+            outbox.send(Event::QueueRead(remote_view::queue_rows(&home)?));
+            changed.map(|()| None)
+        });
     }
 
     fn start(&self, action: Action, act: Option<audit::Act>) {
@@ -186,6 +202,51 @@ impl Runtime {
                     Ok(Some(models::list(&home)))
                 });
             }
+            Action::ListPlaces => {
+                let home = self.home.clone();
+                self.jobs.spawn("servers", None, move |outbox| {
+                    outbox.send(Event::Places(remote_view::places(&home)?));
+                    Ok(Some(Event::QueueRead(remote_view::queue_rows(&home)?)))
+                });
+            }
+            Action::PrepareRemote {
+                job,
+                endpoint,
+                model,
+                work,
+                mirroring,
+                task,
+            } => {
+                let (home, prepared) = (self.home.clone(), Arc::clone(&self.prepared));
+                let request = Request {
+                    job,
+                    endpoint,
+                    model,
+                    work,
+                    mirroring,
+                };
+                self.jobs.spawn("prepare", Some(job), move |outbox| {
+                    prepared.prepare(&home, request, &task, outbox).map(Some)
+                });
+            }
+            Action::SendRemote { job, task } => {
+                let (home, prepared) = (self.home.clone(), Arc::clone(&self.prepared));
+                self.jobs.spawn("send", Some(job), move |outbox| {
+                    prepared.send(&home, job, &task, outbox)
+                });
+            }
+            Action::DropRemote(job) => {
+                let prepared = Arc::clone(&self.prepared);
+                self.queue_changed(move |home| prepared.drop_job(home, job));
+            }
+            Action::CloseQueued(name) => {
+                self.queue_changed(move |home| remote_view::shown(home, &name));
+            }
+            Action::ReadQueue => self.queue_changed(|_| Ok(())),
+            Action::CancelQueued(name) => {
+                self.queue_changed(move |home| remote_view::cancel(home, &name));
+            }
+            Action::ClearQueue => self.queue_changed(remote_view::clear),
             Action::ReadAudit => {
                 let home = self.home.clone();
                 self.jobs.spawn("audit", None, move |_| {

@@ -18,6 +18,8 @@ mod monitoring;
 mod open;
 mod remote;
 mod remote_jobs;
+mod remote_shown;
+mod remote_view;
 mod results;
 mod train_job;
 mod training;

@@ -211,6 +211,25 @@ impl LoadedModel {
         Ok((found.plan, found.segmentation, statistics))
     }
 
+    /// What a run would hand to `elsewhere`, as far as that lets it go: nothing is kept of it.
+    pub(super) fn rehearse(
+        &self,
+        volumes: &[&Volume],
+        mirroring: bool,
+        elsewhere: Arc<dyn Elsewhere>,
+        task: &Task,
+    ) -> Result<(), RunError> {
+        let Ready::Segments(model) = &self.ready else {
+            return Ok(());
+        };
+        let settings = Settings {
+            elsewhere: Some(elsewhere),
+            ..settings(mirroring)
+        };
+        model.run_channels(volumes, &settings, task)?;
+        Ok(())
+    }
+
     /// Whether it gives findings of whole images.
     pub const fn classifies(&self) -> bool {
         matches!(self.ready, Ready::Findings(_))

@@ -457,8 +457,8 @@ impl Leaving {
         self.price = (price.per_gigabyte > 0.0 || price.per_request > 0.0).then_some(sum);
     }
 
-    /// Lines for a person.
-    pub fn lines(&self) -> Vec<String> {
+    /// Names and what they are, for a person.
+    pub fn facts(&self) -> Vec<(String, String)> {
         let or = |text: &str| {
             if text.is_empty() {
                 "not told".to_owned()
@@ -467,31 +467,55 @@ impl Leaving {
             }
         };
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        let mut lines = vec![
-            format!("to        {} ({})", self.endpoint, self.url),
-            format!("server    SHA-256 of its key {}", self.server_key.as_deref().unwrap_or("none: no TLS")),
-            format!("region    {}; keeps: {}", or(&self.region), or(&self.retention)),
-            format!("model     {}", self.model),
-            format!(
-                "leaves    image values of {} series, resampled for the model: at most {} in {} requests",
-                self.series, mb(self.sent_bytes), self.requests
+        let key = self.server_key.as_deref();
+        let mut facts = vec![
+            ("To", format!("{} ({})", self.endpoint, self.url)),
+            (
+                "Server's key",
+                key.map_or_else(|| "none: no TLS".to_owned(), |k| format!("SHA-256 {k}")),
             ),
-            format!("returns   at most {}", mb(self.received_bytes)),
-            "stays     all attributes: names, identifiers, dates, UIDs, positions; nothing of the files is sent".to_owned(),
+            ("Region", or(&self.region)),
+            ("It keeps", or(&self.retention)),
+            ("Model", self.model.clone()),
+            (
+                "Leaves",
+                format!(
+                    "image values of {} series, resampled for the model: at most {} in {} request{}",
+                    self.series,
+                    mb(self.sent_bytes),
+                    self.requests,
+                    if self.requests == 1 { "" } else { "s" }
+                ),
+            ),
+            ("Returns", format!("at most {}", mb(self.received_bytes))),
         ];
         if let Some(price) = self.price {
-            lines.push(format!(
-                "price     about {price:.2} {} without computing time",
-                self.currency
-            ));
+            let price = format!("about {price:.2} {} without computing time", self.currency);
+            facts.push(("Price", price));
         }
-        if self.heads > 0 {
-            lines.push(format!(
-                "DOUBT     {} of the series may show a face, which can be recognized from its slices",
-                self.heads
-            ));
+        let named = |(name, what): (&str, String)| (name.to_owned(), what);
+        facts.into_iter().map(named).collect()
+    }
+
+    /// What is doubtful about sending it.
+    pub fn doubts(&self) -> Vec<String> {
+        let may = "may show a face, which can be recognized from its slices";
+        match (self.heads, self.series) {
+            (0, _) => Vec::new(),
+            (1, 1) => vec![format!("The series {may}")],
+            (heads, _) => vec![format!("{heads} of the series {may}")],
         }
-        lines
+    }
+
+    /// Lines for a person at a terminal.
+    pub fn lines(&self) -> Vec<String> {
+        let stays = "all attributes: names, identifiers, dates, UIDs, positions; nothing of the files is sent";
+        let facts = self.facts().into_iter();
+        let stays = std::iter::once(("Stays".to_owned(), stays.to_owned()));
+        let doubts = self.doubts().into_iter().map(|d| ("DOUBT".to_owned(), d));
+        let all = facts.chain(stays).chain(doubts);
+        all.map(|(name, what)| format!("{name:<13} {what}"))
+            .collect()
     }
 }
 

@@ -49,6 +49,9 @@ pub enum RemoteError {
         "the model {0} has other weights than when the job was made: cancel the job and begin anew"
     )]
     OtherWeights(String),
+    /// A job without a folder for results.
+    #[error("the job was begun in the window: go on with it there, under Analysis, Server jobs")]
+    Shown,
     /// A series that cannot be read.
     #[error("{0}")]
     Series(String),
@@ -73,7 +76,7 @@ impl From<batch::Error> for RemoteError {
 }
 
 /// What a job says that was under way when its process ended.
-const INTERRUPTED: &str = "interrupted";
+pub(super) const INTERRUPTED: &str = "interrupted";
 
 /// A model over studies, its networks on a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +95,9 @@ pub struct RemoteWork {
     pub mirroring: bool,
     /// Channels that a person has named.
     pub channels: Vec<(String, String)>,
+    /// Which of the files' images it is for, where a window shows the result and no file is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<String>,
 }
 
 impl RemoteWork {
@@ -110,11 +116,15 @@ impl RemoteWork {
             formats: plan.formats.iter().map(|f| f.name().to_owned()).collect(),
             mirroring: plan.mirroring,
             channels: plan.channels.clone(),
+            shown: None,
         })
     }
 
     /// What is finished already is never done again.
     fn plan(&self) -> Result<Plan, RemoteError> {
+        if self.shown.is_some() {
+            return Err(RemoteError::Shown);
+        }
         let format = |name: &String| name.parse().map_err(|_| RemoteError::Format(name.clone()));
         Ok(Plan {
             inputs: self.inputs.clone(),
@@ -130,10 +140,10 @@ impl RemoteWork {
 
 /// A job that this process has taken.
 pub struct RemoteRun {
-    job: Job<RemoteWork>,
-    running: queue::Running,
-    server: Arc<Server>,
-    engine: LocalEngine,
+    pub(super) job: Job<RemoteWork>,
+    pub(super) running: queue::Running,
+    pub(super) server: Arc<Server>,
+    pub(super) engine: LocalEngine,
     log: Log,
 }
 
@@ -180,12 +190,7 @@ impl RemoteRun {
     /// # Errors
     /// [`RemoteError`].
     pub fn leaving(&self, task: &Task) -> Result<Leaving, RemoteError> {
-        task.begin("Asking the server", 0);
-        self.server.check(task)?;
-        let profile = self.server.client().profile();
-        let key = self.server.client().server_key().map(|k| k.to_string());
-        let name = self.job.work.model.split('@').next().unwrap_or_default();
-        let mut leaving = Leaving::new(profile, name, key);
+        let mut leaving = self.asked(task)?;
         let plan = self.job.work.plan()?;
         let (worklist, files) = self.engine.index(&plan.inputs, task)?;
         let all = items(worklist, files, &self.engine.model(), &plan);
@@ -199,17 +204,39 @@ impl RemoteRun {
                 // It will be a row of the table.
                 Err(Failure::Reason(_)) => continue,
             };
-            if let Some(planned) = self.engine.model.plan(&volume, plan.mirroring, task)? {
-                leaving.series += 1;
-                leaving.requests += planned.traffic.calls;
-                leaving.sent_bytes += planned.traffic.sent_bytes;
-                leaving.received_bytes += planned.traffic.received_bytes;
-                leaving.heads += usize::from(may_show_a_face(&volume));
-            }
+            self.count(&mut leaving, &volume, task)?;
             task.report(n + 1, suited.len());
         }
-        leaving.priced(profile);
+        leaving.priced(self.server.client().profile());
         Ok(leaving)
+    }
+
+    /// Asks the server whether it has the model; nothing is counted yet.
+    pub(super) fn asked(&self, task: &Task) -> Result<Leaving, RemoteError> {
+        task.begin("Asking the server", 0);
+        self.server.check(task)?;
+        let client = self.server.client();
+        let key = client.server_key().map(|k| k.to_string());
+        let name = self.job.work.model.split('@').next().unwrap_or_default();
+        Ok(Leaving::new(client.profile(), name, key))
+    }
+
+    /// Adds what would leave of one series.
+    pub(super) fn count(
+        &self,
+        leaving: &mut Leaving,
+        volume: &Volume,
+        task: &Task,
+    ) -> Result<(), RemoteError> {
+        let mirroring = self.job.work.mirroring;
+        if let Some(planned) = self.engine.model.plan(volume, mirroring, task)? {
+            leaving.series += 1;
+            leaving.requests += planned.traffic.calls;
+            leaving.sent_bytes += planned.traffic.sent_bytes;
+            leaving.received_bytes += planned.traffic.received_bytes;
+            leaving.heads += usize::from(may_show_a_face(volume));
+        }
+        Ok(())
     }
 
     /// Does what is left of the job. How it ended is on disk when this returns.

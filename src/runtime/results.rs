@@ -135,28 +135,8 @@ pub(super) fn run_batch(
         channels: Vec::new(),
     };
     let started = |index: usize, row: &batch::Row| {
-        let volumes: Vec<String> = row
-            .volumes_ml
-            .iter()
-            .take(4)
-            .map(|(name, ml)| format!("{name} {ml:.2} mL"))
-            .chain(
-                (row.findings.iter().take(4))
-                    .map(|(name, p, call)| format!("{name} {} ({call})", percent_words(*p))),
-            )
-            .collect();
-        outbox.send(Event::BatchRow {
-            index,
-            row: BatchRow {
-                title: row.title.clone(),
-                status: row.status.word().to_owned(),
-                reason: row.reason.clone(),
-                seconds: row.seconds,
-                summary: volumes.join(", "),
-                inputs: row.inputs.clone(),
-                results: row.results.clone(),
-            },
-        });
+        let row = batch_row(row);
+        outbox.send(Event::BatchRow { index, row });
     };
     let ended = behind_the_window(|| super::run_batch(home, model, &plan, task, started));
     match ended {
@@ -167,6 +147,29 @@ pub(super) fn run_batch(
             "Check the model and that the results folder can be written.",
             &error,
         )),
+    }
+}
+
+/// A row as the window's table has it.
+pub(super) fn batch_row(row: &batch::Row) -> BatchRow {
+    let volumes: Vec<String> = row
+        .volumes_ml
+        .iter()
+        .take(4)
+        .map(|(name, ml)| format!("{name} {ml:.2} mL"))
+        .chain(
+            (row.findings.iter().take(4))
+                .map(|(name, p, call)| format!("{name} {} ({call})", percent_words(*p))),
+        )
+        .collect();
+    BatchRow {
+        title: row.title.clone(),
+        status: row.status.word().to_owned(),
+        reason: row.reason.clone(),
+        seconds: row.seconds,
+        summary: volumes.join(", "),
+        inputs: row.inputs.clone(),
+        results: row.results.clone(),
     }
 }
 

@@ -5,6 +5,7 @@ use eframe::egui::{
     RichText, ScrollArea, Stroke, Ui, vec2,
 };
 
+use super::remote_dialog::{forget_picture, leaving_ui, place_ui};
 use super::results_panel::mirroring_ui;
 use super::review_dialogs::{edit_ui, forget, reviewer_ui};
 use super::widgets::{icon_button_ui, icon_line_ui, primary_button_ui};
@@ -15,6 +16,7 @@ use crate::app::{App, Command, Dialog, NoticeLevel, command_table};
 pub fn dialog_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
     let Some(dialog) = app.dialog else {
         forget(ctx);
+        forget_picture(ctx);
         return;
     };
     let response = Modal::new(Id::unique("dialog")).show(ctx, |ui| match dialog {
@@ -22,6 +24,7 @@ pub fn dialog_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
         Dialog::About => about_ui(ui, commands),
         Dialog::Skipped => skipped_ui(ui, app, commands),
         Dialog::Batch => batch_ui(ui, app, commands),
+        Dialog::Leaving => leaving_ui(ui, app, commands),
         Dialog::Reviewer => reviewer_ui(ui, app, commands),
         Dialog::EditFinding { image, finding } => edit_ui(ui, app, (image, finding), commands),
     });
@@ -93,7 +96,7 @@ fn about_ui(ui: &mut Ui, commands: &mut Vec<Command>) {
     ui.label(format!("Version {}", crate::VERSION));
     ui.label(RichText::new(crate::RESEARCH_USE).color(theme::DOUBT));
     ui.add_space(6.0);
-    ui.label("Opens DICOM studies, runs models on this machine and keeps the result. Nothing leaves this machine.");
+    ui.label("Opens DICOM studies, runs models on this machine and keeps the result. Nothing leaves this machine, unless you send it to a model server that you have set up and have seen what leaves.");
     ui.add_space(6.0);
     let text = "MIT or Apache-2.0. Fonts: Inter (OFL 1.1), Phosphor Icons (MIT). Bundled models state their licenses on their cards.";
     ui.label(RichText::new(text).small().color(theme::TEXT_WEAK));
@@ -173,6 +176,11 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                         }
                     });
                 ui.end_row();
+                if !app.places().is_empty() {
+                    ui.label(RichText::new("Runs").color(theme::TEXT_WEAK));
+                    place_ui(ui, app, 520.0, commands);
+                    ui.end_row();
+                }
             });
     });
     ui.add_space(8.0);
@@ -195,7 +203,11 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         let ready =
             app.batch.input.is_some() && app.batch.output.is_some() && app.selected_model.is_some();
         mirroring_ui(ui, app, commands);
-        if primary_button_ui(ui, icons::PLAY, "Start batch", ready).clicked() {
+        let label = match app.place() {
+            Some(place) => format!("Start batch on {}…", place.name),
+            None => "Start batch".to_owned(),
+        };
+        if primary_button_ui(ui, icons::PLAY, &label, ready).clicked() {
             commands.push(Command::StartBatch);
         }
         let text = "Studies that are finished already with this model are not run again. Every result is kept as soon as it is there.";

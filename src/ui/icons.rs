@@ -19,4 +19,5 @@ pub const X_CIRCLE: &str = "\u{E4F8}";
 pub const PROHIBIT: &str = "\u{E3DE}";
 pub const IMAGES: &str = "\u{E836}";
 pub const PENCIL: &str = "\u{E3B4}";
+pub const ARROW_UP_RIGHT: &str = "\u{E092}";
 pub const USER: &str = "\u{E4C2}";

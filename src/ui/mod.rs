@@ -13,6 +13,8 @@ mod evidence;
 mod findings_list;
 mod icons;
 mod menu;
+mod queue_window;
+mod remote_dialog;
 mod results_panel;
 mod review_dialogs;
 mod slice_painter;

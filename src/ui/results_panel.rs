@@ -3,6 +3,7 @@
 use eframe::egui::{self, ProgressBar, RichText, ScrollArea, Slider, Ui};
 
 use super::findings_list::findings_ui;
+use super::remote_dialog::place_ui;
 use super::widgets::{
     card, icon_button_ui, icon_line_ui, primary_button_ui, section_ui, swatch_ui,
 };
@@ -47,6 +48,7 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     let mut chosen = selected.key.clone();
     egui::ComboBox::from_id_salt("model")
         .width(ui.available_width())
+        .height(480.0)
         .selected_text(&selected.name)
         .truncate()
         .show_ui(ui, |ui| {
@@ -103,7 +105,7 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                 bytes_words(estimate.available_bytes),
                 estimate.device
             );
-            if !refused {
+            if !refused && app.place().is_none() {
                 let needs = RichText::new(needs).small().color(theme::TEXT_WEAK);
                 ui.add(egui::Label::new(needs).wrap());
             }
@@ -120,8 +122,14 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         progress_ui(ui, job, commands);
     } else {
         mirroring_ui(ui, app, commands);
+        let width = ui.available_width();
+        place_ui(ui, app, width, commands);
         let can = app.can_run();
-        let response = primary_button_ui(ui, icons::PLAY, "Run model", can.is_ok());
+        let label = match app.place() {
+            Some(place) => format!("Run on {}…", place.name),
+            None => "Run model".to_owned(),
+        };
+        let response = primary_button_ui(ui, icons::PLAY, &label, can.is_ok());
         let response = match &can {
             Err(reason) => response.on_disabled_hover_text(reason),
             Ok(()) => response.on_hover_text("F5"),

@@ -36,6 +36,19 @@ pub fn status_bar_ui(ui: &mut Ui, app: &App, hover: Option<Hover>, commands: &mu
                     });
                 });
             }
+            let waiting = app.waiting_jobs();
+            if waiting > 0 {
+                let text = match waiting {
+                    1 => "1 job waits for a server".to_owned(),
+                    n => format!("{n} jobs wait for a server"),
+                };
+                let text = RichText::new(text).small().color(theme::DOUBT);
+                let button = eframe::egui::Button::new(text).frame(false);
+                if ui.add(button).clicked() {
+                    commands.push(Command::ShowQueue);
+                }
+                ui.separator();
+            }
             ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
                 if let Some(text) = under_pointer(app, hover) {
                     ui.add(eframe::egui::Label::new(RichText::new(text).size(13.0)).truncate());

@@ -13,6 +13,7 @@ use super::browser_panel::{Thumbnails, browser_ui};
 use super::dialogs::{dialog_ui, notices_ui};
 use super::empty::{drop_hint_ui, empty_ui};
 use super::menu::{keys, menu_ui};
+use super::queue_window::queue_ui;
 use super::results_panel::results_ui;
 use super::status_bar::status_bar_ui;
 use super::training_window::{TrainingPictures, training_ui};
@@ -171,6 +172,7 @@ impl eframe::App for Window {
         self.hover = hover;
         training_ui(ui.ctx(), app, &mut self.training_pictures, &mut commands);
         audit_ui(ui.ctx(), app, &mut commands);
+        queue_ui(ui.ctx(), app, &mut commands);
         dialog_ui(ui.ctx(), app, &mut commands);
         notices_ui(ui.ctx(), app, &mut commands);
         drop_hint_ui(ui.ctx());

@@ -49,6 +49,7 @@ mod pytorch;
 mod registry;
 mod remote;
 mod remote_faults;
+mod remote_window;
 mod render;
 mod report;
 mod review;

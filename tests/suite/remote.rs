@@ -38,17 +38,17 @@ pub enum Fault {
 }
 
 /// A server with the model `small`.
-struct ModelServer {
+pub struct ModelServer {
     server: Server,
     /// From which inference on what goes wrong.
     fault: Arc<Mutex<(usize, Fault)>>,
     infers: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
-    profile: Profile,
+    pub profile: Profile,
 }
 
 impl ModelServer {
-    fn new(max_request_bytes: u64) -> Self {
+    pub fn new(max_request_bytes: u64) -> Self {
         let package = local_layers();
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "ward");
@@ -82,11 +82,11 @@ impl ModelServer {
         }
     }
 
-    fn goes_wrong(&self, number: usize, fault: Fault) {
+    pub fn goes_wrong(&self, number: usize, fault: Fault) {
         *self.fault.lock().unwrap() = (number, fault);
     }
 
-    fn bodies(&self) -> Vec<Vec<u8>> {
+    pub fn bodies(&self) -> Vec<Vec<u8>> {
         let heard = self.server.heard();
         let infers = heard.into_iter().filter(|h| h.path.ends_with("/infer"));
         infers.map(|h| h.parts().1).collect()
@@ -151,14 +151,19 @@ pub fn infer(
     reply(wire, "200 OK", &headers, &[head, labels].concat())
 }
 
+/// Puts the model into a home.
+pub fn with_model(home: &Path) {
+    fs::create_dir_all(home).unwrap();
+    Registry::new(home.join("models"))
+        .install(&local_layers(), false)
+        .unwrap();
+}
+
 /// A home with the model and the endpoint, and a study.
 fn place(server: &ModelServer) -> Place {
     let place = Place::new().with_study();
     let home = place.path("home");
-    fs::create_dir_all(&home).unwrap();
-    Registry::new(home.join("models"))
-        .install(&local_layers(), false)
-        .unwrap();
+    with_model(&home);
     Endpoints::add(&home, server.profile.clone()).unwrap();
     place
 }

@@ -1,0 +1,344 @@
+//! Models on servers, as the window sees them: where a model may run, what would leave before it
+//! does, and what waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{
+    Action, App, ChannelSource, Command, Dialog, JobId, JobKind, ModelSummary, Notice, SeriesKey,
+    VolumeId,
+};
+use crate::findings::Segmentation;
+use crate::study::FileSource;
+use crate::volume::{LabelStatistics, Volume};
+
+/// A model server that a person has set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What people call it.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Where it computes, for people.
+    pub region: String,
+    /// Models that may be asked there; empty: any.
+    pub models: Vec<String>,
+}
+
+impl Place {
+    /// Whether it may be asked for a model, and whether the model's networks can run elsewhere.
+    fn takes(&self, model: &ModelSummary) -> bool {
+        let id = model.key.split('@').next().unwrap_or_default();
+        model.segments > 0 && (self.models.is_empty() || self.models.iter().any(|m| m == id))
+    }
+}
+
+/// What a run would send, for a person to see before it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeavingPage {
+    /// The job that waits for the person's word.
+    pub job: JobId,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// Names and what they are, line by line: destination, certificate, amounts, price.
+    pub facts: Vec<(String, String)>,
+    /// What is sent.
+    pub sent: Vec<String>,
+    /// What is not.
+    pub stays: Vec<String>,
+    /// What is doubtful about sending it.
+    pub doubts: Vec<String>,
+    /// One of the pieces as the server would see it: width, height, RGBA.
+    pub picture: Option<(usize, usize, Arc<Vec<u8>>)>,
+}
+
+/// A job for a server, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueRow {
+    /// Its name.
+    pub id: String,
+    /// When it was made, UTC.
+    pub created: String,
+    /// `id@version`.
+    pub model: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Files, folders, archives.
+    pub inputs: Vec<PathBuf>,
+    /// For images that are shown in a window: which of the files' ([`SeriesKey::word`]).
+    pub image: Option<String>,
+    /// Folder for results, where they are not shown.
+    pub output: PathBuf,
+    /// "waiting", "running", "done", "failed", "cancelled".
+    pub state: String,
+    /// What there is to say about it.
+    pub words: String,
+    /// Whether there is nothing left to do.
+    pub is_over: bool,
+}
+
+impl QueueRow {
+    /// Whether it waits for somebody to go on with it.
+    pub fn waits(&self) -> bool {
+        !self.is_over && self.state != "running"
+    }
+}
+
+/// What a server is asked for.
+#[derive(Clone, Debug)]
+pub enum RemoteWork {
+    /// The model on the open images.
+    Open {
+        /// Where the result is shown.
+        volume: VolumeId,
+        /// Voxels.
+        data: Arc<Volume>,
+        /// Its files.
+        files: Vec<PathBuf>,
+        /// Which of the files' images.
+        image: String,
+        /// The images of the model's further channels.
+        further: Vec<ChannelSource>,
+    },
+    /// The model on a folder of studies.
+    Folder {
+        /// Folder of studies.
+        input: PathBuf,
+        /// Folder of results.
+        output: PathBuf,
+    },
+    /// A job that waits, by its name; model and place are its own.
+    Queued(String),
+}
+
+/// What the window knows of servers.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteState {
+    /// Servers that are set up.
+    pub places: Vec<Place>,
+    /// The one that runs go to; this machine when `None`. Never kept between sessions.
+    pub chosen: Option<String>,
+    /// What waits for a person's word.
+    pub leaving: Option<LeavingPage>,
+    /// Jobs, the oldest first.
+    pub queue: Vec<QueueRow>,
+    /// Whether the list of jobs is open.
+    pub queue_shown: bool,
+    /// A waiting job, to be gone on with when its images are loaded.
+    pub going_on: Option<QueueRow>,
+}
+
+impl App {
+    fn chosen_model(&self) -> Option<&ModelSummary> {
+        let key = self.selected_model.as_ref()?;
+        self.models.iter().find(|model| model.key == *key)
+    }
+
+    /// Servers that may run the chosen model.
+    pub fn places(&self) -> Vec<&Place> {
+        let model = self.chosen_model();
+        let takes = |place: &&Place| model.is_some_and(|model| place.takes(model));
+        self.remote.places.iter().filter(takes).collect()
+    }
+
+    /// The server that the chosen model would run on; this machine when `None`.
+    pub fn place(&self) -> Option<&Place> {
+        let chosen = self.remote.chosen.as_ref()?;
+        self.places().into_iter().find(|p| p.name == *chosen)
+    }
+
+    /// Jobs that wait for somebody to go on with them.
+    pub fn waiting_jobs(&self) -> usize {
+        self.remote.queue.iter().filter(|row| row.waits()).count()
+    }
+
+    /// Carries out a command about servers.
+    pub(super) fn remote(&mut self, command: Command) {
+        match command {
+            Command::SetPlace(place) => self.remote.chosen = place,
+            Command::SendRemote => self.send_remote(),
+            Command::ShowQueue => {
+                self.remote.queue_shown = true;
+                self.actions.push(Action::ReadQueue);
+            }
+            Command::HideQueue => self.remote.queue_shown = false,
+            Command::GoOn(id) => self.go_on(&id),
+            Command::CancelQueued(id) => self.actions.push(Action::CancelQueued(id)),
+            Command::ClearQueue => self.actions.push(Action::ClearQueue),
+            _ => {}
+        }
+    }
+
+    /// Asks what a run of the chosen model on a server would send; nothing is sent yet.
+    pub(super) fn prepare(&mut self, endpoint: String, work: RemoteWork) -> Option<JobId> {
+        let model = match &work {
+            RemoteWork::Queued(_) => String::new(),
+            _ => self.selected_model.clone()?,
+        };
+        let kind = match &work {
+            RemoteWork::Open { .. } => JobKind::Model,
+            RemoteWork::Folder { .. } | RemoteWork::Queued(_) => JobKind::Batch,
+        };
+        let (job, task) = self.start(kind, format!("Asking {endpoint}"));
+        self.actions.push(Action::PrepareRemote {
+            job,
+            endpoint,
+            model,
+            work,
+            mirroring: self.settings.mirroring,
+            task,
+        });
+        Some(job)
+    }
+
+    /// Asks what a run on the open images would send.
+    pub(super) fn prepare_open(&mut self, endpoint: String, further: Vec<ChannelSource>) {
+        let Some(open) = &self.workspace.open else {
+            return;
+        };
+        let work = RemoteWork::Open {
+            volume: open.id,
+            data: Arc::clone(&open.data),
+            files: self.files_of(&open.key),
+            image: open.key.word(),
+            further,
+        };
+        self.prepare(endpoint, work);
+    }
+
+    /// Files and archives that a key's images lie in.
+    fn files_of(&self, key: &SeriesKey) -> Vec<PathBuf> {
+        let (series, stack) = match key {
+            SeriesKey::File(path) => return vec![path.clone()],
+            SeriesKey::Stack { series, stack } => (series, *stack),
+        };
+        let found = self.browser.find(series);
+        let images = found.and_then(|(_, _, s)| s.stacks.get(stack));
+        let mut files: Vec<PathBuf> = images
+            .iter()
+            .flat_map(|stack| &stack.images)
+            .map(|image| match &image.source {
+                FileSource::Path(path) => path.clone(),
+                FileSource::Zip { archive, .. } => archive.clone(),
+            })
+            .collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// Shows what would leave.
+    pub(super) fn leaving(&mut self, page: LeavingPage) {
+        let waits = |job: &super::Job| job.id == page.job && !job.task.is_cancelled();
+        if self.jobs.iter().any(waits) {
+            self.dialog = Some(Dialog::Leaving);
+            self.remote.leaving = Some(page);
+        } else {
+            self.finish(page.job);
+            self.actions.push(Action::DropRemote(page.job));
+        }
+    }
+
+    /// The person has seen it and agrees.
+    fn send_remote(&mut self) {
+        let Some(page) = self.remote.leaving.take() else {
+            return;
+        };
+        self.dialog = (self.batch.job == Some(page.job)).then_some(Dialog::Batch);
+        let Some(job) = self.jobs.iter_mut().find(|job| job.id == page.job) else {
+            return;
+        };
+        job.title = format!("Running on {}", page.endpoint);
+        self.actions.push(Action::SendRemote {
+            job: page.job,
+            task: Arc::clone(&job.task),
+        });
+    }
+
+    /// The person does not agree: nothing is sent.
+    pub(super) fn decline_leaving(&mut self) {
+        if let Some(page) = self.remote.leaving.take() {
+            self.finish(page.job);
+            self.actions.push(Action::DropRemote(page.job));
+        }
+    }
+
+    fn go_on(&mut self, id: &str) {
+        let Some(row) = self.remote.queue.iter().find(|row| row.id == *id) else {
+            return;
+        };
+        if self.running(JobKind::Batch).is_some() || self.running(JobKind::Model).is_some() {
+            self.notices.push(Notice::info(
+                "Another run is under way",
+                "Go on with this job when it has ended.",
+            ));
+            return;
+        }
+        let row = row.clone();
+        if row.image.is_none() {
+            self.batch.input = row.inputs.first().cloned();
+            self.batch.output = Some(row.output);
+            self.batch.rows.clear();
+            self.batch.summary = None;
+            self.batch.job = self.prepare(row.endpoint, RemoteWork::Queued(row.id));
+            return;
+        }
+        let files = row.inputs.clone();
+        self.remote.going_on = Some(row);
+        self.remote.queue_shown = false;
+        if !self.go_on_with_open() {
+            self.open_paths(files);
+        }
+    }
+
+    /// Goes on with a job when its images are open; opens them when they are at hand. Whether they
+    /// are.
+    pub(super) fn go_on_with_open(&mut self) -> bool {
+        let Some(row) = &self.remote.going_on else {
+            return false;
+        };
+        let is_it =
+            |key: &SeriesKey| Some(key.word()) == row.image && self.files_of(key) == row.inputs;
+        let open = self.workspace.open.as_ref().filter(|o| o.loading.is_none());
+        if !open.is_some_and(|open| is_it(&open.key)) {
+            let key = self.browser.keys().into_iter().find(is_it);
+            return key.map(|key| self.open_series(key)).is_some();
+        }
+        let Some(row) = self.remote.going_on.take() else {
+            return false;
+        };
+        self.selected_model = Some(row.model);
+        self.remote.chosen = Some(row.endpoint.clone());
+        self.ask_estimate();
+        match self.channel_sources() {
+            Ok(sources) => {
+                self.prepare_open(row.endpoint, sources.into_iter().skip(1).collect());
+            }
+            Err(reason) => self.estimate = Some(Err(reason)),
+        }
+        true
+    }
+
+    /// Shows what a server's answers make, and only then lets the job go.
+    pub(super) fn returned(
+        &mut self,
+        job: JobId,
+        queued: String,
+        volume: VolumeId,
+        segmentation: Arc<Segmentation>,
+        statistics: Vec<LabelStatistics>,
+    ) {
+        self.finish(job);
+        if self.workspace.open.as_ref().is_some_and(|o| o.id == volume) {
+            self.show_results(volume, segmentation, statistics);
+            self.actions.push(Action::CloseQueued(queued));
+        } else {
+            self.notices.push(Notice::info(
+                "A result waits for its images",
+                "Another series was opened while the server worked. Analysis ▸ Server jobs… opens the images and shows it; nothing is sent again.",
+            ));
+            self.actions.push(Action::ReadQueue);
+        }
+        self.ask_estimate();
+    }
+}

@@ -1,0 +1,161 @@
+//! A model on a server, from the window: what leaves is seen first, the mask is the one from here,
+//! and what was cut short goes on.
+
+use std::path::Path;
+
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use negatoscope::app::{Command, Dialog};
+use negatoscope::offload::Endpoints;
+use negatoscope::ui::Window;
+
+use crate::remote::{Fault, ModelServer, with_model};
+use crate::window::{harness, has_gpu, is_loaded, study, wait};
+
+/// The window on a study with the model `small`, and a server that runs it.
+fn window(folder: &Path, server: &ModelServer) -> Harness<'static, Window> {
+    let home = folder.join("home");
+    with_model(&home);
+    Endpoints::add(&home, server.profile.clone()).unwrap();
+    let mut h = harness(folder, vec![study(folder)]);
+    wait(&mut h, "loading", is_loaded);
+    choose(&mut h, None);
+    h
+}
+
+/// Chooses the model, where it runs, and waits until it can.
+fn choose(h: &mut Harness<'static, Window>, place: Option<&str>) {
+    wait(h, "models", |w| {
+        w.app().models.iter().any(|m| m.key.starts_with("small@"))
+            && !w.app().remote.places.is_empty()
+    });
+    let key = h
+        .state()
+        .app()
+        .models
+        .iter()
+        .find(|m| m.key.starts_with("small@"));
+    let key = key.unwrap().key.clone();
+    let ctx = h.ctx.clone();
+    h.state_mut().command(&ctx, Command::SelectModel(key));
+    let place = place.map(str::to_owned);
+    h.state_mut().command(&ctx, Command::SetPlace(place));
+    wait(h, "the estimate", |w| w.app().estimate.is_some());
+}
+
+fn labels(h: &Harness<'static, Window>) -> Vec<u8> {
+    let results = h.state().app().results.as_ref().unwrap();
+    results.segmentation.map.labels.clone()
+}
+
+/// Waits for the question, and until its dialog has found its place.
+fn asked(h: &mut Harness<'static, Window>) {
+    wait(h, "the question", |w| {
+        w.app().dialog == Some(Dialog::Leaving)
+    });
+    h.run_steps(8);
+}
+
+fn ask(h: &mut Harness<'static, Window>) {
+    h.get_by_label("Run on ward…").click();
+    asked(h);
+}
+
+#[test]
+fn what_leaves_is_shown_and_the_mask_is_the_one_from_here() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = ModelServer::new(1 << 20);
+    let mut h = window(folder.path(), &server);
+    h.get_by_label("Run model").click();
+    wait(&mut h, "the mask from here", |w| w.app().results.is_some());
+    let here = labels(&h);
+    assert!(here.iter().any(|l| *l > 0));
+
+    choose(&mut h, Some("ward"));
+    ask(&mut h);
+    h.get_by_label_contains("https://");
+    h.get_by_label_contains("TLS 1.3");
+    h.get_by_label_contains("cellar");
+    h.get_by_label("A piece of what would leave");
+    assert!(server.bodies().is_empty(), "sent before anyone agreed");
+
+    // A no leaves nothing behind.
+    h.get_by_label("Do not send").click();
+    wait(&mut h, "the end", |w| {
+        w.app().jobs.is_empty() && w.app().dialog.is_none()
+    });
+    wait(&mut h, "the queue", |w| w.app().remote.queue.is_empty());
+    assert!(server.bodies().is_empty());
+
+    ask(&mut h);
+    let before = h.state().app().results.as_ref().unwrap().revision;
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "the mask from there", |w| {
+        w.app()
+            .results
+            .as_ref()
+            .is_some_and(|r| r.revision != before && r.provisional.is_none())
+    });
+    assert_eq!(labels(&h), here);
+    assert!(!server.bodies().is_empty());
+    let made = &h
+        .state()
+        .app()
+        .results
+        .as_ref()
+        .unwrap()
+        .segmentation
+        .provenance;
+    assert!(made.device.contains("ward"), "{}", made.device);
+    wait(&mut h, "its record", |w| {
+        w.app().remote.queue.iter().any(|row| row.state == "done")
+    });
+}
+
+#[test]
+fn a_job_that_was_cut_short_goes_on_from_the_list_and_asks_for_the_rest_alone() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // A slice has at most 64 × 56 values: several pieces.
+    let server = ModelServer::new(13 * 4 * 64 * 56 + (64 << 10));
+    let mut h = window(folder.path(), &server);
+    choose(&mut h, Some("ward"));
+    server.goes_wrong(2, Fault::Busy);
+    ask(&mut h);
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "the notice", |w| {
+        w.app()
+            .notices
+            .iter()
+            .any(|n| n.title.contains("the job waits"))
+    });
+    assert!(h.state().app().results.is_none());
+    wait(&mut h, "the row", |w| w.app().waiting_jobs() == 1);
+    let asked = server.bodies();
+    drop(h);
+
+    // The program is begun anew, without the study.
+    server.goes_wrong(usize::MAX, Fault::None);
+    let mut h = harness(folder.path(), vec![]);
+    wait(&mut h, "the row", |w| w.app().waiting_jobs() == 1);
+    h.run_steps(2);
+    h.get_by_label("1 job waits for a server").click();
+    wait(&mut h, "the list", |w| w.app().remote.queue_shown);
+    h.get_by_label("Go on").click();
+    asked(&mut h);
+    h.get_by_label_contains("was answered before");
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "the mask", |w| w.app().results.is_some());
+    let all = server.bodies();
+    let (first, rest) = all.split_at(asked.len());
+    // What was answered in the first run is not among what is asked for in the second.
+    assert!(!rest.is_empty());
+    for body in rest {
+        assert!(!first[..2].contains(body));
+    }
+}
