@@ -1,0 +1,116 @@
+//! What a run on a server would send, for a person to see before it does.
+
+use crate::offload::Profile;
+
+/// What a run would send, for a person to see before it does.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Leaving {
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// Where it is.
+    pub url: String,
+    /// Where it computes, as the profile says.
+    pub region: String,
+    /// What its operator keeps, as the profile says.
+    pub retention: String,
+    /// Model there.
+    pub model: String,
+    /// SHA-256 of the public key that the server has shown.
+    pub server_key: Option<String>,
+    /// Series that are sent.
+    pub series: usize,
+    /// Requests, at most.
+    pub requests: u64,
+    /// Values that leave, at most, before any compression.
+    pub sent_bytes: u64,
+    /// Values that come back, at most.
+    pub received_bytes: u64,
+    /// Seconds of the server's work, from measured runs of this model there.
+    pub server_secs: Option<f64>,
+    /// What it costs by the profile's prices; `None` where nothing costs anything. Without the
+    /// seconds of computing where these are not known.
+    pub price: Option<f64>,
+    /// Currency of the price.
+    pub currency: String,
+    /// Series that show a head: a face can be told from its slices.
+    pub heads: usize,
+    /// Why series stay here by the person's policy; each reason once.
+    pub kept_back: Vec<String>,
+    /// Why all of this may not be sent: a limit of the person's policy.
+    pub over: Option<String>,
+}
+
+impl Leaving {
+    /// For a profile and a model, nothing counted yet.
+    pub fn new(profile: &Profile, model: &str, server_key: Option<String>) -> Self {
+        Self {
+            endpoint: profile.name.clone(),
+            url: profile.url.clone(),
+            region: profile.region.clone(),
+            retention: profile.retention.clone(),
+            model: model.to_owned(),
+            server_key,
+            series: 0,
+            requests: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            server_secs: None,
+            price: None,
+            currency: profile.price.currency.clone(),
+            heads: 0,
+            kept_back: Vec::new(),
+            over: None,
+        }
+    }
+
+    /// Adds up the price, when everything is counted.
+    pub fn priced(&mut self, profile: &Profile) {
+        let bytes = self.sent_bytes + self.received_bytes;
+        let secs = self.server_secs.unwrap_or_default();
+        let sum = profile.price.of(self.requests, bytes, secs);
+        self.price = (!profile.price.is_free()).then_some(sum);
+    }
+
+    /// Lines for a person.
+    pub fn lines(&self) -> Vec<String> {
+        let or = |text: &str| {
+            if text.is_empty() {
+                "not told".to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let mut lines = vec![
+            format!("to        {} ({})", self.endpoint, self.url),
+            format!("server    SHA-256 of its key {}", self.server_key.as_deref().unwrap_or("none: no TLS")),
+            format!("region    {}; keeps: {}", or(&self.region), or(&self.retention)),
+            format!("model     {}", self.model),
+            format!(
+                "leaves    image values of {} series, resampled for the model: at most {} in {} requests",
+                self.series, mb(self.sent_bytes), self.requests
+            ),
+            format!("returns   at most {}", mb(self.received_bytes)),
+            "stays     all attributes: names, identifiers, dates, UIDs, positions; nothing of the files is sent".to_owned(),
+        ];
+        if let Some(price) = self.price {
+            let without = match self.server_secs {
+                Some(_) => "",
+                None => " without computing time, which was not measured yet",
+            };
+            lines.push(format!(
+                "price     about {price:.2} {}{without}",
+                self.currency
+            ));
+        }
+        if self.heads > 0 {
+            lines.push(format!(
+                "DOUBT     {} of the series may show a face, which can be recognized from its slices",
+                self.heads
+            ));
+        }
+        lines.extend(self.kept_back.iter().map(|why| format!("STAYS     {why}")));
+        lines.extend(self.over.iter().map(|why| format!("REFUSED   {why}")));
+        lines
+    }
+}
