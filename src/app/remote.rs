@@ -48,6 +48,8 @@ pub struct LeavingPage {
     pub stays: Vec<String>,
     /// What is doubtful about sending it.
     pub doubts: Vec<String>,
+    /// Why it may not be sent: a limit of the person's policy.
+    pub refused: Option<String>,
     /// One of the pieces as the server would see it: width, height, RGBA.
     pub picture: Option<(usize, usize, Arc<Vec<u8>>)>,
 }

@@ -11,8 +11,10 @@ mod left;
 mod plan;
 mod report;
 mod run;
+mod spread;
 
 pub use engine::{Engine, Failure, ModelIdentity};
 pub use journal::Entry;
 pub use plan::{Item, ItemSource, Plan, items};
 pub use run::{Error, Row, Status, Summary, run};
+pub use spread::run_spread;

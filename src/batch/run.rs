@@ -131,65 +131,98 @@ pub fn run(
     task: &Task,
     mut on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), Error> {
-    let output = |source| Error::Output {
-        source,
-        path: plan.output.clone(),
-    };
-    std::fs::create_dir_all(&plan.output).map_err(output)?;
-    let (journal, finished) =
-        Journal::open(&plan.output.join("batch-journal.jsonl")).map_err(output)?;
-    let model = engine.model();
-    task.begin("Looking for studies", 0);
-    let (worklist, files) = engine.index(&plan.inputs, task)?;
-    let unreadable = worklist.skipped.len();
-    let items = items(worklist, files, &model, plan);
-    let mut rows: Vec<Row> = items.iter().map(|item| row_of(item, plan)).collect();
-    for (item, row) in items.iter().zip(&mut rows) {
-        if let Some(reason) = &item.unsuited {
-            row.status = Status::Skipped;
-            row.reason.clone_from(reason);
-        } else if plan.resume
-            && let Some(entry) = earlier(&finished, item, &model, plan, &row.results)
-        {
-            row.status = Status::Done;
-            "finished earlier".clone_into(&mut row.reason);
-            row.seconds = entry.seconds;
-            row.volumes_ml.clone_from(&entry.volumes_ml);
-            row.findings.clone_from(&entry.findings);
-        }
-    }
-    for (index, row) in rows.iter().enumerate() {
-        on_row(index, row);
-    }
+    let mut prepared = Prepared::new(engine, plan, task, &mut on_row)?;
     let mut batch = Batch {
         engine,
         log,
         plan,
-        model,
-        items: &items,
-        journal,
+        model: prepared.model.clone(),
+        items: &prepared.items,
     };
-    let cancelled = batch.run_waiting(task, &mut rows, &mut on_row);
-    let count = |status| rows.iter().filter(|r| r.status == status).count();
-    let summary = Summary {
-        done: count(Status::Done),
-        failed: count(Status::Failed),
-        skipped: count(Status::Skipped),
-        cancelled,
-        unreadable,
-    };
-    report::write(&plan.output, &batch.model.key, &rows, &summary).map_err(output)?;
-    Ok((summary, rows))
+    let cancelled = batch.run_waiting(task, &mut prepared.journal, &mut prepared.rows, &mut on_row);
+    prepared.end(plan, cancelled)
 }
 
-/// What does not change while a batch runs, and its journal.
-struct Batch<'a, E> {
-    engine: &'a E,
-    log: &'a Log,
-    plan: &'a Plan,
-    model: ModelIdentity,
-    items: &'a [Item],
-    journal: Journal,
+/// What a batch has when it begins: its series, and which of them are finished.
+pub(super) struct Prepared {
+    pub(super) model: ModelIdentity,
+    pub(super) items: Vec<Item>,
+    pub(super) rows: Vec<Row>,
+    pub(super) journal: Journal,
+    unreadable: usize,
+}
+
+fn output(plan: &Plan) -> impl Fn(std::io::Error) -> Error {
+    |source| Error::Output {
+        source,
+        path: plan.output.clone(),
+    }
+}
+
+impl Prepared {
+    pub(super) fn new(
+        engine: &dyn Engine,
+        plan: &Plan,
+        task: &Task,
+        on_row: &mut impl FnMut(usize, &Row),
+    ) -> Result<Self, Error> {
+        std::fs::create_dir_all(&plan.output).map_err(output(plan))?;
+        let (journal, finished) =
+            Journal::open(&plan.output.join("batch-journal.jsonl")).map_err(output(plan))?;
+        let model = engine.model();
+        task.begin("Looking for studies", 0);
+        let (worklist, files) = engine.index(&plan.inputs, task)?;
+        let unreadable = worklist.skipped.len();
+        let items = items(worklist, files, &model, plan);
+        let mut rows: Vec<Row> = items.iter().map(|item| row_of(item, plan)).collect();
+        for (item, row) in items.iter().zip(&mut rows) {
+            if let Some(reason) = &item.unsuited {
+                row.status = Status::Skipped;
+                row.reason.clone_from(reason);
+            } else if plan.resume
+                && let Some(entry) = earlier(&finished, item, &model, plan, &row.results)
+            {
+                row.status = Status::Done;
+                "finished earlier".clone_into(&mut row.reason);
+                row.seconds = entry.seconds;
+                row.volumes_ml.clone_from(&entry.volumes_ml);
+                row.findings.clone_from(&entry.findings);
+            }
+        }
+        for (index, row) in rows.iter().enumerate() {
+            on_row(index, row);
+        }
+        Ok(Self {
+            model,
+            items,
+            rows,
+            journal,
+            unreadable,
+        })
+    }
+
+    /// Writes the table.
+    pub(super) fn end(self, plan: &Plan, cancelled: bool) -> Result<(Summary, Vec<Row>), Error> {
+        let count = |status| self.rows.iter().filter(|r| r.status == status).count();
+        let summary = Summary {
+            done: count(Status::Done),
+            failed: count(Status::Failed),
+            skipped: count(Status::Skipped),
+            cancelled,
+            unreadable: self.unreadable,
+        };
+        report::write(&plan.output, &self.model.key, &self.rows, &summary).map_err(output(plan))?;
+        Ok((summary, self.rows))
+    }
+}
+
+/// What does not change while a batch runs.
+pub(super) struct Batch<'a, E: ?Sized> {
+    pub(super) engine: &'a E,
+    pub(super) log: &'a Log,
+    pub(super) plan: &'a Plan,
+    pub(super) model: ModelIdentity,
+    pub(super) items: &'a [Item],
 }
 
 /// An item's volumes that were read ahead, or why not.
@@ -201,18 +234,19 @@ struct Read {
 
 /// What one series gave.
 #[derive(Default)]
-struct Kept {
+pub(super) struct Kept {
     volumes_ml: Vec<(String, f64)>,
     findings: Vec<(String, f64, String)>,
     files: Vec<String>,
     note: String,
 }
 
-impl<E: Engine> Batch<'_, E> {
+impl<E: Engine + ?Sized> Batch<'_, E> {
     /// Runs every waiting row; `true` when it was cancelled.
     fn run_waiting(
         &mut self,
         task: &Task,
+        journal: &mut Journal,
         rows: &mut [Row],
         on_row: &mut impl FnMut(usize, &Row),
     ) -> bool {
@@ -251,27 +285,9 @@ impl<E: Engine> Batch<'_, E> {
                 let row = &mut rows[index];
                 row.seconds = read.seconds + secs(start);
                 left.finished(self.items[index].voxels());
-                let files = match outcome {
-                    Ok(kept) => {
-                        row.status = Status::Done;
-                        row.volumes_ml = kept.volumes_ml;
-                        row.findings = kept.findings;
-                        row.reason = kept.note;
-                        kept.files
-                    }
-                    Err(Failure::Cancelled) => {
-                        row.status = Status::Waiting;
-                        on_row(index, row);
-                        break;
-                    }
-                    Err(Failure::Reason(reason)) => {
-                        row.status = Status::Failed;
-                        row.reason = reason;
-                        Vec::new()
-                    }
-                };
-                if let Err(error) = self.journal.append(&self.entry(row, index, files)) {
-                    tracing::error!(%error, "the journal could not be written: resuming would run this series again");
+                if !self.ended(row, index, outcome, journal) {
+                    on_row(index, row);
+                    break;
                 }
                 on_row(index, row);
                 if task.is_cancelled() {
@@ -286,8 +302,40 @@ impl<E: Engine> Batch<'_, E> {
         task.is_cancelled()
     }
 
+    /// Puts into a row and the journal how its series ended; `false` when it was cancelled.
+    pub(super) fn ended(
+        &self,
+        row: &mut Row,
+        index: usize,
+        outcome: Result<Kept, Failure>,
+        journal: &mut Journal,
+    ) -> bool {
+        let files = match outcome {
+            Ok(kept) => {
+                row.status = Status::Done;
+                row.volumes_ml = kept.volumes_ml;
+                row.findings = kept.findings;
+                row.reason = kept.note;
+                kept.files
+            }
+            Err(Failure::Cancelled) => {
+                row.status = Status::Waiting;
+                return false;
+            }
+            Err(Failure::Reason(reason)) => {
+                row.status = Status::Failed;
+                row.reason = reason;
+                Vec::new()
+            }
+        };
+        if let Err(error) = journal.append(&self.entry(row, index, files)) {
+            tracing::error!(%error, "the journal could not be written: resuming would run this series again");
+        }
+        true
+    }
+
     /// Inference and export of one series.
-    fn one(
+    pub(super) fn one(
         &self,
         index: usize,
         row: &Row,
@@ -501,7 +549,7 @@ fn highest(assessments: &[Assessment]) -> Vec<(String, f64, String)> {
 
 /// Reads the waiting items one after the other, each while the one before is inferred.
 fn read_ahead(
-    engine: &impl Engine,
+    engine: &(impl Engine + ?Sized),
     log: &Log,
     items: &[Item],
     waiting: &[usize],
@@ -521,19 +569,7 @@ fn read_ahead(
             }
         }
         let start = Instant::now();
-        let access = about(
-            AuditEvent::new(EventId::DicomInstancesAccessed, engine.now()),
-            item,
-        );
-        let read_all = || {
-            item.sources()
-                .map(|source| engine.load(source, &watch.reading))
-                .collect()
-        };
-        let volumes = log
-            .append(&access)
-            .map_err(|e| Failure::from_error(&e))
-            .and_then(|_| guarded(read_all));
+        let volumes = volumes_of(engine, log, item, &watch.reading);
         let stop = matches!(volumes, Err(Failure::Cancelled));
         let read = Read {
             index,
@@ -546,8 +582,29 @@ fn read_ahead(
     }
 }
 
+/// Reads the images of an item, once that is on record.
+pub(super) fn volumes_of(
+    engine: &(impl Engine + ?Sized),
+    log: &Log,
+    item: &Item,
+    task: &Task,
+) -> Result<Vec<Volume>, Failure> {
+    let access = about(
+        AuditEvent::new(EventId::DicomInstancesAccessed, engine.now()),
+        item,
+    );
+    let read_all = || {
+        item.sources()
+            .map(|source| engine.load(source, task))
+            .collect()
+    };
+    log.append(&access)
+        .map_err(|e| Failure::from_error(&e))
+        .and_then(|_| guarded(read_all))
+}
+
 /// A panic in the work on one series (a decoder, a kernel) fails that series, not the batch.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(Failure::Reason(
             "an error in Negatoscope itself, please report it".to_owned(),
@@ -639,7 +696,7 @@ impl Drop for Over<'_> {
 }
 
 /// The value behind a lock, also after a panic elsewhere: these values are whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -717,6 +774,6 @@ fn remove_leftovers(folder: &Path) {
     }
 }
 
-fn secs(start: Instant) -> f64 {
+pub(super) fn secs(start: Instant) -> f64 {
     start.elapsed().as_secs_f64()
 }

@@ -30,8 +30,8 @@ pub struct Arguments {
     )]
     model: Vec<String>,
     /// Folder for results.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "choices")]
+    out: Option<PathBuf>,
     /// Where it runs.
     #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
     device: String,
@@ -56,15 +56,41 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
     channel: Vec<(String, String)>,
     /// Run the model's networks on this endpoint (see `endpoints list`): what would leave is shown
-    /// first. All else happens here.
+    /// first. All else happens here. `auto`: where the policy in places.toml says.
     #[arg(long, value_name = "ENDPOINT", conflicts_with = "explain")]
     remote: Option<String>,
+    /// Run on several places at once, each study on whichever is free: `local,ENDPOINT`.
+    #[arg(
+        long,
+        value_name = "PLACES",
+        value_delimiter = ',',
+        conflicts_with_all = ["remote", "explain"]
+    )]
+    places: Vec<String>,
+    /// Only show where it could run, and what each place would take: time, memory, bytes, price.
+    #[arg(long = "where", id = "choices", conflicts_with_all = ["remote", "places"])]
+    choices: bool,
     /// Send without asking, after showing what leaves.
-    #[arg(long, requires = "remote")]
+    #[arg(long)]
     yes: bool,
     /// Print the table as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The endpoint of `local,ENDPOINT`, and whether this machine works too.
+fn places_of(places: &[String]) -> anyhow::Result<(Option<&str>, bool)> {
+    let here_too = places.iter().any(|place| place == "local");
+    let others: Vec<&str> = places
+        .iter()
+        .map(String::as_str)
+        .filter(|p| *p != "local")
+        .collect();
+    match others[..] {
+        [] => Ok((None, false)),
+        [one] => Ok((Some(one), here_too)),
+        _ => anyhow::bail!("one endpoint beside this machine: local,ENDPOINT"),
+    }
 }
 
 /// `NAME=SERIES`.
@@ -89,7 +115,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     tracing::debug!(device = arguments.device, "device");
     let plan = Plan {
         inputs: arguments.paths.clone(),
-        output: arguments.out.clone(),
+        output: arguments.out.clone().unwrap_or_default(),
         formats: arguments
             .format
             .iter()
@@ -101,11 +127,32 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         mirroring: !arguments.no_mirroring,
         channels: arguments.channel.clone(),
     };
-    if let Some(endpoint) = &arguments.remote {
+    if arguments.choices {
+        return super::places::show(home, &arguments.model, &plan, arguments.json);
+    }
+    let (endpoint, here_too) = match (&arguments.remote, &arguments.places[..]) {
+        (Some(remote), _) => (Some(remote.as_str()), false),
+        (None, []) => (None, false),
+        (None, places) => places_of(places)?,
+    };
+    if let Some(endpoint) = endpoint {
         let [model] = &arguments.model[..] else {
             anyhow::bail!("one model at a time runs on a server: begin a job for each");
         };
-        return super::queue::analyze(home, endpoint, model, &plan, arguments.yes, arguments.json);
+        let endpoint = match endpoint {
+            "auto" => super::places::chosen(home, model, &plan)?,
+            named => Some(named.to_owned()),
+        };
+        if let Some(endpoint) = endpoint {
+            return super::queue::analyze(
+                home,
+                (&endpoint, here_too),
+                model,
+                &plan,
+                arguments.yes,
+                arguments.json,
+            );
+        }
     }
     if let [model] = &arguments.model[..] {
         let summary = run_one(home, arguments, model, &plan)?;

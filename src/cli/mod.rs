@@ -14,6 +14,7 @@ mod evaluate;
 mod info;
 mod models;
 mod opening;
+mod places;
 mod print;
 mod progress;
 mod queue;

@@ -11,8 +11,8 @@ use super::print::{say, say_json};
 use super::progress::ProgressLine;
 use crate::batch::{Plan, Summary};
 use crate::offload::Endpoints;
-use crate::queue::{Job, JobId, Queue};
-use crate::runtime::{Home, RemoteRun, RemoteWork, cancel, enqueue};
+use crate::queue::{Job, JobId, Queue, State};
+use crate::runtime::{Home, Ran, RemoteRun, RemoteWork, cancel, enqueue};
 use crate::task::Task;
 
 #[derive(clap::Args, Debug)]
@@ -159,7 +159,7 @@ fn resume(home: &Home, queue: &Queue, name: Option<&str>, yes: bool) -> anyhow::
 /// `analyze --remote`: a new job, shown, agreed to and run as far as it goes.
 pub(super) fn analyze(
     home: &Home,
-    endpoint: &str,
+    (endpoint, here_too): (&str, bool),
     model: &str,
     plan: &Plan,
     yes: bool,
@@ -167,7 +167,10 @@ pub(super) fn analyze(
 ) -> anyhow::Result<Ending> {
     Endpoints::load(home.root())?.find(endpoint)?;
     let queue = Queue::open(home.root())?;
-    let work = RemoteWork::new(home, model, plan)?;
+    let work = RemoteWork {
+        here_too,
+        ..RemoteWork::new(home, model, plan)?
+    };
     let job = enqueue(&queue, endpoint, work)?;
     let result = go(home, &queue, &job.id, yes, json);
     match result {
@@ -207,18 +210,36 @@ fn go(
     let task = Arc::new(Task::new());
     let progress = ProgressLine::start(&task);
     let run = RemoteRun::take(home, queue, id)?;
-    let leaving = run.leaving(&task)?;
+    let leaving = match run.leaving(&task) {
+        Err(error) if run.may_fall_back() => {
+            progress.note(&format!(
+                "{error}: the work is done here, as the policy says"
+            ));
+            let ran = run.run_here(&task, |_, row| tell_row(&progress, row))?;
+            drop(progress);
+            return told(ran, json).map(Some);
+        }
+        other => other?,
+    };
     for words in leaving.lines() {
         progress.note(&words);
     }
     drop(progress);
+    if let Some(why) = leaving.over {
+        anyhow::bail!("nothing is sent: {why}");
+    }
     if !yes && !agreed()? {
         tell_waiting(id, "nobody has agreed to sending; `--yes` agrees");
         return Ok(None);
     }
     let progress = ProgressLine::start(&task);
-    let (job, summary, rows) = run.run(&task, |_, row| tell_row(&progress, row))?;
+    let ran = run.run(&task, |_, row| tell_row(&progress, row))?;
     drop(progress);
+    told(ran, json).map(Some)
+}
+
+/// Says how a job ended.
+fn told((job, summary, rows): Ran, json: bool) -> anyhow::Result<(Job<RemoteWork>, Summary)> {
     if !json {
         tell_rows(&rows)?;
     }
@@ -227,10 +248,10 @@ fn go(
         summary.words(),
         job.work.output.display()
     );
-    if !job.state.is_over() {
+    if !matches!(job.state, State::Done { .. }) {
         eprintln!("negatoscope: {}", job.state.words());
     }
-    Ok(Some((job, summary)))
+    Ok((job, summary))
 }
 
 /// Asks the person at the terminal; nobody there is a no.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::endpoint::{Authorization, Binary, Pin, Profile};
+use super::history::TELLING_BYTES;
 use super::protocol::{
     Asked, Encoded, IndexEntry, InferRequest, JSON_LENGTH_HEADER, ModelMetadata, OutputTensor,
     RequestError, ServerMetadata, decode, elements_of, is_plain_name, message_of, parse,
@@ -102,7 +103,14 @@ struct State {
     breaker: Breaker,
     budget: Budget,
     announces_binary: Option<bool>,
+    /// Bytes that the line takes in a second, as last measured.
+    rate: Option<f64>,
+    /// It has refused gzip.
+    refuses_gzip: bool,
 }
+
+/// Bytes in a second from which on compressing (some 40 MB/s) takes longer than it saves.
+const FAST_LINE: f64 = 40e6;
 
 /// Largest answer of a token server.
 const TOKEN_BYTES: u64 = 256 * 1024;
@@ -192,6 +200,19 @@ impl Client {
         self.seen.newest()
     }
 
+    /// Says what the line took in a second on earlier days, in bytes; what is measured from now on
+    /// counts more.
+    pub fn expect_rate(&self, rate: f64) {
+        self.state(|state| state.rate = state.rate.or(Some(rate)));
+    }
+
+    /// Whether a body is worth compressing: the server takes it, and the line is slow or not measured.
+    fn compresses(&self) -> bool {
+        let worth =
+            |state: &State| !state.refuses_gzip && state.rate.is_none_or(|rate| rate < FAST_LINE);
+        self.profile.gzip && self.state(|state| worth(state))
+    }
+
     /// Whether the server says that it lives.
     ///
     /// # Errors
@@ -269,6 +290,28 @@ impl Client {
     /// The request cannot be sent, the server refuses or fails after all attempts, or its answer is
     /// not what was asked for. See [`Error::may_have_been_sent`].
     pub fn infer(&self, request: &InferRequest<'_>, task: &Task) -> Result<InferAnswer, Error> {
+        let compressed = self.compresses();
+        match self.infer_as(request, compressed, task) {
+            // What a server says that takes no gzip: KServe's, MLServer's proxies, Triton's for others.
+            Err(Error::Status {
+                status: 400 | 415 | 501,
+                ..
+            }) if compressed => {
+                let answer = self.infer_as(request, false, task)?;
+                // The same was taken as it is: the compression it was.
+                self.state(|state| state.refuses_gzip = true);
+                Ok(answer)
+            }
+            other => other,
+        }
+    }
+
+    fn infer_as(
+        &self,
+        request: &InferRequest<'_>,
+        compressed: bool,
+        task: &Task,
+    ) -> Result<InferAnswer, Error> {
         if !self.profile.models.is_empty() && !self.profile.models.contains(&request.model) {
             return Err(Error::ModelNotAllowed(request.model.clone()));
         }
@@ -278,7 +321,7 @@ impl Client {
         let begun = Instant::now();
         let binary = self.speaks_binary(request, task)?;
         let encoded = Encoded::new(request, binary)?;
-        let packed = self.profile.gzip.then(|| gzip(&encoded)).transpose()?;
+        let packed = compressed.then(|| gzip(&encoded)).transpose()?;
         let length = packed.as_ref().map_or(encoded.length, |p| p.len() as u64);
         if length.max(encoded.length) > self.profile.max_request_bytes {
             return Err(Error::RequestTooLarge {
@@ -322,6 +365,10 @@ impl Client {
             let answer = decode(&received.body, stated, &asked)?;
             Ok((received, answer))
         })?;
+        let secs = received.sending.as_secs_f64();
+        if length >= TELLING_BYTES && secs > 0.0 {
+            self.state(|state| state.rate = Some(length as f64 / secs));
+        }
         Ok(InferAnswer {
             outputs: answer.outputs,
             model_version: answer.version,

@@ -220,6 +220,20 @@ pub struct Price {
     pub per_request: f64,
 }
 
+impl Price {
+    /// What an exchange costs.
+    pub fn of(&self, requests: u64, bytes: u64, gpu_secs: f64) -> f64 {
+        requests as f64 * self.per_request
+            + bytes as f64 / 1e9 * self.per_gigabyte
+            + gpu_secs * self.per_gpu_second
+    }
+
+    /// Whether anything costs something.
+    pub fn is_free(&self) -> bool {
+        self.per_request == 0.0 && self.per_gigabyte == 0.0 && self.per_gpu_second == 0.0
+    }
+}
+
 /// A model server, and how to speak with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,9 @@
 //!                    ▲ retry, deadline, breaker ▲ token
 //! ```
 //!
+//! Beside it lies what a person wants to know before and after: what runs took (`history`), what was
+//! spent (`spending`), and what was decided once for all (`policy`).
+//!
 //! Absent on purpose: redirects, cookies, plain http to other machines, loading models on a server,
 //! any trust in what a server says about geometry, and any promise that a cancelled run has ended.
 
@@ -15,10 +18,13 @@ mod certificate;
 mod client;
 mod endpoint;
 mod error;
+mod history;
 mod look;
+mod policy;
 pub mod protocol;
 mod retry;
 mod secret;
+mod spending;
 mod tls;
 mod token;
 mod transport;
@@ -27,8 +33,11 @@ pub use certificate::Certificate;
 pub use client::{Client, InferAnswer, Patience, random_id};
 pub use endpoint::{Authorization, Binary, Endpoints, Pin, Price, Profile, ProfileError};
 pub use error::Error;
+pub use history::{History, Measured, Pace, pace, sending_rate, slowness_here};
 pub use look::{Looked, look};
+pub use policy::{FILE as POLICY_FILE, Policy, PolicyError, Prefer};
 pub use protocol::{Datatype, InferRequest, InputTensor, OutputTensor, TensorData, WantedOutput};
 pub use retry::{Attempts, Breaker, Budget};
 pub use secret::{SecretPlace, Secrets};
+pub use spending::{Account, Limits, Spending, SpendingError, Spent};
 pub use token::SignIn;

@@ -41,6 +41,33 @@ impl Answers {
         Question(hex(digest.as_ref()))
     }
 
+    /// The version of a model that its answers are of, where one has come.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn version(&self, model: &[&str]) -> Result<Option<String>, Error> {
+        let question = self.question(model, b"version");
+        let bytes = self
+            .seal
+            .read(&self.version_file(&question), &self.name(&question))?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Says of which version of a model all of its answers are.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn bind(&self, model: &[&str], version: &str) -> Result<(), Error> {
+        let question = self.question(model, b"version");
+        let path = self.version_file(&question);
+        self.seal
+            .write(&path, &self.name(&question), version.as_bytes())
+    }
+
+    fn version_file(&self, question: &Question) -> PathBuf {
+        self.folder.join(format!("version-{}", question.0))
+    }
+
     /// The answer, if it came before.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
@@ -17,6 +18,7 @@ use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, 
 use crate::export::MapPicture;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::monitoring::Through;
+use crate::offload::{Measured, Policy};
 use crate::study::{Uid, Worklist};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -51,7 +53,8 @@ pub fn run_batch(
         model: LoadedModel::open(home, model, Through::Batch)?,
         mirroring: plan.mirroring,
         explain: plan.explain,
-        server: None,
+        away: None,
+        instead_of: None,
     };
     let log = Log::open(home.root())?;
     Ok(batch::run(&engine, &log, plan, task, on_row)?)
@@ -62,17 +65,34 @@ pub(super) struct LocalEngine {
     pub model: LoadedModel,
     pub mirroring: bool,
     pub explain: Option<ExplanationMethod>,
-    pub server: Option<(Arc<Server>, Log)>,
+    pub away: Option<Away>,
+    /// The endpoint that could not be reached, where this machine does its work.
+    pub instead_of: Option<String>,
+}
+
+/// Where networks run that do not run here.
+pub(super) struct Away {
+    pub server: Arc<Server>,
+    pub log: Log,
+    pub policy: Policy,
 }
 
 impl LocalEngine {
     /// A model's result on the images of its channels.
     pub fn segment_of(&self, volumes: &[&Volume], task: &Task) -> Result<Segmentation, Failure> {
-        if let Some(server) = &self.server {
-            return self.on_record(server, volumes, task);
+        if let Some(away) = &self.away {
+            return self.on_record(away, volumes, task);
         }
         match self.model.run(volumes, self.mirroring, None, task) {
-            Ok((segmentation, _)) => Ok(segmentation),
+            Ok((mut segmentation, _)) => {
+                if let Some(endpoint) = &self.instead_of {
+                    let device = &mut segmentation.provenance.device;
+                    *device = format!(
+                        "{device}, in place of model server {endpoint}, which could not be reached"
+                    );
+                }
+                Ok(segmentation)
+            }
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),
         }
@@ -81,10 +101,17 @@ impl LocalEngine {
     /// One run with what leaves on record before it does, and how it ended after.
     fn on_record(
         &self,
-        (server, log): &(Arc<Server>, Log),
+        Away {
+            server,
+            log,
+            policy,
+        }: &Away,
         volumes: &[&Volume],
         task: &Task,
     ) -> Result<Segmentation, Failure> {
+        if let Some(why) = volumes.iter().find_map(|v| policy.keeps(&v.modality)) {
+            return Err(Failure::Reason(why));
+        }
         let event = || {
             let event = volumes.iter().fold(
                 AuditEvent::new(EventId::Export, now_utc()),
@@ -92,13 +119,20 @@ impl LocalEngine {
             );
             event.about(server.object(&self.model.key(), self.model.sha256()))
         };
-        let before = server.moved();
+        server.take_measured();
+        let started = Instant::now();
         let act = log.begin(&event()).map_err(|e| Failure::from_error(&e))?;
         let ran = self.model.run(volumes, self.mirroring, None, task);
-        let [sent, received] = server.moved();
+        let measured = Measured {
+            voxels: volumes[0].geometry.voxel_count() as u64,
+            seconds: started.elapsed().as_secs_f64(),
+            ..server.take_measured()
+        };
         let object = ParticipantObject::new(ObjectKind::File, "what was exchanged")
-            .with("sent_bytes", sent - before[0])
-            .with("received_bytes", received - before[1]);
+            .with("requests", measured.requests)
+            .with("sent_bytes", measured.sent_bytes)
+            .with("received_bytes", measured.received_bytes)
+            .with("cost", format!("{:.4}", measured.cost));
         let end = event().about(object);
         let end = match &ran {
             Ok(_) => end,
@@ -110,26 +144,53 @@ impl LocalEngine {
         };
         act.close(&end).map_err(|e| Failure::from_error(&e))?;
         match ran {
-            Ok((segmentation, _)) => Ok(segmentation),
+            Ok((segmentation, _)) => {
+                // Answers of an earlier run took no time in this one.
+                if measured.requests > 0 {
+                    self.model.keep(&measured);
+                }
+                Ok(segmentation)
+            }
             Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
-            // The rest would meet the same: the job waits.
-            Err(_) if server.trouble().is_some() => Err(Failure::Cancelled),
+            // The rest would meet the same: the job waits, or ends.
+            Err(_) if server.trouble().or(server.ended()).is_some() => Err(Failure::Cancelled),
             Err(error) => Err(Failure::from_error(&error)),
         }
     }
 }
 
+/// What a batch knows of a model.
+pub(super) fn identity(model: &LoadedModel, mirroring: bool) -> ModelIdentity {
+    ModelIdentity {
+        key: model.key(),
+        sha256: model.sha256().to_owned(),
+        modality: model.modality().to_owned(),
+        channels: model.channels().to_vec(),
+        classifies: model.classifies(),
+        plain_images: model.takes_plain_images(),
+        unmirrored: model.mirrors() && !mirroring,
+    }
+}
+
+/// All voxels of one of an item's images.
+pub(super) fn load_item(source: &ItemSource, task: &Task) -> Result<Volume, Failure> {
+    let loaded = match source {
+        ItemSource::Stack { headers, stack } => {
+            let (patient, study, series) = headers.as_ref();
+            load_stack(patient, study, series, *stack, task)
+        }
+        ItemSource::File(path) => load_file(path, task),
+        ItemSource::Nothing => Err(LoadError::Unknown),
+    };
+    loaded.map_err(|error| match error {
+        LoadError::Cancelled(_) => Failure::Cancelled,
+        error => Failure::from_error(&error),
+    })
+}
+
 impl Engine for LocalEngine {
     fn model(&self) -> ModelIdentity {
-        ModelIdentity {
-            key: self.model.key(),
-            sha256: self.model.sha256().to_owned(),
-            modality: self.model.modality().to_owned(),
-            channels: self.model.channels().to_vec(),
-            classifies: self.model.classifies(),
-            plain_images: self.model.takes_plain_images(),
-            unmirrored: self.model.mirrors() && !self.mirroring,
-        }
+        identity(&self.model, self.mirroring)
     }
 
     fn index(&self, paths: &[PathBuf], task: &Task) -> Result<(Worklist, Vec<PathBuf>), Cancelled> {
@@ -138,18 +199,7 @@ impl Engine for LocalEngine {
     }
 
     fn load(&self, source: &ItemSource, task: &Task) -> Result<Volume, Failure> {
-        let loaded = match source {
-            ItemSource::Stack { headers, stack } => {
-                let (patient, study, series) = headers.as_ref();
-                load_stack(patient, study, series, *stack, task)
-            }
-            ItemSource::File(path) => load_file(path, task),
-            ItemSource::Nothing => Err(LoadError::Unknown),
-        };
-        loaded.map_err(|error| match error {
-            LoadError::Cancelled(_) => Failure::Cancelled,
-            error => Failure::from_error(&error),
-        })
+        load_item(source, task)
     }
 
     fn needed_bytes(&self, volumes: &[Volume]) -> u64 {

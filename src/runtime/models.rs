@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::carry_out::failed;
 use super::clock::now_utc;
@@ -18,6 +19,7 @@ use crate::inference::{
 };
 use crate::model::{self, Manifest, Registry};
 use crate::monitoring::{Store, Through};
+use crate::offload::{History, Measured};
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelStatistics, Volume, label_statistics};
 
@@ -50,6 +52,8 @@ pub struct LoadedModel {
     ready: Ready,
     /// Where its runs are kept for monitoring.
     store: Store,
+    /// What its runs here took.
+    history: History,
     through: Through,
     /// Its networks run there; here when `None`.
     elsewhere: Option<Arc<dyn Elsewhere>>,
@@ -79,6 +83,7 @@ impl LoadedModel {
         Ok(Self {
             ready,
             store: Store::new(home.root()),
+            history: History::new(home.root()),
             through,
             elsewhere: None,
         })
@@ -115,10 +120,35 @@ impl LoadedModel {
         mirroring: bool,
         task: &Task,
     ) -> Result<Option<RunPlan>, RunError> {
+        self.plan_with(volume, &self.settings(mirroring), task)
+    }
+
+    /// As [`LoadedModel::plan`], with the networks on a machine of one's choice, or here.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn plan_at(
+        &self,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
+        volume: &Volume,
+        mirroring: bool,
+        task: &Task,
+    ) -> Result<Option<RunPlan>, RunError> {
+        let settings = Settings {
+            elsewhere,
+            ..settings(mirroring)
+        };
+        self.plan_with(volume, &settings, task)
+    }
+
+    fn plan_with(
+        &self,
+        volume: &Volume,
+        settings: &Settings,
+        task: &Task,
+    ) -> Result<Option<RunPlan>, RunError> {
         match &self.ready {
-            Ready::Segments(model) => {
-                Ok(Some(model.plan(volume, &self.settings(mirroring), task)?))
-            }
+            Ready::Segments(model) => Ok(Some(model.plan(volume, settings, task)?)),
             Ready::Findings(_) => Ok(None),
         }
     }
@@ -177,9 +207,18 @@ impl LoadedModel {
         watch: Option<Watch>,
         task: &Task,
     ) -> Result<(Segmentation, Vec<LabelStatistics>), RunError> {
+        let started = Instant::now();
         let watched = Watched::start(&self.store, self.through, self.manifest(), volumes[0]);
         match self.segment(volumes, mirroring, watch, task) {
             Ok((plan, mut segmentation, statistics)) => {
+                if self.elsewhere.is_none() {
+                    self.keep(&Measured {
+                        voxels: volumes[0].geometry.voxel_count() as u64,
+                        planned_secs: plan.seconds,
+                        seconds: started.elapsed().as_secs_f64(),
+                        ..Measured::default()
+                    });
+                }
                 watched.segmented(&plan, &mut segmentation, &statistics);
                 Ok((segmentation, statistics))
             }
@@ -187,6 +226,18 @@ impl LoadedModel {
                 watched.stopped(&error);
                 Err(error)
             }
+        }
+    }
+
+    /// Keeps what a run took. A run does not fail for it.
+    pub(super) fn keep(&self, run: &Measured) {
+        let run = Measured {
+            time: now_utc().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            model: self.key(),
+            ..run.clone()
+        };
+        if let Err(error) = self.history.append(&run) {
+            tracing::warn!(%error, "what a run took was not kept");
         }
     }
 

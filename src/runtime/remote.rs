@@ -4,14 +4,16 @@
 //! answer is kept, sealed, before it is used, so a run that was cut short goes on where it was.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::clock::now_utc;
 use crate::audit::ParticipantObject;
 use crate::inference::{Call, Elsewhere, Error};
 use crate::offload::protocol::TensorMetadata;
 use crate::offload::{
-    self, Binary, Client, Datatype, InferRequest, InputTensor, Profile, WantedOutput, random_id,
+    self, Account, Binary, Client, Datatype, InferAnswer, InferRequest, InputTensor, Limits,
+    Measured, Profile, Spending, Spent, WantedOutput, random_id,
 };
 use crate::queue::{self, Answers};
 use crate::task::Task;
@@ -29,11 +31,48 @@ pub struct Server {
     answers: Arc<Answers>,
     /// What its models take and give, as they were first asked.
     wires: Mutex<HashMap<String, Wire>>,
-    version: Mutex<Option<String>>,
-    sent: AtomicU64,
-    received: AtomicU64,
+    /// The version of each of its models that this job is of.
+    versions: Mutex<HashMap<String, String>>,
+    /// What was exchanged so far.
+    all: Mutex<Measured>,
+    /// What was exchanged since somebody last took it.
+    newest: Mutex<Measured>,
+    /// What each request is held against.
+    purse: Option<Purse>,
     /// Why it cannot be asked for the time being.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
+    /// Why it may not be asked any more in this job.
+    ended: Mutex<Option<String>>,
+}
+
+/// Why a server cannot be asked for the time being.
+#[derive(Clone, Debug)]
+struct Trouble {
+    why: String,
+    /// It cannot be reached, or does not work: another place may do the work.
+    is_away: bool,
+}
+
+/// The count of what is sent and spent, and its limits.
+#[derive(Clone, Debug)]
+pub struct Purse {
+    /// The count.
+    pub spending: Spending,
+    /// What a person allows.
+    pub limits: Limits,
+    /// The job's random name.
+    pub job: String,
+}
+
+impl Purse {
+    /// Under which names something that is sent now is counted.
+    pub fn account(&self, profile: &Profile) -> Account {
+        Account {
+            day: now_utc().format("%F").to_string(),
+            job: self.job.clone(),
+            currency: profile.price.currency.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -108,26 +147,62 @@ impl Server {
             model: model.to_owned(),
             answers,
             wires: Mutex::default(),
-            version: Mutex::default(),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            versions: Mutex::default(),
+            all: Mutex::default(),
+            newest: Mutex::default(),
+            purse: None,
             trouble: Mutex::default(),
+            ended: Mutex::default(),
+        }
+    }
+
+    /// The same with each request counted, and refused beyond the limits.
+    #[must_use]
+    pub fn counted(mut self, purse: Purse) -> Self {
+        self.purse = Some(purse);
+        self
+    }
+
+    /// Why it may not be asked any more in this job.
+    pub fn ended(&self) -> Option<String> {
+        lock(&self.ended).clone()
+    }
+
+    /// What was exchanged since this was last called.
+    pub fn take_measured(&self) -> Measured {
+        Measured {
+            endpoint: Some(self.client.profile().name.clone()),
+            ..mem::take(&mut *lock(&self.newest))
         }
     }
 
     /// Why it cannot be asked for the time being; the work may go on later.
     pub fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+        lock(&self.trouble).as_ref().map(|t| t.why.clone())
+    }
+
+    /// Whether it cannot be reached, or does not work.
+    pub fn is_away(&self) -> bool {
+        lock(&self.trouble).as_ref().is_some_and(|t| t.is_away)
+    }
+
+    fn wait_for(&self, why: String, is_away: bool) {
+        *lock(&self.trouble) = Some(Trouble { why, is_away });
     }
 
     /// Bytes that went out and came back.
     pub fn moved(&self) -> [u64; 2] {
-        [&self.sent, &self.received].map(|n| n.load(Ordering::Relaxed))
+        let all = lock(&self.all);
+        [all.sent_bytes, all.received_bytes]
     }
 
-    /// The model's version, once it has answered.
+    /// The model's version, once it has answered and where it tells it.
     pub fn model_version(&self) -> Option<String> {
-        lock(&self.version).clone()
+        let versions = lock(&self.versions);
+        let version = versions
+            .get(&self.model)
+            .or_else(|| versions.values().min());
+        version.filter(|version| !version.is_empty()).cloned()
     }
 
     /// The server in an audit record.
@@ -163,14 +238,14 @@ impl Server {
             return Error::Cancelled(crate::task::Cancelled);
         }
         if may_pass(&error) {
-            *lock(&self.trouble) = Some(error.to_string());
+            self.wait_for(error.to_string(), true);
         }
         Error::Elsewhere(Box::new(error))
     }
 
     /// An answer that cannot be kept would be lost with the program: the work waits for the disk.
     fn not_kept(&self, error: queue::Error) -> Error {
-        *lock(&self.trouble) = Some(format!("an answer could not be kept: {error}"));
+        self.wait_for(format!("an answer could not be kept: {error}"), false);
         Error::Elsewhere(Box::new(error))
     }
 
@@ -180,12 +255,97 @@ impl Server {
         }
         let told = self.client.model_metadata(model, None, task);
         let told = told.map_err(|e| self.failed(e))?;
+        if let Some(bound) = self.bound(model)?
+            && !bound.is_empty()
+            && !told.versions.is_empty()
+            && !told.versions.contains(&bound)
+        {
+            return Err(self.changed(&bound, &told.versions.join(", ")));
+        }
         let wire = Wire {
             input: Tensor::of(&told.inputs, "inputs")?,
             output: Tensor::of(&told.outputs, "outputs")?,
         };
         lock(&self.wires).insert(model.to_owned(), wire.clone());
         Ok(wire)
+    }
+
+    /// The version of a model that this job's answers are of; empty where the server tells none.
+    fn bound(&self, model: &str) -> Result<Option<String>, Error> {
+        let mut versions = lock(&self.versions);
+        if let Some(version) = versions.get(model) {
+            return Ok(Some(version.clone()));
+        }
+        let url = &self.client.profile().url;
+        let version = self.answers.version(&[url, model]);
+        let version = version.map_err(|e| self.not_kept(e))?;
+        if let Some(version) = &version {
+            versions.insert(model.to_owned(), version.clone());
+        }
+        Ok(version)
+    }
+
+    /// Another version is another model: its answers and those before do not go together.
+    fn changed(&self, from: &str, to: &str) -> Error {
+        // Words of the server: escaped, and no more of them than a version has.
+        let words = |version: &str| version.escape_debug().take(40).collect::<String>();
+        let why = format!(
+            "its model changed from version \"{}\" to \"{}\" during the job: begin anew, with another folder for results",
+            words(from),
+            words(to)
+        );
+        *lock(&self.ended) = Some(why.clone());
+        refused(why)
+    }
+
+    /// Counts a request before it goes; refuses it beyond the limits.
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let Some(purse) = &self.purse else {
+            return Ok(());
+        };
+        let profile = self.client.profile();
+        let more = Spent {
+            requests: 1,
+            bytes,
+            cost: profile.price.of(1, bytes, 0.0),
+        };
+        let reserved = purse
+            .spending
+            .reserve(&purse.account(profile), more, &purse.limits);
+        reserved.map_err(|error| {
+            self.wait_for(error.to_string(), false);
+            Error::Elsewhere(Box::new(error))
+        })
+    }
+
+    /// Counts what an answer has taken beyond what was reserved.
+    fn count(&self, answer: &InferAnswer, reserved: u64, values: u64) {
+        let profile = self.client.profile();
+        let attempts = u64::from(answer.attempts.max(1));
+        let bytes = (answer.sent_bytes * attempts + answer.received_bytes).saturating_sub(reserved);
+        let server_secs = answer.waiting.as_secs_f64();
+        let more = Spent {
+            requests: attempts - 1,
+            bytes,
+            cost: profile.price.of(attempts - 1, bytes, server_secs),
+        };
+        if let Some(purse) = &self.purse
+            && let Err(error) = purse.spending.add(&purse.account(profile), more)
+        {
+            // The next request is refused for the same reason, before it goes.
+            tracing::error!(%error, "what an answer cost was not counted");
+        }
+        for tally in [&self.all, &self.newest] {
+            let mut tally = lock(tally);
+            tally.requests += attempts;
+            tally.values += values;
+            tally.sent_bytes += answer.sent_bytes * attempts;
+            tally.received_bytes += answer.received_bytes;
+            tally.sending_secs += answer.sending.as_secs_f64();
+            tally.server_secs += server_secs;
+            tally.receiving_secs += answer.receiving.as_secs_f64();
+            tally.cost += profile.price.of(1, reserved, 0.0) + more.cost;
+        }
     }
 
     /// Asks, or finds the answer of an earlier run.
@@ -196,6 +356,9 @@ impl Server {
         allowed: &[Datatype],
         task: &Task,
     ) -> Result<Numbers, Error> {
+        if let Some(why) = self.ended() {
+            return Err(refused(why));
+        }
         let model = match call.part {
             "" => self.model.clone(),
             part => format!("{}.{part}", self.model),
@@ -212,24 +375,31 @@ impl Server {
         let values = encoded(call.values, input.datatype)?;
         let in_shape: Vec<u64> = call.shape.iter().map(|n| *n as u64).collect();
         let (in_shape, out_shape) = (input.fitted(&in_shape)?, output.fitted(shape)?);
-        let question = self.answers.question(
-            &[
-                &self.client.profile().url,
-                &model,
-                input.datatype.word(),
-                &format!("{in_shape:?}"),
-                output.datatype.word(),
-                &format!("{out_shape:?}"),
-            ],
-            &values,
-        );
-        let kept = self.answers.of(&question).map_err(|e| self.not_kept(e))?;
+        let url = &self.client.profile().url;
+        let question = |version: &str| {
+            self.answers.question(
+                &[
+                    url,
+                    &model,
+                    version,
+                    input.datatype.word(),
+                    &format!("{in_shape:?}"),
+                    output.datatype.word(),
+                    &format!("{out_shape:?}"),
+                ],
+                &values,
+            )
+        };
         let datatype = output.datatype;
-        if let Some(bytes) = kept {
-            return Ok(Numbers { datatype, bytes });
+        let bound = self.bound(&model)?;
+        if let Some(version) = &bound {
+            let kept = self.answers.of(&question(version));
+            if let Some(bytes) = kept.map_err(|e| self.not_kept(e))? {
+                return Ok(Numbers { datatype, bytes });
+            }
         }
         let request = InferRequest {
-            model,
+            model: model.clone(),
             version: None,
             id: random_id(),
             inputs: vec![InputTensor::new(
@@ -240,31 +410,60 @@ impl Server {
             )],
             outputs: vec![WantedOutput::new(&output.name, output.datatype, &out_shape)],
         };
+        let reserved = values.len() as u64;
+        self.reserve(reserved)?;
         let answer = self
             .client
             .infer(&request, task)
             .map_err(|e| self.failed(e))?;
-        self.sent.fetch_add(answer.sent_bytes, Ordering::Relaxed);
-        self.received
-            .fetch_add(answer.received_bytes, Ordering::Relaxed);
-        if let Some(version) = answer.model_version {
-            let mut known = lock(&self.version);
-            match known.as_ref() {
-                Some(known) if *known != version => {
-                    return Err(refused(format!(
-                        "its model changed from version {known} to {version} during the run"
-                    )));
-                }
-                _ => *known = Some(version),
+        self.count(&answer, reserved, call.values.len() as u64);
+        let told = answer.model_version.unwrap_or_default();
+        match &bound {
+            Some(bound) if *bound != told => return Err(self.changed(bound, &told)),
+            Some(_) => {}
+            None => {
+                let kept = self.answers.bind(&[url, &model], &told);
+                kept.map_err(|e| self.not_kept(e))?;
+                lock(&self.versions).insert(model.clone(), told.clone());
             }
         }
         let tensor = answer.outputs.into_iter().next();
         let tensor = tensor.ok_or_else(|| refused("it sent nothing".to_owned()))?;
         let bytes = Vec::from(tensor.data);
-        self.answers
-            .keep(&question, &bytes)
-            .map_err(|e| self.not_kept(e))?;
+        let kept = self.answers.keep(&question(&told), &bytes);
+        kept.map_err(|e| self.not_kept(e))?;
         Ok(Numbers { datatype, bytes })
+    }
+}
+
+/// Most bytes of values that a request to an endpoint may carry.
+fn most_bytes(profile: &Profile) -> u64 {
+    let room = profile.max_request_bytes.saturating_sub(HEAD_BYTES);
+    match profile.binary {
+        Binary::Yes | Binary::Probe => room,
+        Binary::No => room / JSON_BYTES_PER_VALUE * 4,
+    }
+}
+
+/// An endpoint that is only counted with: nothing is sent to it.
+#[derive(Debug)]
+pub(super) struct Thought(pub Profile);
+
+impl Elsewhere for Thought {
+    fn device(&self) -> String {
+        format!("model server {}", self.0.name)
+    }
+
+    fn most_bytes(&self) -> u64 {
+        most_bytes(&self.0)
+    }
+
+    fn labels(&self, _: &Call<'_>, _: &Task) -> Result<Vec<u8>, Error> {
+        Err(refused("it is only counted with".to_owned()))
+    }
+
+    fn scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
+        Err(refused("it is only counted with".to_owned()))
     }
 }
 
@@ -277,12 +476,7 @@ impl Elsewhere for Server {
     }
 
     fn most_bytes(&self) -> u64 {
-        let profile = self.client.profile();
-        let room = profile.max_request_bytes.saturating_sub(HEAD_BYTES);
-        match profile.binary {
-            Binary::Yes | Binary::Probe => room,
-            Binary::No => room / JSON_BYTES_PER_VALUE * 4,
-        }
+        most_bytes(self.client.profile())
     }
 
     fn labels(&self, call: &Call<'_>, task: &Task) -> Result<Vec<u8>, Error> {
@@ -395,128 +589,6 @@ fn labels_of(found: Numbers) -> Result<Vec<u8>, Error> {
         _ => None,
     };
     labels.ok_or_else(|| refused("it sent numbers that are no labels".to_owned()))
-}
-
-/// What a run would send, for a person to see before it does.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Leaving {
-    /// Name of the endpoint.
-    pub endpoint: String,
-    /// Where it is.
-    pub url: String,
-    /// Where it computes, as the profile says.
-    pub region: String,
-    /// What its operator keeps, as the profile says.
-    pub retention: String,
-    /// Model there.
-    pub model: String,
-    /// SHA-256 of the public key that the server has shown.
-    pub server_key: Option<String>,
-    /// Series that are sent.
-    pub series: usize,
-    /// Requests, at most.
-    pub requests: u64,
-    /// Values that leave, at most, before any compression.
-    pub sent_bytes: u64,
-    /// Values that come back, at most.
-    pub received_bytes: u64,
-    /// What it costs by the profile's prices, without the seconds of computing; `None` where no
-    /// price is known.
-    pub price: Option<f64>,
-    /// Currency of the price.
-    pub currency: String,
-    /// Series that show a head: a face can be told from its slices.
-    pub heads: usize,
-}
-
-impl Leaving {
-    /// For a profile and a model, nothing counted yet.
-    pub fn new(profile: &Profile, model: &str, server_key: Option<String>) -> Self {
-        Self {
-            endpoint: profile.name.clone(),
-            url: profile.url.clone(),
-            region: profile.region.clone(),
-            retention: profile.retention.clone(),
-            model: model.to_owned(),
-            server_key,
-            series: 0,
-            requests: 0,
-            sent_bytes: 0,
-            received_bytes: 0,
-            price: None,
-            currency: profile.price.currency.clone(),
-            heads: 0,
-        }
-    }
-
-    /// Adds up the price, when everything is counted.
-    pub fn priced(&mut self, profile: &Profile) {
-        let price = &profile.price;
-        let bytes = (self.sent_bytes + self.received_bytes) as f64;
-        let sum = bytes / 1e9 * price.per_gigabyte + self.requests as f64 * price.per_request;
-        self.price = (price.per_gigabyte > 0.0 || price.per_request > 0.0).then_some(sum);
-    }
-
-    /// Names and what they are, for a person.
-    pub fn facts(&self) -> Vec<(String, String)> {
-        let or = |text: &str| {
-            if text.is_empty() {
-                "not told".to_owned()
-            } else {
-                text.to_owned()
-            }
-        };
-        let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        let key = self.server_key.as_deref();
-        let mut facts = vec![
-            ("To", format!("{} ({})", self.endpoint, self.url)),
-            (
-                "Server's key",
-                key.map_or_else(|| "none: no TLS".to_owned(), |k| format!("SHA-256 {k}")),
-            ),
-            ("Region", or(&self.region)),
-            ("It keeps", or(&self.retention)),
-            ("Model", self.model.clone()),
-            (
-                "Leaves",
-                format!(
-                    "image values of {} series, resampled for the model: at most {} in {} request{}",
-                    self.series,
-                    mb(self.sent_bytes),
-                    self.requests,
-                    if self.requests == 1 { "" } else { "s" }
-                ),
-            ),
-            ("Returns", format!("at most {}", mb(self.received_bytes))),
-        ];
-        if let Some(price) = self.price {
-            let price = format!("about {price:.2} {} without computing time", self.currency);
-            facts.push(("Price", price));
-        }
-        let named = |(name, what): (&str, String)| (name.to_owned(), what);
-        facts.into_iter().map(named).collect()
-    }
-
-    /// What is doubtful about sending it.
-    pub fn doubts(&self) -> Vec<String> {
-        let may = "may show a face, which can be recognized from its slices";
-        match (self.heads, self.series) {
-            (0, _) => Vec::new(),
-            (1, 1) => vec![format!("The series {may}")],
-            (heads, _) => vec![format!("{heads} of the series {may}")],
-        }
-    }
-
-    /// Lines for a person at a terminal.
-    pub fn lines(&self) -> Vec<String> {
-        let stays = "all attributes: names, identifiers, dates, UIDs, positions; nothing of the files is sent";
-        let facts = self.facts().into_iter();
-        let stays = std::iter::once(("Stays".to_owned(), stays.to_owned()));
-        let doubts = self.doubts().into_iter().map(|d| ("DOUBT".to_owned(), d));
-        let all = facts.chain(stays).chain(doubts);
-        all.map(|(name, what)| format!("{name:<13} {what}"))
-            .collect()
-    }
 }
 
 #[cfg(test)]

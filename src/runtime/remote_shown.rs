@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::home::Home;
-use super::remote::Leaving;
-use super::remote_jobs::{INTERRUPTED, RemoteError, RemoteRun, RemoteWork};
+use super::leaving::Leaving;
+use super::remote_jobs::{RemoteError, RemoteWork};
+use super::remote_run::RemoteRun;
 use crate::batch::Failure;
 use crate::findings::Segmentation;
 use crate::inference::{Call, Elsewhere, Error};
@@ -70,8 +71,7 @@ impl RemoteRun {
         if let Some(first) = volumes.first() {
             self.count(&mut leaving, first, task)?;
         }
-        leaving.priced(self.server.client().profile());
-        Ok(leaving)
+        self.sum_up(leaving)
     }
 
     /// One of the pieces that would leave, as a gray picture: width, height, RGBA.
@@ -125,20 +125,19 @@ impl RemoteRun {
         let waiting = |why: &str| State::Waiting {
             why: why.to_owned(),
         };
-        // What a kill from here on leaves behind.
-        self.job.state = waiting(INTERRUPTED);
-        self.running.update(&self.job)?;
+        self.within_limits()?;
+        self.interrupted()?;
         let ran = self.engine.segment_of(volumes, task);
         let [sent, received] = self.server.moved();
         self.job.sent_bytes += sent;
         self.job.received_bytes += received;
-        let (state, ended) = match (ran, self.server.trouble()) {
-            (Ok(found), _) => (waiting(ANSWERED), Ended::Result(Box::new(found))),
-            (Err(_), Some(why)) => (waiting(&why), Ended::Waits(why)),
-            (Err(Failure::Cancelled), None) => (waiting("stopped"), Ended::Stopped),
-            (Err(Failure::Reason(why)), None) => {
-                (State::Failed { why: why.clone() }, Ended::Failed(why))
-            }
+        let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
+        let (state, ended) = match (ran, self.server.ended(), self.server.trouble()) {
+            (Ok(found), ..) => (waiting(ANSWERED), Ended::Result(Box::new(found))),
+            (Err(_), Some(why), _) => failed(why),
+            (Err(_), _, Some(why)) => (waiting(&why), Ended::Waits(why)),
+            (Err(Failure::Cancelled), ..) => (waiting("stopped"), Ended::Stopped),
+            (Err(Failure::Reason(why)), ..) => failed(why),
         };
         self.job.state = state;
         self.running.update(&self.job)?;

@@ -10,8 +10,9 @@ use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
 use super::open::{LoadError, load_key};
-use super::remote::Leaving;
-use super::remote_jobs::{RemoteError, RemoteRun, RemoteWork};
+use super::leaving::Leaving;
+use super::remote_jobs::{RemoteError, RemoteWork};
+use super::remote_run::RemoteRun;
 use super::remote_shown::{Ended, close, job_for};
 use super::results::batch_row;
 use crate::app::{
@@ -432,7 +433,8 @@ fn page(
         facts,
         sent: words(&SENT),
         stays: words(&STAYS),
-        doubts: leaving.doubts(),
+        doubts: leaving.doubts().into_iter().chain(leaving.kept_back.clone()).collect(),
+        refused: leaving.over.clone(),
         picture,
     }
 }

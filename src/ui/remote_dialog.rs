@@ -43,6 +43,9 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     for doubt in &page.doubts {
         icon_line_ui(ui, icons::WARNING, theme::DOUBT, doubt);
     }
+    if let Some(why) = &page.refused {
+        icon_line_ui(ui, icons::PROHIBIT, theme::FAILURE, why);
+    }
     ui.add_space(8.0);
     ui.horizontal(|ui| {
         if ui
@@ -52,7 +55,7 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
             commands.push(Command::CloseDialog);
         }
         let label = format!("Send to {}", page.endpoint);
-        if primary_button_ui(ui, icons::ARROW_UP_RIGHT, &label, true).clicked() {
+        if primary_button_ui(ui, icons::ARROW_UP_RIGHT, &label, page.refused.is_none()).clicked() {
             commands.push(Command::SendRemote);
         }
     });

@@ -1,0 +1,340 @@
+//! A job on a server that this process has taken: seen before it leaves, counted while it does, gone on
+//! with here where a person wants that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::batch_engine::{Away, LocalEngine};
+use super::home::Home;
+use super::leaving::Leaving;
+use super::models::LoadedModel;
+use super::remote::{Purse, Server};
+use super::remote_jobs::{INTERRUPTED, RemoteError, RemoteWork};
+use crate::audit::Log;
+use crate::batch::{self, Engine, Failure, Row, Summary, items};
+use crate::monitoring::Through;
+use crate::offload::{
+    Client, Endpoints, History, Policy, Secrets, Spending, Spent, pace, sending_rate,
+};
+use crate::queue::{self, Job, JobId, Queue, State};
+use crate::task::{Cancelled, Task};
+use crate::volume::Volume;
+
+/// Bytes of a value as it is planned.
+const VALUE_BYTES: f64 = 4.0;
+
+/// A job that this process has taken.
+pub struct RemoteRun {
+    home: Home,
+    pub(super) job: Job<RemoteWork>,
+    pub(super) running: queue::Running,
+    pub(super) server: Arc<Server>,
+    pub(super) engine: LocalEngine,
+    log: Log,
+    policy: Policy,
+    purse: Purse,
+    /// Why nothing may be sent, once somebody has looked.
+    over: Mutex<Option<String>>,
+}
+
+/// How a run of a job ended: the job as it is on disk, and its table.
+pub type Ran = (Job<RemoteWork>, Summary, Vec<Row>);
+
+impl RemoteRun {
+    /// Takes a job; nothing is sent.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: the endpoint, the model or the job is not there, another process runs it, or
+    /// the person's policy cannot be understood.
+    pub fn take(home: &Home, queue: &Queue, id: &JobId) -> Result<Self, RemoteError> {
+        let policy = Policy::load(home.root())?;
+        let running = queue.take(id)?;
+        let job: Job<RemoteWork> = queue.find(&id.to_string())?;
+        let profile = Endpoints::load(home.root())?.find(&job.endpoint)?.clone();
+        let client = Client::new(&profile, Secrets::of_environment())?;
+        let history = History::new(home.root()).read().unwrap_or_default();
+        if let Some(rate) = sending_rate(&history, &profile.name) {
+            client.expect_rate(rate);
+        }
+        let model = model_of(home, &job)?;
+        let name = job.work.model.split('@').next().unwrap_or_default();
+        let purse = Purse {
+            spending: Spending::new(home.root()),
+            limits: policy.limits.clone(),
+            job: id.to_string(),
+        };
+        let server = Server::new(client, name, Arc::clone(&running.answers));
+        let server = Arc::new(server.counted(purse.clone()));
+        let engine = LocalEngine {
+            model: model.with_networks_on(Arc::clone(&server) as _)?,
+            mirroring: job.work.mirroring,
+            explain: None,
+            away: Some(Away {
+                server: Arc::clone(&server),
+                log: Log::open(home.root())?,
+                policy: policy.clone(),
+            }),
+            instead_of: None,
+        };
+        Ok(Self {
+            home: home.clone(),
+            job,
+            running,
+            server,
+            engine,
+            log: Log::open(home.root())?,
+            policy,
+            purse,
+            over: Mutex::default(),
+        })
+    }
+
+    /// The job as it is.
+    pub const fn job(&self) -> &Job<RemoteWork> {
+        &self.job
+    }
+
+    /// Whether the server cannot be reached and the person's policy has such work done here.
+    pub fn may_fall_back(&self) -> bool {
+        self.policy.fallback_to_local && self.server.is_away()
+    }
+
+    /// Asks the server whether it has the model, and counts what would leave: reads every series
+    /// that is suited, and sends none. Holds it against the limits of the person's policy.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn leaving(&self, task: &Task) -> Result<Leaving, RemoteError> {
+        let mut leaving = self.asked(task)?;
+        let plan = self.job.work.plan()?;
+        let (worklist, files) = self.engine.index(&plan.inputs, task)?;
+        let all = items(worklist, files, &self.engine.model(), &plan);
+        let suited: Vec<_> = all.iter().filter(|item| item.unsuited.is_none()).collect();
+        task.begin("Counting what would leave", suited.len());
+        for (n, item) in suited.iter().enumerate() {
+            task.check()?;
+            let volume = match self.engine.load(&item.source, task) {
+                Ok(volume) => volume,
+                Err(Failure::Cancelled) => return Err(Cancelled.into()),
+                // It will be a row of the table.
+                Err(Failure::Reason(_)) => continue,
+            };
+            self.count(&mut leaving, &volume, task)?;
+            task.report(n + 1, suited.len());
+        }
+        self.sum_up(leaving)
+    }
+
+    /// Asks the server whether it has the model; nothing is counted yet.
+    pub(super) fn asked(&self, task: &Task) -> Result<Leaving, RemoteError> {
+        task.begin("Asking the server", 0);
+        self.server.check(task)?;
+        let client = self.server.client();
+        let key = client.server_key().map(|k| k.to_string());
+        let name = self.job.work.model.split('@').next().unwrap_or_default();
+        Ok(Leaving::new(client.profile(), name, key))
+    }
+
+    /// Adds what would leave of one series.
+    pub(super) fn count(
+        &self,
+        leaving: &mut Leaving,
+        volume: &Volume,
+        task: &Task,
+    ) -> Result<(), RemoteError> {
+        if let Some(why) = self.policy.keeps(&volume.modality) {
+            if !leaving.kept_back.contains(&why) {
+                leaving.kept_back.push(why);
+            }
+            return Ok(());
+        }
+        let mirroring = self.job.work.mirroring;
+        if let Some(planned) = self.engine.model.plan(volume, mirroring, task)? {
+            leaving.series += 1;
+            leaving.requests += planned.traffic.calls;
+            leaving.sent_bytes += planned.traffic.sent_bytes;
+            leaving.received_bytes += planned.traffic.received_bytes;
+            leaving.heads += usize::from(may_show_a_face(volume));
+        }
+        Ok(())
+    }
+
+    /// Adds time and price to what was counted, and holds it against the policy.
+    pub(super) fn sum_up(&self, mut leaving: Leaving) -> Result<Leaving, RemoteError> {
+        let profile = self.server.client().profile();
+        let history = History::new(self.home.root()).read().unwrap_or_default();
+        let pace = pace(&history, &self.engine.model.key(), &profile.name);
+        let values = leaving.sent_bytes as f64 / VALUE_BYTES;
+        leaving.server_secs = pace.map(|pace| pace.server_secs * values);
+        leaving.priced(profile);
+        leaving.over = self.refusal(&leaving)?;
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = leaving.over.clone();
+        Ok(leaving)
+    }
+
+    /// Why so much may not be sent.
+    fn refusal(&self, leaving: &Leaving) -> Result<Option<String>, RemoteError> {
+        // What the job has sent before is part of what is counted here.
+        let before = self.purse.spending.of_job(&self.purse.job)?;
+        let bytes = leaving.sent_bytes + leaving.received_bytes;
+        let more = Spent {
+            requests: leaving.requests.saturating_sub(before.requests),
+            bytes: bytes.saturating_sub(before.bytes),
+            cost: (leaving.price.unwrap_or_default() - before.cost).max(0.0),
+        };
+        let account = self.purse.account(self.server.client().profile());
+        let allowed = self
+            .purse
+            .spending
+            .allows(&account, more, &self.purse.limits);
+        Ok(allowed.err().map(|error| error.to_string()))
+    }
+
+    /// Does what is left of the job. How it ended is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`RemoteError`] where not even a batch could begin; the job waits then.
+    pub fn run(
+        mut self,
+        task: &Task,
+        mut on_row: impl FnMut(usize, &Row),
+    ) -> Result<Ran, RemoteError> {
+        self.within_limits()?;
+        let plan = self.job.work.plan()?;
+        self.interrupted()?;
+        let ran = if self.job.work.here_too {
+            let here = self.engine_here(None)?;
+            let engines: [&dyn Engine; 2] = [&self.engine, &here];
+            batch::run_spread(&engines, &self.log, &plan, task, &mut on_row)
+        } else {
+            batch::run(&self.engine, &self.log, &plan, task, &mut on_row)
+        };
+        let [sent, received] = self.server.moved();
+        self.job.sent_bytes += sent;
+        self.job.received_bytes += received;
+        let left = matches!(&ran, Ok((summary, _)) if summary.cancelled);
+        if left && self.may_fall_back() && !task.is_cancelled() {
+            return self.run_here(task, on_row);
+        }
+        let finished = matches!(&ran, Ok((summary, _)) if !summary.cancelled);
+        let trouble = self.server.trouble().filter(|_| !finished);
+        let waiting = |why: &str| State::Waiting {
+            why: why.to_owned(),
+        };
+        self.job.state = match (&ran, self.server.ended().filter(|_| !finished), trouble) {
+            (_, Some(why), _) => State::Failed { why },
+            (_, _, Some(why)) => State::Waiting { why },
+            (Err(error), ..) => waiting(&error.to_string()),
+            (Ok((summary, _)), ..) => ended(summary, ""),
+        };
+        self.running.update(&self.job)?;
+        let (summary, rows) = ran?;
+        Ok((self.job, summary, rows))
+    }
+
+    /// Does what is left of the job on this machine, in place of a server that cannot be reached;
+    /// each result says so.
+    ///
+    /// # Errors
+    /// As [`RemoteRun::run`].
+    pub fn run_here(
+        mut self,
+        task: &Task,
+        on_row: impl FnMut(usize, &Row),
+    ) -> Result<Ran, RemoteError> {
+        let plan = self.job.work.plan()?;
+        self.interrupted()?;
+        let engine = self.engine_here(Some(self.job.endpoint.clone()))?;
+        let ran = batch::run(&engine, &self.log, &plan, task, on_row);
+        self.job.state = match &ran {
+            Err(error) => State::Waiting {
+                why: error.to_string(),
+            },
+            Ok((summary, _)) => ended(
+                summary,
+                "; on this machine, since the server could not be reached",
+            ),
+        };
+        self.running.update(&self.job)?;
+        let (summary, rows) = ran?;
+        Ok((self.job, summary, rows))
+    }
+
+    /// Whether what was counted may be sent.
+    pub(super) fn within_limits(&self) -> Result<(), RemoteError> {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        over.clone().map_or(Ok(()), |why| Err(RemoteError::Over(why)))
+    }
+
+    /// What a kill from here on leaves behind.
+    pub(super) fn interrupted(&mut self) -> Result<(), RemoteError> {
+        self.job.state = State::Waiting {
+            why: INTERRUPTED.to_owned(),
+        };
+        Ok(self.running.update(&self.job)?)
+    }
+
+    fn engine_here(&self, instead_of: Option<String>) -> Result<LocalEngine, RemoteError> {
+        Ok(LocalEngine {
+            model: model_of(&self.home, &self.job)?,
+            mirroring: self.job.work.mirroring,
+            explain: None,
+            away: None,
+            instead_of,
+        })
+    }
+}
+
+/// The model of a job, with the weights that it was made for.
+fn model_of(home: &Home, job: &Job<RemoteWork>) -> Result<LoadedModel, RemoteError> {
+    let model = LoadedModel::open(home, &job.work.model, Through::Batch)?;
+    if model.sha256() != job.work.model_sha256 {
+        return Err(RemoteError::OtherWeights(job.work.model.clone()));
+    }
+    Ok(model)
+}
+
+/// The state of a job whose batch has ended so.
+fn ended(summary: &Summary, note: &str) -> State {
+    let words = format!("{}{note}", summary.words());
+    if summary.cancelled {
+        State::Waiting {
+            why: "stopped".to_owned(),
+        }
+    } else if summary.done == 0 && summary.failed > 0 {
+        State::Failed { why: words }
+    } else {
+        State::Done { words }
+    }
+}
+
+/// Whether the outline of a face may be seen in the slices: a head, or nobody says what, that is
+/// large enough (Schwarz et al. 2021 match such images with photographs).
+fn may_show_a_face(volume: &Volume) -> bool {
+    const HEADS: [&str; 7] = ["HEAD", "BRAIN", "SKULL", "FACE", "NECK", "ORBIT", "SINUS"];
+    let part = volume.source.body_part.to_ascii_uppercase();
+    let sliced = ["MR", "CT", "PT", ""].contains(&volume.modality.as_str());
+    let (dims, spacing) = (volume.geometry.dims(), volume.geometry.spacing_mm());
+    let large = (0..3).all(|axis| dims[axis] as f64 * spacing[axis] >= 100.0);
+    sliced && large && (part.trim().is_empty() || HEADS.iter().any(|head| part.contains(head)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::phantom::{head_geometry, head_mr};
+
+    #[test]
+    fn heads_are_doubted_and_small_or_other_parts_are_not() {
+        let mut volume = head_mr(1, head_geometry()).volume;
+        assert!(may_show_a_face(&volume));
+        volume.source.body_part = String::new();
+        assert!(may_show_a_face(&volume));
+        volume.source.body_part = "ABDOMEN".to_owned();
+        assert!(!may_show_a_face(&volume));
+        volume.source.body_part = "HEADNECK".to_owned();
+        volume.modality = "CT".to_owned();
+        assert!(may_show_a_face(&volume));
+        volume.modality = "US".to_owned();
+        assert!(!may_show_a_face(&volume));
+    }
+}
