@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ChannelSource, JobId, RemoteWork, SeriesKey, Settings, TrainingChoice, VolumeId};
+use super::{
+    ChannelSource, JobId, RemoteWork, SeriesKey, ServerDraft, Settings, TrainingChoice, VolumeId,
+};
 use crate::audit::EventId;
 use crate::findings::{Assessment, Call, ExplanationMethod, ReviewState, Segmentation};
 use crate::study::{Patient, Series, Study};
@@ -27,6 +29,8 @@ pub enum AskFor {
     BatchOutput,
     /// A model folder or file to import.
     ModelImport,
+    /// Certificates of a model server's authority (PEM).
+    ServerAuthority,
     /// A folder that `models compare` has written.
     Comparison,
     /// Something for a training.
@@ -145,6 +149,12 @@ pub enum Action {
     },
     /// List the model servers that are set up, and jobs that wait for one.
     ListPlaces,
+    /// Set a server up.
+    AddServer(Box<ServerDraft>),
+    /// Remove a server.
+    RemoveServer(String),
+    /// Call a server and show what it is.
+    TestServer(String),
     /// Count and show what a run on a server would send. Nothing is sent.
     PrepareRemote {
         /// The job.
@@ -294,8 +304,12 @@ impl Action {
             Self::RunModel { .. } | Self::Explain { .. } => Some(EventId::ModelRun),
             Self::Export { .. } => Some(EventId::Export),
             Self::ReadAudit | Self::ExportAudit(_) => Some(EventId::AuditLogUsed),
-            // What leaves for a server is put on record series by series, as it leaves.
+            // What leaves for a server is put on record series by series, as it leaves; changes of
+            // servers are, where they are made.
             Self::ListPlaces
+            | Self::AddServer(_)
+            | Self::RemoveServer(_)
+            | Self::TestServer(_)
             | Self::PrepareRemote { .. }
             | Self::SendRemote { .. }
             | Self::DropRemote(_)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dialog, JobId, SeriesKey, TrainingChoice};
+use super::{Dialog, JobId, SeriesKey, ServerDraft, TrainingChoice};
 use crate::findings::{Edit, ExplanationMethod, ReviewState};
 use crate::geometry::{DVec2, DVec3, ViewPlane};
 use crate::redact::Sensitive;
@@ -112,6 +112,18 @@ pub enum Command {
     ShowQueue,
     /// Close the list of jobs.
     HideQueue,
+    /// Analysis ▸ Model servers…
+    ShowServers,
+    /// Close the list of servers.
+    HideServers,
+    /// Choose the certificates of a server's authority.
+    ChooseAuthority,
+    /// Set a server up; nothing is sent to it.
+    AddServer(Box<ServerDraft>),
+    /// Remove a server.
+    RemoveServer(String),
+    /// Call a server and show what it is.
+    TestServer(String),
     /// Go on with a job that waits for a server.
     GoOn(String),
     /// Take a job back.
@@ -319,6 +331,7 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             Command::OpenComparison,
             None,
         ),
+        ("Analysis", "Model servers…", Command::ShowServers, None),
         ("Analysis", "Server jobs…", Command::ShowQueue, None),
         ("Analysis", "Import model…", Command::ImportModel, None),
         ("Analysis", "Train a model…", Command::ShowTraining, None),

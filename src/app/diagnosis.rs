@@ -86,6 +86,15 @@ fn key(made: &Provenance) -> String {
     format!("{}@{}", made.model_id, made.model_version)
 }
 
+/// What waits for the reviewer's name.
+#[derive(Clone, Debug)]
+pub(super) enum Waiting {
+    /// A decision on a finding.
+    Finding(Decision),
+    /// One on the mask.
+    Mask(ReviewState),
+}
+
 /// What a person decides on a finding.
 #[derive(Clone, Debug)]
 pub(super) struct Decision {
@@ -272,8 +281,10 @@ impl App {
         if self.dialog == Some(Dialog::Reviewer) {
             self.dialog = None;
         }
-        if let Some(decision) = self.waiting.take() {
-            self.decide(decision);
+        match self.waiting.take() {
+            Some(Waiting::Finding(decision)) => self.decide(decision),
+            Some(Waiting::Mask(state)) => self.review(state),
+            None => {}
         }
     }
 
@@ -295,7 +306,7 @@ impl App {
     /// Puts a decision on its finding, with name and time; the first one asks for the name.
     fn decide(&mut self, decision: Decision) {
         let Some(by) = self.settings.reviewer.clone() else {
-            self.waiting = Some(decision);
+            self.waiting = Some(Waiting::Finding(decision));
             self.dialog = Some(Dialog::Reviewer);
             return;
         };

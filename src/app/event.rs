@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    AskFor, AuditPage, JobId, LeavingPage, Notice, Place, QueueRow, SeriesKey, TrainingNews,
-    VolumeId,
+    AskFor, AuditPage, JobId, LeavingPage, Notice, Place, PlaceEstimate, QueueRow, SeriesKey,
+    ServerTest, TrainingNews, VolumeId,
 };
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::study::Worklist;
@@ -37,6 +37,8 @@ pub struct RunEstimate {
     pub seconds: Option<f64>,
     /// "CPU, AVX2+FMA, 2 threads".
     pub device: String,
+    /// The same on the servers that are set up.
+    pub places: Vec<PlaceEstimate>,
 }
 
 /// A model as the window lists it.
@@ -191,6 +193,8 @@ pub enum Event {
     },
     /// Model servers that are set up.
     Places(Vec<Place>),
+    /// What a server has shown so far.
+    ServerTested(ServerTest),
     /// What a run on a server would send.
     Leaving(Box<LeavingPage>),
     /// The jobs for servers.

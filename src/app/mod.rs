@@ -28,7 +28,9 @@ pub use command::{Command, Shortcut, command_table};
 pub use diagnosis::ShownFindings;
 pub use event::{BatchRow, Event, ModelSummary, OpenedResult, RunEstimate, Traffic};
 pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};
-pub use remote::{LeavingPage, Place, QueueRow, RemoteState, RemoteWork};
+pub use remote::{
+    LeavingPage, Place, PlaceEstimate, QueueRow, RemoteState, RemoteWork, ServerDraft, ServerTest,
+};
 pub use review::{Overlay, Results};
 pub use settings::{CornerText, Settings};
 pub use state::{App, BatchState, Dialog, bytes_words};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    Action, App, ChannelSource, Command, Dialog, JobId, JobKind, ModelSummary, Notice, SeriesKey,
-    VolumeId,
+    Action, App, AskFor, ChannelSource, Command, Dialog, JobId, JobKind, ModelSummary, Notice,
+    SeriesKey, VolumeId,
 };
 use crate::findings::Segmentation;
 use crate::study::FileSource;
@@ -31,6 +31,53 @@ impl Place {
         let id = model.key.split('@').next().unwrap_or_default();
         model.segments > 0 && (self.models.is_empty() || self.models.iter().any(|m| m == id))
     }
+}
+
+/// A model server as a person has typed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerDraft {
+    /// What people call it.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Certificates of its authority (PEM), in place of the system's.
+    pub authority: Option<PathBuf>,
+    /// SHA-256 of public keys of which one must be in its chain, apart by spaces or commas.
+    pub pins: String,
+    /// Variable of the environment that holds a bearer token; empty: none.
+    pub token_variable: String,
+    /// Models that may be asked there, apart by spaces or commas; empty: any.
+    pub models: String,
+    /// Where it computes, for people.
+    pub region: String,
+    /// What its operator keeps and for how long, for people.
+    pub retention: String,
+    /// Whether plain http is allowed, to this machine alone.
+    pub plain_http: bool,
+}
+
+/// What a server has shown when it was tested.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerTest {
+    /// Its name here.
+    pub name: String,
+    /// Step by step, what was found.
+    pub steps: Vec<(String, String)>,
+    /// Why the test ended before its end; empty where it did not.
+    pub problem: String,
+    /// Whether it is still under way.
+    pub is_running: bool,
+}
+
+/// What a run on a server would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceEstimate {
+    /// The server's name.
+    pub place: String,
+    /// Time, bytes and price in words.
+    pub words: String,
+    /// Why it cannot run there.
+    pub refused: Option<String>,
 }
 
 /// What a run would send, for a person to see before it does.
@@ -126,6 +173,12 @@ pub struct RemoteState {
     pub queue: Vec<QueueRow>,
     /// Whether the list of jobs is open.
     pub queue_shown: bool,
+    /// Whether the list of servers is open.
+    pub servers_shown: bool,
+    /// Certificates that were chosen for a server that is being added.
+    pub authority: Option<PathBuf>,
+    /// The last test of a server.
+    pub tested: Option<ServerTest>,
     /// A waiting job, to be gone on with when its images are loaded.
     pub going_on: Option<QueueRow>,
 }
@@ -149,6 +202,14 @@ impl App {
         self.places().into_iter().find(|p| p.name == *chosen)
     }
 
+    /// What a run of the chosen model on the open images would take on a server.
+    pub fn place_estimate(&self, place: &str) -> Option<&PlaceEstimate> {
+        let Some(Ok(estimate)) = &self.estimate else {
+            return None;
+        };
+        estimate.places.iter().find(|p| p.place == place)
+    }
+
     /// Jobs that wait for somebody to go on with them.
     pub fn waiting_jobs(&self) -> usize {
         self.remote.queue.iter().filter(|row| row.waits()).count()
@@ -164,6 +225,28 @@ impl App {
                 self.actions.push(Action::ReadQueue);
             }
             Command::HideQueue => self.remote.queue_shown = false,
+            Command::ShowServers => {
+                self.remote.servers_shown = true;
+                self.actions.push(Action::ListPlaces);
+            }
+            Command::HideServers => {
+                self.remote.servers_shown = false;
+                self.remote.tested = None;
+            }
+            Command::ChooseAuthority => self.ask(AskFor::ServerAuthority),
+            Command::AddServer(draft) => self.actions.push(Action::AddServer(draft)),
+            Command::RemoveServer(name) => {
+                self.remote.tested.take_if(|test| test.name == name);
+                self.actions.push(Action::RemoveServer(name));
+            }
+            Command::TestServer(name) => {
+                self.remote.tested = Some(ServerTest {
+                    name: name.clone(),
+                    is_running: true,
+                    ..ServerTest::default()
+                });
+                self.actions.push(Action::TestServer(name));
+            }
             Command::GoOn(id) => self.go_on(&id),
             Command::CancelQueued(id) => self.actions.push(Action::CancelQueued(id)),
             Command::ClearQueue => self.actions.push(Action::ClearQueue),
@@ -337,7 +420,7 @@ impl App {
         } else {
             self.notices.push(Notice::info(
                 "A result waits for its images",
-                "Another series was opened while the server worked. Analysis ▸ Server jobs… opens the images and shows it; nothing is sent again.",
+                "Another series was opened while the server worked. The menu Analysis, Server jobs… opens the images and shows it; nothing is sent again.",
             ));
             self.actions.push(Action::ReadQueue);
         }

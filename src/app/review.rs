@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{JobId, VolumeId};
-use crate::findings::{ReviewState, Segmentation};
+use crate::findings::{Review, ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
 /// How the segmentation is drawn.
@@ -39,6 +39,8 @@ pub struct Results {
     pub overlay: Overlay,
     /// Said by the person at this machine.
     pub review: ReviewState,
+    /// Who said it, and when.
+    pub reviewed: Option<Review>,
     /// Written to disk already.
     pub exported: bool,
     /// Still being computed: the run and how far it is. Neither kept nor reviewed.

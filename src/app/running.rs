@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::SubsecRound;
+
+use super::diagnosis::Waiting;
 use super::state::file_name;
 use super::{
     Action, App, Dialog, JobId, JobKind, Notice, Overlay, RemoteWork, Results, ReviewNote,
     SeriesKey, ToExport, VolumeId,
 };
-use crate::findings::{ReviewState, Segmentation};
+use crate::findings::{Review, ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
 impl App {
@@ -88,7 +91,11 @@ impl App {
         statistics: Vec<LabelStatistics>,
     ) {
         let revision = self.fresh_id();
-        let review = segmentation.review;
+        let (review, reviewed) = (segmentation.review, segmentation.reviewed.clone());
+        if matches!(self.waiting, Some(Waiting::Mask(_))) {
+            // A decision on the mask before.
+            self.close_dialog();
+        }
         let before = self.results.take();
         let refined = before.filter(|r| r.provisional.is_some() && r.volume == volume);
         self.replaced = None;
@@ -106,6 +113,7 @@ impl App {
                 .as_ref()
                 .map_or_else(Overlay::default, |r| r.overlay.clone()),
             review,
+            reviewed,
             exported: false,
             provisional: None,
         });
@@ -147,6 +155,7 @@ impl App {
             statistics,
             overlay,
             review: ReviewState::NotReviewed,
+            reviewed: None,
             exported: false,
             provisional: Some((job, stage)),
         });
@@ -161,8 +170,16 @@ impl App {
         }
     }
 
+    /// Puts a decision on the mask, with name and time; the first one asks for the name.
     pub(super) fn review(&mut self, state: ReviewState) {
+        let by = self.settings.reviewer.clone();
+        let at = self.now.trunc_subsecs(0);
         let Some(results) = self.results.as_mut().filter(|r| r.provisional.is_none()) else {
+            return;
+        };
+        let Some(by) = by else {
+            self.waiting = Some(Waiting::Mask(state));
+            self.dialog = Some(Dialog::Reviewer);
             return;
         };
         let from = results.review;
@@ -171,6 +188,8 @@ impl App {
         } else {
             state
         };
+        let is_said = results.review != ReviewState::NotReviewed;
+        results.reviewed = is_said.then_some(Review { by, at });
         results.exported = false;
         let made = &results.segmentation.provenance;
         if !made.run.is_empty() {
@@ -196,6 +215,7 @@ impl App {
         if let Some(shown) = &self.results {
             let mut segmentation = (*shown.segmentation).clone();
             segmentation.review = shown.review;
+            segmentation.reviewed.clone_from(&shown.reviewed);
             results.push((
                 ToExport::Segmentation(Arc::new(segmentation)),
                 folder.clone(),

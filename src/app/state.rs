@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::diagnosis::Decision;
+use super::diagnosis::Waiting;
 use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, AuditView, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
-    ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate, SeriesKey, Settings,
-    ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
+    ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate, SeriesKey, ServerTest,
+    Settings, ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -96,7 +96,7 @@ pub struct App {
     /// The time, as the window has told it last.
     pub now: DateTime<Utc>,
     /// A decision that waits for the reviewer's name.
-    pub(super) waiting: Option<Decision>,
+    pub(super) waiting: Option<Waiting>,
     /// What a provisional result has replaced.
     pub(super) replaced: Option<Results>,
     /// The stack that loads, until its last voxel is there.
@@ -140,6 +140,10 @@ impl App {
         }
         if self.selected_model.is_none() {
             return Err("Choose a model".to_owned());
+        }
+        let there = self.place().and_then(|p| self.place_estimate(&p.name));
+        if let Some(why) = there.and_then(|there| there.refused.clone()) {
+            return Err(why);
         }
         match &self.estimate {
             Some(Ok(e)) if e.traffic == Traffic::Red => Err(e.reasons.join("; ")),
@@ -307,6 +311,12 @@ impl App {
             | Command::SendRemote
             | Command::ShowQueue
             | Command::HideQueue
+            | Command::ShowServers
+            | Command::HideServers
+            | Command::ChooseAuthority
+            | Command::AddServer(_)
+            | Command::RemoveServer(_)
+            | Command::TestServer(_)
             | Command::GoOn(_)
             | Command::CancelQueued(_)
             | Command::ClearQueue) => self.remote(command),
@@ -437,6 +447,12 @@ impl App {
                 self.ask_estimate();
             }
             Event::Places(places) => self.remote.places = places,
+            Event::ServerTested(test) => {
+                let is_it = |known: &ServerTest| known.name == test.name;
+                if self.remote.tested.as_ref().is_some_and(is_it) {
+                    self.remote.tested = Some(test);
+                }
+            }
             Event::Leaving(page) => self.leaving(*page),
             Event::QueueRead(rows) => self.remote.queue = rows,
             Event::Returned {
@@ -610,6 +626,7 @@ impl App {
                 self.actions.push(Action::ReadComparison(folder));
             }
             AskFor::Training(what) => self.training_chosen(what, paths.remove(0)),
+            AskFor::ServerAuthority => self.remote.authority = paths.pop(),
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }
     }

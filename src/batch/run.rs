@@ -242,7 +242,7 @@ pub(super) struct Kept {
 }
 
 impl<E: Engine + ?Sized> Batch<'_, E> {
-    /// Runs every waiting row; `true` when it was cancelled.
+    /// Runs every waiting row; `true` when it was cancelled, or its engine could not go on.
     fn run_waiting(
         &mut self,
         task: &Task,
@@ -259,6 +259,7 @@ impl<E: Engine + ?Sized> Batch<'_, E> {
         // Without room in the channel: the reader holds one volume until it is taken.
         let (volumes, read) = sync_channel::<Read>(0);
         let (go, allowed) = sync_channel::<u64>(1);
+        let mut given_back = false;
         std::thread::scope(|scope| {
             // Ends the watcher also when something below panics.
             let _over = Over(&watch.over);
@@ -287,6 +288,7 @@ impl<E: Engine + ?Sized> Batch<'_, E> {
                 left.finished(self.items[index].voxels());
                 if !self.ended(row, index, outcome, journal) {
                     on_row(index, row);
+                    given_back = true;
                     break;
                 }
                 on_row(index, row);
@@ -299,7 +301,7 @@ impl<E: Engine + ?Sized> Batch<'_, E> {
             drop(read);
             drop(go);
         });
-        task.is_cancelled()
+        given_back || task.is_cancelled()
     }
 
     /// Puts into a row and the journal how its series ended; `false` when it was cancelled.

@@ -51,7 +51,8 @@ pub fn run_spread(
         model: prepared.model.clone(),
         items: &prepared.items,
     };
-    let batches: Vec<Batch<'_, dyn Engine + '_>> = engines.iter().map(|engine| batch(*engine)).collect();
+    let batches: Vec<Batch<'_, dyn Engine + '_>> =
+        engines.iter().map(|engine| batch(*engine)).collect();
     let (rows, journal) = (&mut prepared.rows, &mut prepared.journal);
     let snapshot: Vec<Row> = rows.clone();
     let mut ended = 0;
@@ -143,7 +144,9 @@ impl Shared {
             .filter_map(|step| lock(step).clone())
             .collect();
         if task.is_cancelled() {
-            steps.iter().for_each(|step| step.cancel());
+            for step in &steps {
+                step.cancel();
+            }
         }
         let parts = steps.iter().map(|s| s.progress().fraction().unwrap_or(0.0));
         let parts = (parts.sum::<f32>() * 1000.0) as usize;

@@ -720,6 +720,7 @@ impl ReadSegmentation {
             source: volume.source.clone(),
             issues,
             review: crate::findings::ReviewState::NotReviewed,
+            reviewed: None,
         })
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use dicom_core::{PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids as sop};
 
@@ -304,7 +304,17 @@ fn comments(segmentation: &Segmentation) -> String {
         ReviewState::Edited => "edited by a person",
         ReviewState::Rejected => "rejected by a person",
     };
-    let mut text = format!("{}. {}.", crate::RESEARCH_USE, capitalized(review));
+    let who = segmentation
+        .reviewed
+        .as_ref()
+        .map_or_else(String::new, |r| {
+            let at = r.at.to_rfc3339_opts(SecondsFormat::Secs, true);
+            match one_value(r.by.expose(), 64).as_str() {
+                "" => format!(" on {at}"),
+                name => format!(" ({name}) on {at}"),
+            }
+        });
+    let mut text = format!("{}. {}{who}.", crate::RESEARCH_USE, capitalized(review));
     for issue in &segmentation.issues {
         text.push_str("\r\n");
         text.push_str(&one_value(&format!("{}: {issue}", issue.code()), 400));

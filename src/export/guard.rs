@@ -158,6 +158,7 @@ mod tests {
             provenance: Provenance::default(),
             issues: Vec::new(),
             review: ReviewState::NotReviewed,
+            reviewed: None,
         }
     }
 

@@ -60,6 +60,10 @@ pub(super) fn result(
             ReviewState::Edited => "edited by reader",
             ReviewState::Rejected => "rejected",
         },
+        "reviewed": segmentation.reviewed.as_ref().map(|r| json!({
+            "by": r.by.expose(),
+            "at": r.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        })),
         "input": {
             "study_instance_uid": uid(&source.study_instance_uid),
             "series_instance_uid": uid(&source.series_instance_uid),

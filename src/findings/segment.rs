@@ -1,6 +1,6 @@
 //! Segments and segmentations.
 
-use super::Provenance;
+use super::{Provenance, Review};
 use crate::study::{CodedConcept, Issue};
 use crate::volume::{LabelMap, SourceSeries};
 
@@ -72,4 +72,6 @@ pub struct Segmentation {
     pub issues: Vec<Issue>,
     /// Whether a person has looked at it.
     pub review: ReviewState,
+    /// Who has, and when.
+    pub reviewed: Option<Review>,
 }

@@ -344,6 +344,7 @@ impl Model {
             provenance: self.provenance(volumes, settings, plan.dims, clock),
             issues,
             review: ReviewState::NotReviewed,
+            reviewed: None,
         };
         Ok(Found { segmentation, plan })
     }
@@ -379,6 +380,7 @@ impl Model {
                     provenance: self.provenance(&[back.volume], settings, [0; 3], Clock::default()),
                     issues: back.volume.issues.clone(),
                     review: ReviewState::NotReviewed,
+                    reviewed: None,
                 },
             });
             pause = pause.max(20 * start.elapsed());

@@ -6,7 +6,7 @@ use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
 use super::remote_view::{self, Prepared, Request};
-use super::{audit_view, clock, dialogs, models, monitoring, results, train_job};
+use super::{audit_view, clock, dialogs, models, monitoring, results, servers, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
@@ -91,6 +91,15 @@ impl Runtime {
             error,
         );
         self.jobs.outbox().send(Event::Failed { job, notice });
+    }
+
+    /// Changes the servers, and tells which there are then.
+    fn servers_changed(&self, change: impl FnOnce(&Home) -> Result<(), Stop> + Send + 'static) {
+        let home = self.home.clone();
+        self.jobs.spawn("servers", None, move |_| {
+            change(&home)?;
+            Ok(Some(Event::Places(remote_view::places(&home)?)))
+        });
     }
 
     /// Changes the queue, and tells how it is then.
@@ -207,6 +216,19 @@ impl Runtime {
                 self.jobs.spawn("servers", None, move |outbox| {
                     outbox.send(Event::Places(remote_view::places(&home)?));
                     Ok(Some(Event::QueueRead(remote_view::queue_rows(&home)?)))
+                });
+            }
+            Action::AddServer(draft) => {
+                self.servers_changed(move |home| servers::add(home, &draft));
+            }
+            Action::RemoveServer(name) => {
+                self.servers_changed(move |home| servers::remove(home, &name));
+            }
+            Action::TestServer(name) => {
+                let home = self.home.clone();
+                self.jobs.spawn("look", None, move |outbox| {
+                    servers::test(&home, &name, outbox);
+                    Ok(None)
                 });
             }
             Action::PrepareRemote {

@@ -35,6 +35,10 @@ pub fn ask(what: AskFor) -> Vec<PathBuf> {
         AskFor::Training(TrainingChoice::Folder) => one(dialog
             .set_title("Folder for the checkpoint and the package")
             .pick_folder()),
+        AskFor::ServerAuthority => one(dialog
+            .set_title("Certificates of the server's authority")
+            .add_filter("PEM", &["pem", "crt", "cer"])
+            .pick_file()),
         AskFor::ModelImport => one(dialog.set_title("Model folder to import").pick_folder()),
     };
     chosen.iter().map(|file| file.path().to_owned()).collect()

@@ -108,7 +108,10 @@ impl Leaving {
                 Some(_) => "",
                 None => " without computing time, which was not measured yet",
             };
-            facts.push(("Price", format!("about {price:.2} {}{without}", self.currency)));
+            facts.push((
+                "Price",
+                format!("about {price:.2} {}{without}", self.currency),
+            ));
         }
         let named = |(name, what): (&str, String)| (name.to_owned(), what);
         facts.into_iter().map(named).collect()
@@ -128,11 +131,13 @@ impl Leaving {
     pub fn lines(&self) -> Vec<String> {
         const STAYS: &str = "all attributes: names, identifiers, dates, UIDs, positions; nothing of the files is sent";
         let named = |name: &str, what: &String| (name.to_owned(), what.clone());
+        let doubts = self.doubts();
         let all = (self.facts().into_iter())
             .chain([("Stays".to_owned(), STAYS.to_owned())])
-            .chain(self.doubts().iter().map(|doubt| named("DOUBT", doubt)))
+            .chain(doubts.iter().map(|doubt| named("DOUBT", doubt)))
             .chain(self.kept_back.iter().map(|why| named("STAYS", why)))
             .chain(self.over.iter().map(|why| named("REFUSED", why)));
-        all.map(|(name, what)| format!("{name:<13} {what}")).collect()
+        all.map(|(name, what)| format!("{name:<13} {what}"))
+            .collect()
     }
 }

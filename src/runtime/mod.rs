@@ -24,6 +24,7 @@ mod remote_run;
 mod remote_shown;
 mod remote_view;
 mod results;
+mod servers;
 mod train_job;
 mod training;
 
@@ -41,4 +42,5 @@ pub use remote::{Purse, Server};
 pub use remote_jobs::{RemoteError, RemoteWork, cancel, enqueue};
 pub use remote_run::{Ran, RemoteRun};
 pub use results::{ExportError, export_to};
+pub use servers::{authorization_word, change_endpoint, look_at};
 pub use training::{AnyImages, settings_for_runs};

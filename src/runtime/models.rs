@@ -10,6 +10,7 @@ use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
 use super::monitoring::Watched;
+use super::remote_view;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
 use crate::findings::{Assessment, Explanation, ExplanationMethod, Segmentation};
 use crate::import;
@@ -454,6 +455,7 @@ pub(super) fn estimate(
             available_bytes: available_bytes(),
             seconds: None,
             device,
+            places: Vec::new(),
         });
     }
     let model = match &loaded.ready {
@@ -470,9 +472,11 @@ pub(super) fn estimate(
                 available_bytes: available_bytes(),
                 seconds: Some(1.0),
                 device,
+                places: Vec::new(),
             });
         }
     };
+    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
     let plan = model.plan(volume, &settings(mirroring), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {
@@ -487,6 +491,7 @@ pub(super) fn estimate(
                 available_bytes,
                 seconds: None,
                 device,
+                places,
             });
         }
         other => other.map_err(|e| e.to_string())?,
@@ -502,6 +507,7 @@ pub(super) fn estimate(
         available_bytes: available_bytes(),
         seconds: Some(plan.seconds.max(1.0)),
         device,
+        places,
     })
 }
 

@@ -167,7 +167,10 @@ impl RemoteRun {
         leaving.server_secs = pace.map(|pace| pace.server_secs * values);
         leaving.priced(profile);
         leaving.over = self.refusal(&leaving)?;
-        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = leaving.over.clone();
+        self.over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&leaving.over);
         Ok(leaving)
     }
 
@@ -262,7 +265,8 @@ impl RemoteRun {
     /// Whether what was counted may be sent.
     pub(super) fn within_limits(&self) -> Result<(), RemoteError> {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
-        over.clone().map_or(Ok(()), |why| Err(RemoteError::Over(why)))
+        over.clone()
+            .map_or(Ok(()), |why| Err(RemoteError::Over(why)))
     }
 
     /// What a kill from here on leaves behind.

@@ -9,14 +9,16 @@ use super::carry_out::failed;
 use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
-use super::open::{LoadError, load_key};
 use super::leaving::Leaving;
+use super::models::LoadedModel;
+use super::open::{LoadError, load_key};
+use super::places::{Choice, choices};
 use super::remote_jobs::{RemoteError, RemoteWork};
 use super::remote_run::RemoteRun;
 use super::remote_shown::{Ended, close, job_for};
 use super::results::batch_row;
 use crate::app::{
-    ChannelSource, Event, JobId, LeavingPage, Notice, NoticeLevel, Place, QueueRow,
+    ChannelSource, Event, JobId, LeavingPage, Notice, NoticeLevel, Place, PlaceEstimate, QueueRow,
     RemoteWork as Wanted, VolumeId,
 };
 use crate::batch::Plan;
@@ -56,6 +58,45 @@ pub(super) fn places(home: &Home) -> Result<Vec<Place>, Stop> {
         models: profile.models.clone(),
     };
     Ok(endpoints.all().iter().map(place).collect())
+}
+
+/// What a run on open images would take on each server; nothing where that cannot be said.
+pub(super) fn place_estimates(
+    home: &Home,
+    model: &LoadedModel,
+    volume: &Volume,
+    mirroring: bool,
+) -> Vec<PlaceEstimate> {
+    let rows = choices(home, model, volume, mirroring, &Task::new());
+    let rows = rows.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the places cannot be compared");
+        Vec::new()
+    });
+    let estimate = |row: Choice| {
+        Some(PlaceEstimate {
+            words: words_of(&row),
+            place: row.endpoint?,
+            refused: row.refused,
+        })
+    };
+    rows.into_iter().filter_map(estimate).collect()
+}
+
+fn words_of(row: &Choice) -> String {
+    let mut words = match row.seconds {
+        Some(seconds) if row.runs > 0 => vec![format!("about {seconds:.0} s")],
+        _ => vec!["time not measured yet".to_owned()],
+    };
+    words.push(format!("sends {:.1} MB", row.sent_bytes as f64 / 1e6));
+    if let Some(price) = row.price {
+        let more = if row.price_is_whole {
+            ""
+        } else {
+            " and computing"
+        };
+        words.push(format!("{price:.2} {}{more}", row.currency));
+    }
+    words.join("  ·  ")
 }
 
 /// The jobs, the oldest first; none where nothing was ever sent.
@@ -204,7 +245,7 @@ impl Prepared {
                 level: NoticeLevel::Warning,
                 ..Notice::info(
                     "Stopped",
-                    "What was sent is with the server, which may still be working on it. The job waits under Analysis ▸ Server jobs…: go on there, or cancel it.",
+                    "What was sent is with the server, which may still be working on it. The job waits in the menu Analysis, Server jobs…: go on there, or cancel it.",
                 )
             })),
             Sent::Failed(why) => Err(Stop::Failed(Notice {
@@ -373,7 +414,7 @@ fn waiting(endpoint: &str, why: String) -> Stop {
         details: vec![why],
         ..Notice::info(
             &format!("{endpoint} cannot be asked now: the job waits"),
-            "Nothing is lost; what was answered is kept. Go on under Analysis ▸ Server jobs… when the server is back, or run the model on this machine.",
+            "Nothing is lost; what was answered is kept. Go on in the menu Analysis, Server jobs…, when the server is back, or run the model on this machine.",
         )
     })
 }
@@ -433,7 +474,11 @@ fn page(
         facts,
         sent: words(&SENT),
         stays: words(&STAYS),
-        doubts: leaving.doubts().into_iter().chain(leaving.kept_back.clone()).collect(),
+        doubts: leaving
+            .doubts()
+            .into_iter()
+            .chain(leaving.kept_back.clone())
+            .collect(),
         refused: leaving.over.clone(),
         picture,
     }

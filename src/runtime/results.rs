@@ -387,5 +387,6 @@ fn from_label_map(folder: &Path, volume: &Volume, task: &Task) -> Result<Segment
         },
         issues: volume.issues.clone(),
         review: ReviewState::NotReviewed,
+        reviewed: None,
     })
 }

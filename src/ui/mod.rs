@@ -17,6 +17,7 @@ mod queue_window;
 mod remote_dialog;
 mod results_panel;
 mod review_dialogs;
+mod servers_window;
 mod slice_painter;
 mod status_bar;
 mod theme;

@@ -146,9 +146,11 @@ pub fn place_ui(ui: &mut Ui, app: &App, width: f32, commands: &mut Vec<Command>)
             }
             for place in places {
                 let is_it = chosen.is_some_and(|c| c.name == place.name);
+                let estimate = app.place_estimate(&place.name);
+                let hover = estimate.map_or(&place.url, |e| e.refused.as_ref().unwrap_or(&e.words));
                 let label = ui
                     .selectable_label(is_it, words(place))
-                    .on_hover_text(&place.url);
+                    .on_hover_text(hover);
                 if label.clicked() {
                     commands.push(Command::SetPlace(Some(place.name.clone())));
                 }

@@ -124,6 +124,12 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         mirroring_ui(ui, app, commands);
         let width = ui.available_width();
         place_ui(ui, app, width, commands);
+        if let Some(estimate) = app.place().and_then(|p| app.place_estimate(&p.name)) {
+            let text = RichText::new(&estimate.words)
+                .small()
+                .color(theme::TEXT_WEAK);
+            ui.add(egui::Label::new(text).wrap());
+        }
         let can = app.can_run();
         let label = match app.place() {
             Some(place) => format!("Run on {}…", place.name),
@@ -225,6 +231,14 @@ fn segments_ui(ui: &mut Ui, app: &App, results: &Results, commands: &mut Vec<Com
             made.model_version
         ),
     );
+    if let Some(review) = &results.reviewed {
+        let by = match review.by.expose().as_str() {
+            "" => String::new(),
+            name => format!("{name}, "),
+        };
+        let words = format!("{by}{}", review.at.format("%Y-%m-%d %H:%M UTC"));
+        ui.label(RichText::new(words).small().color(theme::TEXT_WEAK));
+    }
     if let Some((_, stage)) = &results.provisional {
         icon_line_ui(
             ui,

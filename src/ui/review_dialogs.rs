@@ -60,7 +60,7 @@ pub fn reviewer_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     if first {
         field.request_focus();
     }
-    let text = "It is kept with each decision and in saved results (DICOM SR, CSV, JSON). It stays on this machine and is asked once; it may stay empty.";
+    let text = "It is kept with each decision and in saved results (DICOM, CSV, JSON). It stays on this machine and is asked once; it may stay empty.";
     ui.label(RichText::new(text).small().color(theme::TEXT_WEAK));
     ui.add_space(6.0);
     let entered = ui.input_mut(|i| i.consume_key(Modifiers::NONE, Key::Enter));

@@ -15,6 +15,7 @@ use super::empty::{drop_hint_ui, empty_ui};
 use super::menu::{keys, menu_ui};
 use super::queue_window::queue_ui;
 use super::results_panel::results_ui;
+use super::servers_window::servers_ui;
 use super::status_bar::status_bar_ui;
 use super::training_window::{TrainingPictures, training_ui};
 use super::viewport::{Hover, viewport_ui};
@@ -173,6 +174,7 @@ impl eframe::App for Window {
         training_ui(ui.ctx(), app, &mut self.training_pictures, &mut commands);
         audit_ui(ui.ctx(), app, &mut commands);
         queue_ui(ui.ctx(), app, &mut commands);
+        servers_ui(ui.ctx(), app, &mut commands);
         dialog_ui(ui.ctx(), app, &mut commands);
         notices_ui(ui.ctx(), app, &mut commands);
         drop_hint_ui(ui.ctx());

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use negatoscope::app::{Action, App, Command, Event, SeriesKey, Settings, VolumeId};
+use negatoscope::app::{
+    Action, App, AskFor, Command, Dialog, Event, SeriesKey, Settings, ToExport, VolumeId,
+};
 use negatoscope::findings::{
     AlgorithmType, Explanation, ExplanationMethod, Faithfulness, Provenance, ReviewState, Segment,
     Segmentation,
 };
 use negatoscope::geometry::{DVec2, DVec3, ViewPlane, VolumeGeometry};
+use negatoscope::redact::Sensitive;
 use negatoscope::study::CodedConcept;
 use negatoscope::volume::{
     Calibration, LabelMap, Layout, ModalityLut, Quantity, SourceSeries, VoiWindow, Volume, Voxels,
@@ -75,6 +78,7 @@ pub fn cube_in(volume: &Volume) -> Segmentation {
         },
         issues: Vec::new(),
         review: ReviewState::NotReviewed,
+        reviewed: None,
     }
 }
 
@@ -213,6 +217,63 @@ fn results_of_a_series_that_is_no_longer_open_are_dropped() {
 }
 
 #[test]
+fn a_mask_is_accepted_with_name_and_time_and_the_first_decision_asks_for_the_name() {
+    let (mut app, volume) = with_ramp();
+    let data = ramp();
+    let segmentation = Arc::new(cube_in(&data));
+    let statistics = label_statistics(&data, &segmentation.map);
+    let finished = Event::Segmented {
+        job: negatoscope::app::JobId(77),
+        volume,
+        segmentation,
+        statistics,
+    };
+    app.on_event(finished.clone());
+    app.now = "2026-03-04T05:06:07.891Z".parse().unwrap();
+    app.apply(Command::AcceptResult);
+    assert_eq!(app.dialog, Some(Dialog::Reviewer));
+    // Closing the question decides nothing.
+    app.apply(Command::CloseDialog);
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – not reviewed");
+    app.apply(Command::AcceptResult);
+    app.apply(Command::SetReviewer(Sensitive::from(
+        "Reader One".to_owned(),
+    )));
+    let results = app.results.as_ref().unwrap();
+    assert_eq!(results.badge(), "AI – accepted");
+    let reviewed = results.reviewed.as_ref().unwrap();
+    assert_eq!(reviewed.by.expose(), "Reader One");
+    assert_eq!(reviewed.at.to_rfc3339(), "2026-03-04T05:06:07+00:00");
+    // Saved with it.
+    app.take_actions();
+    app.apply(Command::Export);
+    app.on_event(Event::Chosen(AskFor::ExportFolder, vec!["/tmp/out".into()]));
+    let saved = app.take_actions().into_iter().find_map(|a| match a {
+        Action::Export {
+            result: ToExport::Segmentation(s),
+            ..
+        } => Some(s),
+        _ => None,
+    });
+    assert_eq!(saved.unwrap().reviewed.as_ref(), Some(reviewed_of(&app)));
+    // Taken back, nobody has said anything.
+    app.apply(Command::AcceptResult);
+    assert!(app.results.as_ref().unwrap().reviewed.is_none());
+    // A decision that waits for a name is not made on another mask.
+    app.settings.reviewer = None;
+    app.apply(Command::RejectResult);
+    app.on_event(finished);
+    app.apply(Command::SetReviewer(Sensitive::from(
+        "Reader One".to_owned(),
+    )));
+    assert_eq!(app.results.as_ref().unwrap().badge(), "AI – not reviewed");
+}
+
+fn reviewed_of(app: &App) -> &negatoscope::findings::Review {
+    app.results.as_ref().unwrap().reviewed.as_ref().unwrap()
+}
+
+#[test]
 fn a_provisional_mask_is_neither_kept_nor_reviewed_and_leaves_with_its_run() {
     let (mut app, volume) = with_ramp();
     let data = ramp();
@@ -225,6 +286,7 @@ fn a_provisional_mask_is_neither_kept_nor_reviewed_and_leaves_with_its_run() {
         statistics: statistics.clone(),
     };
     app.on_event(finished.clone());
+    app.settings.reviewer = Some(Sensitive::from("Reader One".to_owned()));
     app.apply(Command::AcceptResult);
     app.on_event(Event::Models(vec![summary()]));
     app.on_event(Event::Estimated {
@@ -297,6 +359,7 @@ fn enough() -> negatoscope::app::RunEstimate {
         available_bytes: 2,
         seconds: None,
         device: "cpu".to_owned(),
+        places: Vec::new(),
     }
 }
 

@@ -169,6 +169,7 @@ fn clinical_laterality_a_seg_of_a_series_with_a_gap_comes_back_in_place() {
         provenance: Provenance::default(),
         issues: volume.issues.clone(),
         review: ReviewState::NotReviewed,
+        reviewed: None,
     };
     let path = dir.path().join("seg.dcm");
     let mut next = 500;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
-use negatoscope::app::{Command, Dialog};
+use negatoscope::app::{Command, Dialog, ServerDraft};
+use negatoscope::audit;
 use negatoscope::offload::Endpoints;
 use negatoscope::ui::Window;
 
@@ -136,7 +137,7 @@ fn a_job_that_was_cut_short_goes_on_from_the_list_and_asks_for_the_rest_alone() 
     });
     assert!(h.state().app().results.is_none());
     wait(&mut h, "the row", |w| w.app().waiting_jobs() == 1);
-    let asked = server.bodies();
+    let before = server.bodies();
     drop(h);
 
     // The program is begun anew, without the study.
@@ -152,10 +153,77 @@ fn a_job_that_was_cut_short_goes_on_from_the_list_and_asks_for_the_rest_alone() 
     h.get_by_label("Send to ward").click();
     wait(&mut h, "the mask", |w| w.app().results.is_some());
     let all = server.bodies();
-    let (first, rest) = all.split_at(asked.len());
+    let (first, rest) = all.split_at(before.len());
     // What was answered in the first run is not among what is asked for in the second.
     assert!(!rest.is_empty());
     for body in rest {
         assert!(!first[..2].contains(body));
     }
+}
+
+#[test]
+fn a_server_is_added_tested_and_removed_in_the_window() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = ModelServer::new(1 << 20);
+    let mut h = harness(folder.path(), vec![]);
+    let ctx = h.ctx.clone();
+    h.state_mut().command(&ctx, Command::ShowServers);
+    h.run_steps(8);
+    h.get_by_label_contains("every model runs on this machine");
+    let mut draft = ServerDraft {
+        name: "ward".to_owned(),
+        url: "http://127.0.0.1:9".to_owned(),
+        authority: server.profile.ca.clone(),
+        ..ServerDraft::default()
+    };
+    h.state_mut()
+        .command(&ctx, Command::AddServer(Box::new(draft.clone())));
+    wait(&mut h, "the refusal", |w| {
+        w.app()
+            .notices
+            .iter()
+            .any(|n| n.title.contains("not added"))
+    });
+    draft.url.clone_from(&server.profile.url);
+    h.state_mut()
+        .command(&ctx, Command::AddServer(Box::new(draft)));
+    wait(&mut h, "the server", |w| w.app().remote.places.len() == 1);
+    h.run_steps(4);
+    h.get_by_label("Test").click();
+    wait(&mut h, "the test's end", |w| {
+        w.app()
+            .remote
+            .tested
+            .as_ref()
+            .is_some_and(|t| !t.is_running)
+    });
+    let test = h.state().app().remote.tested.clone().unwrap();
+    let found = |name: &str| {
+        let step = test.steps.iter().find(|(step, _)| step == name);
+        step.map(|(_, found)| found.clone()).unwrap_or_default()
+    };
+    assert_eq!(found("encryption"), "TLS 1.3", "{test:?}");
+    assert!(!found("key SHA-256").is_empty());
+    // What it may be asked before it is trusted with anything.
+    assert!(server.bodies().is_empty());
+    h.run_steps(4);
+    h.get_by_label("Remove").click();
+    wait(&mut h, "its end", |w| w.app().remote.places.is_empty());
+    let log = folder.path().join("home");
+    let mut changes = Vec::new();
+    audit::records(&log, |_, record| {
+        let row = record.map(|record| audit::row(&record).join(" "));
+        changes.extend(row.filter(|row| row.contains("change=")));
+    })
+    .unwrap();
+    // Each with its beginning and its end.
+    let of = |what: &str| changes.iter().filter(|row| row.contains(what)).count();
+    assert_eq!(
+        (of("change=added"), of("change=removed")),
+        (2, 2),
+        "{changes:?}"
+    );
 }

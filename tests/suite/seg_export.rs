@@ -205,6 +205,7 @@ pub fn segmentation(volume: &Volume) -> Segmentation {
         },
         issues: volume.issues.clone(),
         review: ReviewState::NotReviewed,
+        reviewed: None,
     }
 }
 

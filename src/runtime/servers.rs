@@ -1,0 +1,245 @@
+//! Setting model servers up and taking them away, on record; and looking at one step by step.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::carry_out::failed;
+use super::clock::now_utc;
+use super::home::Home;
+use super::jobs::{Outbox, Stop};
+use super::remote_jobs::RemoteError;
+use crate::app::{Event, ServerDraft, ServerTest};
+use crate::audit::{AuditEvent, EventId, EventType, Log, ObjectKind, Outcome, ParticipantObject};
+use crate::offload::{
+    Authorization, Client, Endpoints, Looked, Pin, Profile, ProfileError, SecretPlace, Secrets,
+    SignIn, look,
+};
+use crate::task::Task;
+
+/// Puts a change of the endpoints on record, then makes it; one that fails is on record as well.
+///
+/// # Errors
+/// The log's, and those of the change.
+pub fn change_endpoint<T, E: From<crate::audit::Error>>(
+    home: &Home,
+    what: &str,
+    profile: &Profile,
+    make: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let pins: Vec<String> = profile.pins.iter().map(Pin::to_string).collect();
+    let object = ParticipantObject::new(ObjectKind::File, &profile.url)
+        .with("endpoint", &profile.name)
+        .with("change", what)
+        .with("authorization", authorization_word(&profile.authorization))
+        .with("pins", pins.join(" "))
+        .with("plain_http_allowed", profile.allow_insecure_loopback);
+    // PS3.15 A.5.3.11: a change of configuration is a Security Alert of a type of its own.
+    let event = AuditEvent::new(EventId::SecurityAlert, now_utc())
+        .of_type(EventType::SecurityConfiguration)
+        .about(object);
+    let act = Log::open(home.root())?.begin(&event)?;
+    match make() {
+        Ok(made) => {
+            act.done(now_utc())?;
+            Ok(made)
+        }
+        Err(error) => {
+            let why = "the endpoints were not changed";
+            act.failed(now_utc(), Outcome::SeriousFailure, why)?;
+            Err(error)
+        }
+    }
+}
+
+/// How a server knows who asks, in words.
+pub const fn authorization_word(authorization: &Authorization) -> &'static str {
+    match authorization {
+        Authorization::None => "none",
+        Authorization::Bearer { .. } => "bearer token",
+        Authorization::ClientCredentials { .. } => "OAuth client credentials",
+        Authorization::Device { .. } => "OAuth sign-in",
+    }
+}
+
+/// Looks at a server; each step says what it found, the first that fails ends it. Whether it is
+/// ready to work.
+///
+/// # Errors
+/// What the failing step says.
+pub fn look_at(
+    profile: &Profile,
+    sign_in: impl FnMut(&SignIn),
+    mut step: impl FnMut(&str, String),
+    task: &Task,
+) -> Result<bool, RemoteError> {
+    let Looked {
+        address,
+        tls_version,
+        certificate,
+        ..
+    } = look(profile)?;
+    step("address", address.to_string());
+    let none = || "none (this machine alone)".to_owned();
+    step("encryption", tls_version.unwrap_or_else(none));
+    if let Some(certificate) = certificate {
+        let day = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+        step("subject", certificate.subject);
+        step("issuer", certificate.issuer);
+        step("holds until", day(certificate.not_after));
+        step("key SHA-256", certificate.key.to_string());
+    }
+    let client = Client::new(profile, Secrets::of_environment())?;
+    if matches!(profile.authorization, Authorization::Device { .. }) {
+        client.sign_in(sign_in, task)?;
+    }
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    step("live", yes(client.live(task)?));
+    let is_ready = client.ready(task)?;
+    step("ready", yes(is_ready));
+    let about = client.metadata(task)?;
+    // Words of the server: escapes and line breaks are shown, not obeyed.
+    let plain = |text: &str| text.escape_debug().to_string();
+    step(
+        "server",
+        plain(&format!("{} {}", about.name, about.version)),
+    );
+    step("extensions", plain(&about.extensions.join(", ")));
+    match client.index(task)? {
+        None => step("models", "the server offers no list".to_owned()),
+        Some(models) => {
+            for model in models {
+                let line = format!("{} {} {}", model.name, model.version, model.state);
+                step("model", plain(line.trim()));
+            }
+        }
+    }
+    Ok(is_ready)
+}
+
+/// Sets a server up that a person has typed.
+pub(super) fn add(home: &Home, draft: &ServerDraft) -> Result<(), Stop> {
+    let added = profile_of(draft)
+        .map_err(RemoteError::from)
+        .and_then(|profile| {
+            change_endpoint(home, "added", &profile, || {
+                Ok(Endpoints::add(home.root(), profile.clone())?)
+            })
+        });
+    added.map_err(|error| {
+        failed(
+            "The server was not added",
+            "Correct what stands under Details and add it again. Nothing was sent to it.",
+            &error,
+        )
+    })
+}
+
+/// Takes a server away.
+pub(super) fn remove(home: &Home, name: &str) -> Result<(), Stop> {
+    let removed = || {
+        let profile = Endpoints::load(home.root())?.find(name)?.clone();
+        change_endpoint(home, "removed", &profile, || {
+            Endpoints::remove(home.root(), name)?;
+            Ok(())
+        })
+    };
+    removed().map_err(|error: RemoteError| {
+        failed(
+            "The server was not removed",
+            "It stays as it was. The reason stands under Details.",
+            &error,
+        )
+    })
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', ',', ';', '\n'])
+        .filter(|word| !word.is_empty())
+}
+
+fn profile_of(draft: &ServerDraft) -> Result<Profile, ProfileError> {
+    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let profile = Profile {
+        ca: draft.authority.as_ref().map(whole),
+        pins: words(&draft.pins)
+            .map(str::parse)
+            .collect::<Result<_, _>>()?,
+        models: words(&draft.models).map(str::to_owned).collect(),
+        region: draft.region.trim().to_owned(),
+        retention: draft.retention.trim().to_owned(),
+        allow_insecure_loopback: draft.plain_http,
+        authorization: match draft.token_variable.trim() {
+            "" => Authorization::None,
+            variable => Authorization::Bearer {
+                secret: SecretPlace::environment(variable),
+            },
+        },
+        ..Profile::new(draft.name.trim(), draft.url.trim())
+    };
+    profile.check()?;
+    Ok(profile)
+}
+
+/// Looks at a server for the window, step by step.
+pub(super) fn test(home: &Home, name: &str, outbox: &Outbox) {
+    let mut told = ServerTest {
+        name: name.to_owned(),
+        is_running: true,
+        ..ServerTest::default()
+    };
+    let profile = Endpoints::load(home.root())
+        .and_then(|all| all.find(name).cloned())
+        .map_err(RemoteError::from);
+    let ended = profile.and_then(|profile| {
+        if matches!(profile.authorization, Authorization::Device { .. }) {
+            return Err(RemoteError::Series(
+                "a person signs in with `negatoscope endpoints test`".to_owned(),
+            ));
+        }
+        let step = |name: &str, found: String| {
+            told.steps.push((name.to_owned(), found));
+            outbox.send(Event::ServerTested(told.clone()));
+        };
+        look_at(&profile, |_| {}, step, &Task::new())
+    });
+    told.is_running = false;
+    told.problem = match ended {
+        Ok(true) => String::new(),
+        Ok(false) => "It is not ready for work".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    outbox.send(Event::ServerTested(told));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_types_becomes_a_profile_or_says_what_is_wrong() {
+        let draft = ServerDraft {
+            name: " ward ".to_owned(),
+            url: "https://models.example/ ".to_owned(),
+            models: "one, two".to_owned(),
+            token_variable: "WARD_TOKEN".to_owned(),
+            ..ServerDraft::default()
+        };
+        let profile = profile_of(&draft).unwrap();
+        assert_eq!(
+            (profile.name.as_str(), profile.url.as_str()),
+            ("ward", "https://models.example/")
+        );
+        assert_eq!(profile.models, ["one", "two"]);
+        assert_eq!(authorization_word(&profile.authorization), "bearer token");
+        let wrong = |change: fn(&mut ServerDraft)| {
+            let mut draft = draft.clone();
+            change(&mut draft);
+            profile_of(&draft).unwrap_err().to_string()
+        };
+        assert!(wrong(|d| d.url = "http://127.0.0.1".to_owned()).contains("not https"));
+        assert!(wrong(|d| d.name = "a b".to_owned()).contains("letters"));
+        assert!(wrong(|d| d.pins = "123".to_owned()).contains("SHA-256"));
+        assert!(wrong(|d| d.token_variable = "my token".to_owned()).contains("capital"));
+    }
+}
