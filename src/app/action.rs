@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    ChannelSource, JobId, RemoteWork, SeriesKey, ServerDraft, Settings, TrainingChoice, VolumeId,
+    ChannelSource, CopyWanted, JobId, RemoteWork, SeriesKey, ServerDraft, Settings, TrainingChoice,
+    VolumeId,
 };
 use crate::audit::EventId;
 use crate::findings::{Assessment, Call, ExplanationMethod, ReviewState, Segmentation};
@@ -31,6 +32,8 @@ pub enum AskFor {
     ModelImport,
     /// Certificates of a model server's authority (PEM).
     ServerAuthority,
+    /// Where a copy without identity goes.
+    CopyFolder,
     /// A folder that `models compare` has written.
     Comparison,
     /// Something for a training.
@@ -149,6 +152,17 @@ pub enum Action {
     },
     /// List the model servers that are set up, and jobs that wait for one.
     ListPlaces,
+    /// Write a copy without identity.
+    Copy {
+        /// The job.
+        job: JobId,
+        /// Its files.
+        inputs: Vec<PathBuf>,
+        /// How.
+        wanted: CopyWanted,
+        /// Progress and cancellation.
+        task: Arc<Task>,
+    },
     /// Set a server up.
     AddServer(Box<ServerDraft>),
     /// Remove a server.
@@ -307,6 +321,8 @@ impl Action {
             // What leaves for a server is put on record series by series, as it leaves; changes of
             // servers are, where they are made.
             Self::ListPlaces
+            // Put on record where it is written, with its outcome.
+            | Self::Copy { .. }
             | Self::AddServer(_)
             | Self::RemoveServer(_)
             | Self::TestServer(_)

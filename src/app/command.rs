@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Dialog, JobId, SeriesKey, ServerDraft, TrainingChoice};
+use super::{CopyWanted, Dialog, JobId, SeriesKey, ServerDraft, TrainingChoice};
 use crate::findings::{Edit, ExplanationMethod, ReviewState};
 use crate::geometry::{DVec2, DVec3, ViewPlane};
 use crate::redact::Sensitive;
@@ -15,6 +15,14 @@ pub enum Command {
     OpenFiles,
     /// File ▸ Open folder…
     OpenFolder,
+    /// File ▸ Copy without identity…
+    ShowCopy,
+    /// What the copy is made of and how; its folder is chosen apart.
+    SetCopy(CopyWanted),
+    /// Choose the copy's folder.
+    ChooseCopyFolder,
+    /// Write the copy.
+    StartCopy,
     /// Help ▸ Audit log…
     ShowAudit,
     /// Close the audit log.
@@ -242,6 +250,7 @@ pub fn command_table() -> Vec<(&'static str, &'static str, Command, Option<Short
             Some(ctrl_shift("O")),
         ),
         ("File", "Save results…", Command::Export, Some(ctrl("S"))),
+        ("File", "Copy without identity…", Command::ShowCopy, None),
         (
             "File",
             "Skipped files…",

@@ -193,6 +193,15 @@ pub enum Event {
     },
     /// Model servers that are set up.
     Places(Vec<Place>),
+    /// A copy without identity is written.
+    Copied {
+        /// The job.
+        job: JobId,
+        /// What was done.
+        done: Vec<String>,
+        /// What must be known about it.
+        doubts: Vec<String>,
+    },
     /// What a server has shown so far.
     ServerTested(ServerTest),
     /// What a run on a server would send.

@@ -9,7 +9,6 @@ use super::{
     SeriesKey, VolumeId,
 };
 use crate::findings::Segmentation;
-use crate::study::FileSource;
 use crate::volume::{LabelStatistics, Volume};
 
 /// A model server that a person has set up.
@@ -302,10 +301,7 @@ impl App {
         let mut files: Vec<PathBuf> = images
             .iter()
             .flat_map(|stack| &stack.images)
-            .map(|image| match &image.source {
-                FileSource::Path(path) => path.clone(),
-                FileSource::Zip { archive, .. } => archive.clone(),
-            })
+            .map(|image| image.source.file().clone())
             .collect();
         files.sort();
         files.dedup();

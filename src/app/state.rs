@@ -10,9 +10,9 @@ use super::diagnosis::Waiting;
 use super::loading::Pending;
 use super::workspace::OpenVolume;
 use super::{
-    Action, AskFor, AuditView, BatchRow, Browser, Command, CornerText, Event, Job, JobId, JobKind,
-    ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate, SeriesKey, ServerTest,
-    Settings, ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
+    Action, AskFor, AuditView, BatchRow, Browser, Command, CopyState, CornerText, Event, Job,
+    JobId, JobKind, ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate,
+    SeriesKey, ServerTest, Settings, ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -30,6 +30,8 @@ pub enum Dialog {
     Batch,
     /// What would leave this machine.
     Leaving,
+    /// A copy of the study without identity.
+    Copy,
     /// Who reviews at this machine.
     Reviewer,
     /// What a reader says in the model's place.
@@ -89,6 +91,8 @@ pub struct App {
     pub training: TrainingState,
     /// The auditor's view.
     pub audit: AuditView,
+    /// A copy of the open study without identity.
+    pub copy: CopyState,
     /// Models on servers.
     pub remote: RemoteState,
     /// Settings.
@@ -320,6 +324,10 @@ impl App {
             | Command::GoOn(_)
             | Command::CancelQueued(_)
             | Command::ClearQueue) => self.remote(command),
+            Command::ChooseCopyFolder => self.ask(AskFor::CopyFolder),
+            command @ (Command::ShowCopy | Command::SetCopy(_) | Command::StartCopy) => {
+                self.copy_command(command);
+            }
             Command::ShowTraining => self.training.shown = true,
             Command::HideTraining => self.training.shown = false,
             Command::ChooseTraining(what) => self.ask(AskFor::Training(what)),
@@ -453,6 +461,7 @@ impl App {
                     self.remote.tested = Some(test);
                 }
             }
+            Event::Copied { job, done, doubts } => self.copied(job, done, doubts),
             Event::Leaving(page) => self.leaving(*page),
             Event::QueueRead(rows) => self.remote.queue = rows,
             Event::Returned {
@@ -576,6 +585,9 @@ impl App {
         if self.batch.job == Some(id) {
             self.batch.job = None;
         }
+        if self.copy.job == Some(id) {
+            self.copy.job = None;
+        }
         if self.training.job == Some(id) {
             self.training.job = None;
         }
@@ -626,6 +638,7 @@ impl App {
                 self.actions.push(Action::ReadComparison(folder));
             }
             AskFor::Training(what) => self.training_chosen(what, paths.remove(0)),
+            AskFor::CopyFolder => self.copy.wanted.folder = paths.pop(),
             AskFor::ServerAuthority => self.remote.authority = paths.pop(),
             AskFor::ModelImport => self.actions.push(Action::ImportModel(paths.remove(0))),
         }

@@ -35,6 +35,9 @@ pub fn ask(what: AskFor) -> Vec<PathBuf> {
         AskFor::Training(TrainingChoice::Folder) => one(dialog
             .set_title("Folder for the checkpoint and the package")
             .pick_folder()),
+        AskFor::CopyFolder => one(dialog
+            .set_title("Folder for the copy without identity")
+            .pick_folder()),
         AskFor::ServerAuthority => one(dialog
             .set_title("Certificates of the server's authority")
             .add_filter("PEM", &["pem", "crt", "cer"])

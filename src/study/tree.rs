@@ -22,6 +22,15 @@ pub enum FileSource {
     },
 }
 
+impl FileSource {
+    /// The file or the archive.
+    pub const fn file(&self) -> &PathBuf {
+        match self {
+            Self::Path(path) | Self::Zip { archive: path, .. } => path,
+        }
+    }
+}
+
 impl std::fmt::Display for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -5,6 +5,7 @@ use eframe::egui::{
     RichText, ScrollArea, Stroke, Ui, vec2,
 };
 
+use super::copy_dialog::copy_ui;
 use super::remote_dialog::{forget_picture, leaving_ui, place_ui};
 use super::results_panel::mirroring_ui;
 use super::review_dialogs::{edit_ui, forget, reviewer_ui};
@@ -24,6 +25,7 @@ pub fn dialog_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
         Dialog::About => about_ui(ui, commands),
         Dialog::Skipped => skipped_ui(ui, app, commands),
         Dialog::Batch => batch_ui(ui, app, commands),
+        Dialog::Copy => copy_ui(ui, app, commands),
         Dialog::Leaving => leaving_ui(ui, app, commands),
         Dialog::Reviewer => reviewer_ui(ui, app, commands),
         Dialog::EditFinding { image, finding } => edit_ui(ui, app, (image, finding), commands),

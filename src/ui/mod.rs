@@ -5,6 +5,7 @@
 
 mod audit_window;
 mod browser_panel;
+mod copy_dialog;
 mod corner_text;
 mod curves;
 mod dialogs;
