@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::clean::{Cleaned, clean};
+use super::pixel_work::{PixelWork, PixelsDone};
 use super::report::{Line, Report};
 use super::{Error, Key, Options};
 use crate::audit::Receipt;
@@ -24,6 +25,8 @@ pub struct Request<'a> {
     pub options: Options,
     /// Write files whose pixels may show text.
     pub allow_burned_in: bool,
+    /// What is done to pixels.
+    pub pixel_work: PixelWork,
     /// The secret.
     pub key: &'a Key,
 }
@@ -60,16 +63,22 @@ pub fn run(request: &Request<'_>, _on_record: &Receipt, task: &Task) -> Result<R
     for source in &sources.found {
         task.check()?;
         task.advance(1);
-        let file = request.key.file_label(&source.to_string());
+        let path = source.to_string();
+        let file = request.key.file_label(&path);
         let cleaned = sources
             .open(source)
             .map_err(|error| error.to_string())
-            .and_then(|tree| {
+            .and_then(|mut tree| {
                 seen.looked_at_head = is_head(&tree);
-                clean(tree, &request.options, request.key).map_err(str::to_owned)
+                let pixels = request.pixel_work.carry_out(&mut tree, &path, &file)?;
+                let mut cleaned = clean(tree, &request.options, request.key)?;
+                if request.pixel_work.reviewed && !pixels.regions.is_empty() {
+                    cleaned.also_done("113101", "Clean Pixel Data Option");
+                }
+                Ok((cleaned, pixels))
             });
         match cleaned {
-            Ok(cleaned) => seen.take(cleaned, file, request, &mut report)?,
+            Ok((cleaned, pixels)) => seen.take(cleaned, &pixels, file, request, &mut report)?,
             Err(reason) => report.refused.push(Line { file, reason }),
         }
     }
@@ -94,11 +103,13 @@ impl Seen {
     fn take(
         &mut self,
         cleaned: Cleaned,
+        pixels: &PixelsDone,
         file: String,
         request: &Request<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        if let Some(reason) = cleaned.burned_in {
+        report.tell_pixels(pixels, &file, request.pixel_work.reviewed);
+        if let Some(reason) = pixels.risk {
             let line = Line {
                 file: file.clone(),
                 reason: reason.to_owned(),
