@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Blacken what looks like text in the pixels; files of a risky kind still wait for --reviewed.
     #[arg(long)]
     redact_found: bool,
+    /// Take faces out of CT and MR of heads; a head whose face cannot be found is not written.
+    #[arg(long)]
+    deface: bool,
     /// I have looked at the blackened images and no text is left: they say Burned In Annotation NO.
     #[arg(long)]
     reviewed: bool,
@@ -68,6 +71,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let pixel_work = PixelWork {
         redactions: redactions.transpose()?.unwrap_or_default(),
         redact_found: arguments.redact_found,
+        deface: arguments.deface,
         reviewed: arguments.reviewed,
     };
     let key = Key::open(home.root())?;
@@ -89,6 +93,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 )
                 .with("redact_list", arguments.redact.is_some())
                 .with("redact_found", arguments.redact_found)
+                .with("deface", arguments.deface)
                 .with("reviewed", arguments.reviewed),
         )
     };
@@ -159,6 +164,7 @@ fn told(event: AuditEvent, report: &Report) -> AuditEvent {
         .with("held_back", report.held_back.len())
         .with("refused", report.refused.len())
         .with("redacted", report.redacted.len())
+        .with("defaced", report.defaced)
         .with("studies", report.studies);
     for (what, count) in &report.attributes {
         counts = counts.with(what, count);
@@ -198,6 +204,9 @@ fn tell(report: &Report) {
             "negatoscope: blackened regions in {} files",
             report.redacted.len()
         );
+    }
+    if report.defaced > 0 {
+        eprintln!("negatoscope: faces taken out of {} files", report.defaced);
     }
     if !report.text_found.is_empty() {
         eprintln!(

@@ -1,5 +1,6 @@
 //! What is done to the pixels of one file before its attributes are cleaned, and what remains.
 
+use super::faces::Faces;
 use super::look::{Look, look};
 use super::paint::{Ink, Mask, fill};
 use super::redaction::Redactions;
@@ -14,6 +15,8 @@ pub struct PixelWork {
     pub redactions: Redactions,
     /// Blacken what looks like text, too.
     pub redact_found: bool,
+    /// Take faces out of CT and MR of heads.
+    pub deface: bool,
     /// A person has looked at all images with their redactions and says that no text is left.
     pub reviewed: bool,
 }
@@ -31,8 +34,12 @@ pub(super) struct PixelsDone {
     pub regions: Vec<Region>,
     /// Whether some of it was on the person's list.
     pub by_list: bool,
+    /// Whether a face was taken out.
+    pub defaced: bool,
     /// Why the pixels may still show text.
     pub risk: Option<&'static str>,
+    /// Why a face may still be there, though it was to be taken out.
+    pub face: Option<&'static str>,
 }
 
 impl PixelWork {
@@ -45,11 +52,17 @@ impl PixelWork {
         tree: &mut Tree,
         path: &str,
         label: &str,
+        faces: &Faces,
     ) -> Result<PixelsDone, &'static str> {
         if tree.pixel_tag().is_none() {
             return Ok(PixelsDone::default());
         }
         let by_class = burned_in_risk(tree);
+        let (defaced, face) = match self.deface.then(|| faces.remove(tree)) {
+            None => (false, None),
+            Some(Ok(defaced)) => (defaced, None),
+            Some(Err(reason)) => (false, Some(reason)),
+        };
         let mut regions = self.redactions.regions(tree, path, label)?;
         let by_list = !regions.is_empty();
         let seen = look(tree).ok();
@@ -75,6 +88,9 @@ impl PixelWork {
         if said {
             tree.put(TreeNode::new(0x0028_0301, *b"CS", "NO"));
         }
+        if defaced && self.reviewed {
+            tree.put(TreeNode::new(0x0028_0302, *b"CS", "NO"));
+        }
         let risk = if by_class.is_some() && !by_list && !said {
             by_class
         } else if left.iter().any(|text| text.score >= SURE) {
@@ -88,7 +104,9 @@ impl PixelWork {
             found,
             regions,
             by_list,
+            defaced,
             risk,
+            face,
         })
     }
 }

@@ -52,6 +52,8 @@ pub struct Report {
     pub text_found: Vec<TextFound>,
     /// Files with blackened regions.
     pub redacted: Vec<Redacted>,
+    /// Files whose face was taken out.
+    pub defaced: usize,
     /// Files whose pixels could not be looked at.
     pub unseen: usize,
     /// What remains after all of this.
@@ -137,6 +139,7 @@ impl Report {
             risky: Vec::new(),
             text_found: Vec::new(),
             redacted: Vec::new(),
+            defaced: 0,
             unseen: 0,
             residual_risk: Vec::new(),
         }
@@ -172,6 +175,12 @@ impl Report {
         if heads > 0 {
             say(format!(
                 "{heads} images of heads: a face can be made of them; faces were not removed"
+            ));
+        }
+        if self.defaced > 0 {
+            say(format!(
+                "the faces of {} files were taken out by an estimate of the brain; ears and the shape of the skull remain",
+                self.defaced
             ));
         }
         if !self.kept_texts.is_empty() {

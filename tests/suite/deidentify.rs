@@ -20,7 +20,7 @@ use walkdir::WalkDir;
 
 use crate::deidentify_objects::{DATES, KINDS, MARK, OLD_ROOT, Object, instance_uid, plant};
 
-fn receipt(home: &Path) -> Receipt {
+pub fn receipt(home: &Path) -> Receipt {
     let event = AuditEvent::new(EventId::Export, DateTime::UNIX_EPOCH);
     Log::open(home).unwrap().append(&event).unwrap()
 }
