@@ -531,6 +531,9 @@ fn base64_is_found_at_every_place() {
 #[test]
 fn nothing_that_the_program_leaves_behind_names_anybody() {
     let place = Place::new();
+    // Kept for a comparison with other programs: tests/golden/deidentify/compare.py.
+    let kept =
+        std::env::var_os("NEGATOSCOPE_KEEP_CASES").map(|kept| Path::new(&kept).join("leaks"));
     let input = place.path("in");
     let kinds: Vec<_> = KINDS.into_iter().chain(MORE_KINDS).collect();
     let mut town = Town::new(20_260_131);
@@ -555,8 +558,23 @@ fn nothing_that_the_program_leaves_behind_names_anybody() {
         } else {
             let path = input.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
+            fs::write(path, &bytes).unwrap();
         }
+        if let Some(kept) = &kept {
+            fs::create_dir_all(kept.join("in")).unwrap();
+            fs::write(kept.join(format!("in/{n:03}-{}.dcm", kind.0)), &bytes).unwrap();
+        }
+    }
+    if let Some(kept) = &kept {
+        let all = town
+            .known
+            .iter()
+            .map(|i| json!({"what": i.what, "text": i.text, "planted": i.planted}));
+        fs::write(
+            kept.join("identities.json"),
+            json!(all.collect::<Vec<_>>()).to_string(),
+        )
+        .unwrap();
     }
     let archive = zipped.finish().unwrap().into_inner();
     fs::write(input.join("more.zip"), archive).unwrap();
@@ -640,6 +658,13 @@ fn nothing_that_the_program_leaves_behind_names_anybody() {
                     .any(|part| part == b"1.2.840.10008.1.2.1.99")
             );
             look("a written file", &written);
+        }
+        if let Some(kept) = &kept {
+            for (n, path) in files(&out).iter().enumerate() {
+                let to = kept.join(out.file_name().unwrap());
+                fs::create_dir_all(&to).unwrap();
+                fs::copy(path, to.join(format!("{n:03}.dcm"))).unwrap();
+            }
         }
         for path in files(&place.path("home")) {
             look("the program's home", &fs::read(&path).unwrap());

@@ -12,6 +12,7 @@ mod channels;
 mod cli;
 mod compress;
 mod deidentify;
+mod deidentify_faces;
 mod deidentify_leaks;
 mod deidentify_objects;
 mod deidentify_people;
