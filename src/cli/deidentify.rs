@@ -9,7 +9,9 @@ use clap::ValueEnum;
 use super::Ending;
 use super::progress::ProgressLine;
 use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
-use crate::deidentify::{Key, Options, Report, Request, TABLE_EDITION, run as deidentify};
+use crate::deidentify::{
+    Key, Options, PixelWork, Redactions, Report, Request, TABLE_EDITION, run as deidentify,
+};
 use crate::runtime::{Home, now_utc};
 use crate::task::Task;
 use crate::whole_file;
@@ -30,6 +32,18 @@ pub struct Arguments {
     /// What becomes of files whose pixels may show text about a person.
     #[arg(long, value_enum, default_value = "hold")]
     burned_in: BurnedIn,
+    /// Blacken regions of the pixels: a JSON list of rectangles by kind of image or file.
+    #[arg(long, value_name = "LIST.json")]
+    redact: Option<PathBuf>,
+    /// Blacken what looks like text in the pixels; files of a risky kind still wait for --reviewed.
+    #[arg(long)]
+    redact_found: bool,
+    /// Take faces out of CT and MR of heads; a head whose face cannot be found is not written.
+    #[arg(long)]
+    deface: bool,
+    /// I have looked at the blackened images and no text is left: they say Burned In Annotation NO.
+    #[arg(long)]
+    reviewed: bool,
     /// Write the report to a file, as JSON.
     #[arg(long, value_name = "R.json")]
     report: Option<PathBuf>,
@@ -53,6 +67,13 @@ const RESEARCH: &str = "modify-dates,retain-patient-characteristics,clean-descri
 
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     let options = options(&arguments.profile)?;
+    let redactions = arguments.redact.as_deref().map(Redactions::read);
+    let pixel_work = PixelWork {
+        redactions: redactions.transpose()?.unwrap_or_default(),
+        redact_found: arguments.redact_found,
+        deface: arguments.deface,
+        reviewed: arguments.reviewed,
+    };
     let key = Key::open(home.root())?;
     let log = Log::open(home.root())?;
     let about = |mut event: AuditEvent| {
@@ -69,7 +90,11 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 .with(
                     "burned_in",
                     format!("{:?}", arguments.burned_in).to_lowercase(),
-                ),
+                )
+                .with("redact_list", arguments.redact.is_some())
+                .with("redact_found", arguments.redact_found)
+                .with("deface", arguments.deface)
+                .with("reviewed", arguments.reviewed),
         )
     };
     // On record before the first byte is written; the outcome follows as a second record.
@@ -81,6 +106,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         out: &arguments.out,
         options,
         allow_burned_in: arguments.burned_in == BurnedIn::Allow,
+        pixel_work,
         key: &key,
     };
     let done = deidentify(&request, &act, &task);
@@ -137,6 +163,8 @@ fn told(event: AuditEvent, report: &Report) -> AuditEvent {
         .with("already_there", report.already_there)
         .with("held_back", report.held_back.len())
         .with("refused", report.refused.len())
+        .with("redacted", report.redacted.len())
+        .with("defaced", report.defaced)
         .with("studies", report.studies);
     for (what, count) in &report.attributes {
         counts = counts.with(what, count);
@@ -170,6 +198,21 @@ fn tell(report: &Report) {
         for (reason, count) in reasons {
             eprintln!("negatoscope: {what}: {count} × {reason}");
         }
+    }
+    if !report.redacted.is_empty() {
+        eprintln!(
+            "negatoscope: blackened regions in {} files",
+            report.redacted.len()
+        );
+    }
+    if report.defaced > 0 {
+        eprintln!("negatoscope: faces taken out of {} files", report.defaced);
+    }
+    if !report.text_found.is_empty() {
+        eprintln!(
+            "negatoscope: lines that look like text in {} files; --report names them",
+            report.text_found.len()
+        );
     }
     for (what, count) in &report.doubts {
         eprintln!("negatoscope: doubt: {count} × {what}");

@@ -34,6 +34,25 @@ pub struct Cleaned {
     pub burned_in: Option<&'static str>,
 }
 
+impl Cleaned {
+    /// Adds what was done to the pixels to the method (PS3.16 CID 7050).
+    pub(super) fn also_done(&mut self, code: &str, meaning: &str) {
+        const METHOD: u32 = 0x0012_0063;
+        const METHOD_CODES: u32 = 0x0012_0064;
+        let said = self.tree.text_of(METHOD);
+        let said = format!("{said}\\{code}");
+        self.tree.put(TreeNode::new(METHOD, *b"LO", said));
+        let codes = self.tree.root.iter_mut().find(|n| n.tag == METHOD_CODES);
+        if let Some(TreeNode {
+            value: TreeValue::Items(items),
+            ..
+        }) = codes
+        {
+            items.push(code_item(code, "DCM", meaning));
+        }
+    }
+}
+
 const CONTENT_SEQUENCE: u32 = 0x0040_A730;
 const GRAPHIC_ANNOTATION_SEQUENCE: u32 = 0x0070_0001;
 

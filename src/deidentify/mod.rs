@@ -2,24 +2,35 @@
 //!
 //! `table` is the standard's table E.1-1 as data, `options` what a person keeps, `keys` the secret
 //! from which new UIDs, pseudonyms and the shift of dates come, `clean` the walk through one file,
-//! `risk` what pixels may show, `run` many files with a [`Report`].
+//! `risk` what pixels may show, `text` and `look` what is found in them, `redaction` a person's list of
+//! regions, `faces` heads and their faces (`face` on a grid of `slices`, with `morphology`), `paint` pixels
+//! that change, `pixel_work` all of that for one file, `run` many files with a [`Report`].
 //!
 //! Stricter than the table where it is silent: what the dictionary does not know goes, long texts,
 //! names, application entities and addresses outside of it are replaced, every date and every
 //! instance UID is treated as one, and a kept text that repeats a word of a removed identity is
 //! replaced too.
 //!
-//! Absent on purpose: changed pixels (burned-in text, faces), a table from old to new identities.
+//! Absent on purpose: reading what burned-in text says, a table from old to new identities.
 
 mod clean;
 mod dates;
+mod face;
+mod faces;
 mod identity;
 mod keys;
+mod look;
+mod morphology;
 mod options;
+mod paint;
+mod pixel_work;
+mod redaction;
 mod report;
 mod risk;
 mod run;
+mod slices;
 mod table;
+mod text;
 mod values;
 
 use std::path::PathBuf;
@@ -27,10 +38,13 @@ use std::path::PathBuf;
 pub use clean::{Cleaned, clean};
 pub use keys::Key;
 pub use options::{Dates, Options};
+pub use pixel_work::PixelWork;
+pub use redaction::Redactions;
 pub use report::{Report, TABLE_EDITION};
 pub use risk::burned_in_risk;
 pub use run::{Request, run};
 pub use table::{Action, Resolved, Row, rows};
+pub use text::{FoundText, Region, find_text};
 
 /// Why nothing, or not everything, could be de-identified.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +77,14 @@ pub enum Error {
         /// Rights found.
         mode: u32,
         /// The key file.
+        path: PathBuf,
+    },
+    /// A list of redactions that says something else, or nothing.
+    #[error("the list of redactions cannot be used: {what}: {path}")]
+    Redactions {
+        /// What is wrong, and where.
+        what: String,
+        /// The list.
         path: PathBuf,
     },
     /// Input and output overlap.

@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::clean::{Cleaned, clean};
+use super::faces::{Faces, is_head};
+use super::pixel_work::{PixelWork, PixelsDone};
 use super::report::{Line, Report};
 use super::{Error, Key, Options};
 use crate::audit::Receipt;
@@ -24,6 +26,8 @@ pub struct Request<'a> {
     pub options: Options,
     /// Write files whose pixels may show text.
     pub allow_burned_in: bool,
+    /// What is done to pixels.
+    pub pixel_work: PixelWork,
     /// The secret.
     pub key: &'a Key,
 }
@@ -55,21 +59,36 @@ pub fn run(request: &Request<'_>, _on_record: &Receipt, task: &Task) -> Result<R
         path: request.out.to_owned(),
     })?;
     remove_leftovers(request.out);
+    let faces = if request.pixel_work.deface {
+        Faces::find(&sources, task)?
+    } else {
+        Faces::default()
+    };
     task.begin("De-identifying", sources.found.len());
     let mut seen = Seen::default();
     for source in &sources.found {
         task.check()?;
         task.advance(1);
-        let file = request.key.file_label(&source.to_string());
+        let path = source.to_string();
+        let file = request.key.file_label(&path);
         let cleaned = sources
             .open(source)
             .map_err(|error| error.to_string())
-            .and_then(|tree| {
+            .and_then(|mut tree| {
                 seen.looked_at_head = is_head(&tree);
-                clean(tree, &request.options, request.key).map_err(str::to_owned)
+                let work = &request.pixel_work;
+                let pixels = work.carry_out(&mut tree, &path, &file, &faces)?;
+                let mut cleaned = clean(tree, &request.options, request.key)?;
+                if request.pixel_work.reviewed && !pixels.regions.is_empty() {
+                    cleaned.also_done("113101", "Clean Pixel Data Option");
+                }
+                if pixels.defaced {
+                    cleaned.also_done("113102", "Clean Recognizable Visual Features Option");
+                }
+                Ok((cleaned, pixels))
             });
         match cleaned {
-            Ok(cleaned) => seen.take(cleaned, file, request, &mut report)?,
+            Ok((cleaned, pixels)) => seen.take(cleaned, &pixels, file, request, &mut report)?,
             Err(reason) => report.refused.push(Line { file, reason }),
         }
     }
@@ -94,11 +113,18 @@ impl Seen {
     fn take(
         &mut self,
         cleaned: Cleaned,
+        pixels: &PixelsDone,
         file: String,
         request: &Request<'_>,
         report: &mut Report,
     ) -> Result<(), Error> {
-        if let Some(reason) = cleaned.burned_in {
+        report.tell_pixels(pixels, &file, request.pixel_work.reviewed);
+        if let Some(reason) = pixels.face {
+            let reason = reason.to_owned();
+            report.held_back.push(Line { file, reason });
+            return Ok(());
+        }
+        if let Some(reason) = pixels.risk {
             let line = Line {
                 file: file.clone(),
                 reason: reason.to_owned(),
@@ -154,7 +180,8 @@ impl Seen {
                 report.written += 1;
             }
         }
-        self.heads += usize::from(self.looked_at_head);
+        self.heads += usize::from(self.looked_at_head && !pixels.defaced);
+        report.defaced += usize::from(pixels.defaced);
         self.patients.insert(cleaned.tree.text_of(0x0010_0020));
         self.studies.insert(study.to_string());
         self.series.insert(series.to_string());
@@ -171,21 +198,6 @@ impl Seen {
         }
         Ok(())
     }
-}
-
-/// CT and MR of the head, by what the file says of itself.
-fn is_head(tree: &Tree) -> bool {
-    let said = format!(
-        "{} {} {}",
-        tree.text_of(0x0018_0015),
-        tree.text_of(0x0008_103E),
-        tree.text_of(0x0008_1030)
-    )
-    .to_uppercase();
-    matches!(&*tree.text_of(0x0008_0060), "CT" | "MR" | "PT")
-        && ["HEAD", "BRAIN", "SKULL", "FACE", "SINUS", "ORBIT", "NEURO"]
-            .iter()
-            .any(|word| said.contains(word))
 }
 
 /// What is written must not be read in the next run, nor lie among the originals.

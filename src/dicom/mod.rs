@@ -34,7 +34,7 @@ mod write_segmentation;
 
 pub use assemble::{SeriesContext, Thumbnail, estimate_bytes, load_image, load_volume, thumbnail};
 pub use compose::WriteError;
-pub use decode::{Decoded, Frame, Samples, decode_file};
+pub use decode::{Decoded, Frame, FrameReader, Samples, decode_file};
 pub use error::Error;
 pub use index::index;
 pub use pixels::{Photometric, PixelFormat};

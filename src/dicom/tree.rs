@@ -14,6 +14,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::charset::CharacterSets;
 use super::compose::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use super::dataset::Dataset;
+use super::decode::FrameReader;
 use super::error::Error;
 use super::parse::{self, Element, Encoding, Value, tag_text};
 use super::scan::{self, Opener};
@@ -254,6 +255,54 @@ impl Tree {
         {
             p.range.end = p.range.end.min(p.range.start + length);
         }
+    }
+
+    /// Puts native pixel data in the place of fragments; the file becomes explicit VR little endian.
+    pub fn unpack_pixels(&mut self, vr: [u8; 2], native: &[u8]) {
+        let start = self.bytes.len();
+        if let Some(pixels) = &mut self.pixels {
+            self.bytes.extend_from_slice(native);
+            pixels.range = start..self.bytes.len();
+            pixels.vr = vr;
+            pixels.encapsulated = false;
+            self.encoding = Encoding::EXPLICIT_LE;
+            self.syntax = Syntax::native(self.encoding);
+        }
+    }
+
+    /// The frames as they would be written now.
+    ///
+    /// # Errors
+    /// Pixels that cannot be found.
+    pub fn frames(&self) -> Result<FrameReader, Error> {
+        let mut bytes = Vec::new();
+        let class = self.text_of(0x0008_0016);
+        self.write(&mut bytes, &class, &Uid::from_u128(0))?;
+        FrameReader::new(bytes)
+    }
+
+    /// Whether the transfer syntax loses something of the pixels.
+    pub fn is_lossy(&self) -> bool {
+        self.syntax.is_lossy()
+    }
+
+    /// VR of the pixel data; `OW` without any.
+    pub fn pixel_vr(&self) -> [u8; 2] {
+        self.pixels.as_ref().map_or(*b"OW", |p| p.vr)
+    }
+
+    /// Puts an element at the top, in the place of one of the same tag.
+    pub fn put(&mut self, node: TreeNode) {
+        self.root.retain(|n| n.tag != node.tag);
+        let at = self.root.partition_point(|n| n.tag < node.tag);
+        self.root.insert(at, node);
+    }
+
+    /// Puts a 16-bit number at the top.
+    pub fn put_word(&mut self, tag: u32, word: u16) {
+        let mut value = Vec::new();
+        push16(&mut value, self.encoding, word);
+        self.put(TreeNode::new(tag, *b"US", value));
     }
 
     /// Bytes of the file behind its pixel data; they are never written.

@@ -12,7 +12,7 @@ use std::process::Command;
 use chrono::DateTime;
 use negatoscope::audit::{AuditEvent, EventId, Log, Receipt};
 use negatoscope::deidentify::{
-    Action, Dates, Key, Options, Report, Request, Row, clean, rows, run,
+    Action, Dates, Key, Options, PixelWork, Report, Request, Row, clean, rows, run,
 };
 use negatoscope::dicom::{Sources, Tree, TreeNode, TreeValue, decode_file, standard_vr};
 use negatoscope::task::Task;
@@ -20,7 +20,7 @@ use walkdir::WalkDir;
 
 use crate::deidentify_objects::{DATES, KINDS, MARK, OLD_ROOT, Object, instance_uid, plant};
 
-fn receipt(home: &Path) -> Receipt {
+pub fn receipt(home: &Path) -> Receipt {
     let event = AuditEvent::new(EventId::Export, DateTime::UNIX_EPOCH);
     Log::open(home).unwrap().append(&event).unwrap()
 }
@@ -47,6 +47,7 @@ fn deidentify(input: &Path, out: &Path, home: &Path, options: Options, allow: bo
         out,
         options,
         allow_burned_in: allow,
+        pixel_work: PixelWork::default(),
         key: &key(),
     };
     run(&request, &receipt(home), &Task::new()).unwrap()
@@ -241,6 +242,7 @@ fn what_is_read_is_never_written_over() {
             out: &out,
             options: Options::default(),
             allow_burned_in: false,
+            pixel_work: PixelWork::default(),
             key: &key(),
         };
         let receipt = receipt(&tempfile::tempdir().unwrap().path().join("home"));

@@ -44,7 +44,8 @@ impl Object {
         self
     }
 
-    fn encode(&self, explicit: bool) -> Vec<u8> {
+    /// Its bytes in little endian.
+    pub fn encode(&self, explicit: bool) -> Vec<u8> {
         let mut sorted = self.0.clone();
         sorted.sort_by_key(|e| e.0);
         let mut out = Vec::new();
@@ -101,14 +102,21 @@ impl Object {
 
     /// The file, with a preamble and meta elements of the caller's.
     pub fn file(&self, explicit: bool, preamble: &str, meta: &str) -> Vec<u8> {
-        let mut out = preamble.as_bytes().to_vec();
-        out.resize(128, 0);
-        out.extend_from_slice(b"DICM");
         let syntax = if explicit {
             "1.2.840.10008.1.2.1"
         } else {
             "1.2.840.10008.1.2"
         };
+        let mut out = Self::head(syntax, preamble, meta);
+        out.extend_from_slice(&self.encode(explicit));
+        out
+    }
+
+    /// Preamble and file meta group.
+    pub fn head(syntax: &str, preamble: &str, meta: &str) -> Vec<u8> {
+        let mut out = preamble.as_bytes().to_vec();
+        out.resize(128, 0);
+        out.extend_from_slice(b"DICM");
         let mut group = Self::default();
         group.put(0x0002_0010, b"UI", syntax);
         if !meta.is_empty() {
@@ -118,7 +126,6 @@ impl Object {
             group.put(0x0002_0102, b"OB", meta);
         }
         out.extend_from_slice(&group.encode(true));
-        out.extend_from_slice(&self.encode(explicit));
         out
     }
 }

@@ -61,6 +61,19 @@ impl Samples {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// A sample as a number.
+    pub fn at(&self, n: usize) -> f64 {
+        match self {
+            Self::U8(v) => f64::from(v[n]),
+            Self::I16(v) => f64::from(v[n]),
+            Self::U16(v) => f64::from(v[n]),
+            Self::I32(v) => f64::from(v[n]),
+            Self::U32(v) => f64::from(v[n]),
+            Self::F32(v) => f64::from(v[n]),
+            Self::F64(v) => v[n],
+        }
+    }
 }
 
 /// One decoded frame.
@@ -81,25 +94,70 @@ pub struct Decoded {
     pub frames: Vec<Frame>,
 }
 
+/// The frames of one file, decoded one at a time.
+pub struct FrameReader {
+    dataset: Dataset,
+    format: PixelFormat,
+    frames: Frames,
+    count: usize,
+}
+
+impl FrameReader {
+    /// Finds the frames in the bytes of a file.
+    ///
+    /// # Errors
+    /// No pixels, a header that cannot be used, frames that are not there.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, Error> {
+        let dataset = Dataset::from_file(bytes)?;
+        if dataset.pixels.is_none()
+            && let Some(truncated) = dataset.truncated
+        {
+            return Err(truncated);
+        }
+        let format = PixelFormat::read(&dataset)?;
+        let count = frame_count(dataset.root())?;
+        super::pixels::check_length(&dataset, &format, count)?;
+        let frames = Frames::locate(&dataset, count)?;
+        Ok(Self {
+            dataset,
+            format,
+            frames,
+            count,
+        })
+    }
+
+    /// What the header says.
+    pub fn format(&self) -> &PixelFormat {
+        &self.format
+    }
+
+    /// Number of frames.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One frame, from 0. YBR colors are given as RGB.
+    ///
+    /// # Errors
+    /// Anything that keeps the frame from being read.
+    pub fn frame(&self, n: usize) -> Result<Frame, Error> {
+        decode_frame(&self.dataset, &self.format, &self.frames, n)
+    }
+}
+
 /// Decodes all frames of the bytes of a file.
 ///
 /// # Errors
 /// Anything that keeps one of the frames from being read.
 pub fn decode_file(bytes: Vec<u8>) -> Result<Decoded, Error> {
-    let dataset = Dataset::from_file(bytes)?;
-    if dataset.pixels.is_none()
-        && let Some(truncated) = dataset.truncated
-    {
-        return Err(truncated);
-    }
-    let format = PixelFormat::read(&dataset)?;
-    let count = frame_count(dataset.root())?;
-    super::pixels::check_length(&dataset, &format, count)?;
-    let frames = Frames::locate(&dataset, count)?;
-    let frames = (0..count)
-        .map(|n| decode_frame(&dataset, &format, &frames, n))
+    let reader = FrameReader::new(bytes)?;
+    let frames = (0..reader.count())
+        .map(|n| reader.frame(n))
         .collect::<Result<_, _>>()?;
-    Ok(Decoded { format, frames })
+    Ok(Decoded {
+        format: reader.format,
+        frames,
+    })
 }
 
 /// Decodes one frame of a whole file.
