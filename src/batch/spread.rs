@@ -51,7 +51,8 @@ pub fn run_spread(
         model: prepared.model.clone(),
         items: &prepared.items,
     };
-    let batches: Vec<Batch<'_, dyn Engine + '_>> = engines.iter().map(|engine| batch(*engine)).collect();
+    let batches: Vec<Batch<'_, dyn Engine + '_>> =
+        engines.iter().map(|engine| batch(*engine)).collect();
     let (rows, journal) = (&mut prepared.rows, &mut prepared.journal);
     let snapshot: Vec<Row> = rows.clone();
     let mut ended = 0;

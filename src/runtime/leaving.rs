@@ -81,9 +81,14 @@ impl Leaving {
             }
         };
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        let key = match (&self.server_key, self.url.starts_with("https:")) {
+            (Some(key), _) => key.as_str(),
+            (None, true) => "not seen yet: this service is not asked before",
+            (None, false) => "none: no TLS",
+        };
         let mut lines = vec![
             format!("to        {} ({})", self.endpoint, self.url),
-            format!("server    SHA-256 of its key {}", self.server_key.as_deref().unwrap_or("none: no TLS")),
+            format!("server    SHA-256 of its key {key}"),
             format!("region    {}; keeps: {}", or(&self.region), or(&self.retention)),
             format!("model     {}", self.model),
             format!(

@@ -21,7 +21,7 @@ use crate::elsewhere::local_layers;
 use crate::offload_server::{Authority, Heard, Server, Then, Wire, reply};
 
 /// Bytes of a slice of the test study on the model's grid.
-const SLICE: u64 = 4 * 160 * 192;
+pub const SLICE: u64 = 4 * 160 * 192;
 
 /// What a server does instead of answering.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,20 +35,24 @@ pub enum Fault {
     Label,
     /// One value too few.
     Short,
+    /// Another version of the model.
+    Version,
+    /// Right, and late.
+    Slow,
 }
 
 /// A server with the model `small`.
-struct ModelServer {
-    server: Server,
+pub struct ModelServer {
+    pub server: Server,
     /// From which inference on what goes wrong.
     fault: Arc<Mutex<(usize, Fault)>>,
-    infers: Arc<AtomicUsize>,
+    pub infers: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
-    profile: Profile,
+    pub profile: Profile,
 }
 
 impl ModelServer {
-    fn new(max_request_bytes: u64) -> Self {
+    pub fn new(max_request_bytes: u64) -> Self {
         let package = local_layers();
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "ward");
@@ -82,11 +86,11 @@ impl ModelServer {
         }
     }
 
-    fn goes_wrong(&self, number: usize, fault: Fault) {
+    pub fn goes_wrong(&self, number: usize, fault: Fault) {
         *self.fault.lock().unwrap() = (number, fault);
     }
 
-    fn bodies(&self) -> Vec<Vec<u8>> {
+    pub fn bodies(&self) -> Vec<Vec<u8>> {
         let heard = self.server.heard();
         let infers = heard.into_iter().filter(|h| h.path.ends_with("/infer"));
         infers.map(|h| h.parts().1).collect()
@@ -130,7 +134,8 @@ pub fn infer(
             std::thread::sleep(Duration::from_mins(2));
             return Ok(Then::Close);
         }
-        Fault::None | Fault::Label | Fault::Short => {}
+        Fault::Slow => std::thread::sleep(Duration::from_millis(400)),
+        Fault::None | Fault::Label | Fault::Short | Fault::Version => {}
     }
     let (asked, values) = heard.parts();
     let shape: Vec<usize> = serde_json::from_value(asked["inputs"][0]["shape"].clone()).unwrap();
@@ -142,7 +147,8 @@ pub fn infer(
         Fault::Short => drop(labels.pop()),
         _ => {}
     }
-    let head = json!({"model_name": "small", "model_version": "1", "id": asked["id"],
+    let version = if fault == Fault::Version { "2" } else { "1" };
+    let head = json!({"model_name": "small", "model_version": version, "id": asked["id"],
         "outputs": [{"name": "mask", "datatype": "UINT8", "shape": shape,
             "parameters": {"binary_data_size": labels.len()}}]});
     let head = head.to_string().into_bytes();
@@ -152,7 +158,7 @@ pub fn infer(
 }
 
 /// A home with the model and the endpoint, and a study.
-fn place(server: &ModelServer) -> Place {
+pub fn place(server: &ModelServer) -> Place {
     let place = Place::new().with_study();
     let home = place.path("home");
     fs::create_dir_all(&home).unwrap();
@@ -167,7 +173,7 @@ const REMOTE: [&str; 9] = [
     "analyze", "study", "--model", "small", "--out", "there", "--remote", "ward", "--format",
 ];
 
-fn remote(place: &Place, more: &[&str]) -> crate::cli::Ran {
+pub fn remote(place: &Place, more: &[&str]) -> crate::cli::Ran {
     place.run(&[&REMOTE[..], &["nifti,json,csv"], more].concat())
 }
 
@@ -183,7 +189,7 @@ fn mask(folder: &Path) -> Vec<u8> {
     map.values().iter().map(|v| *v as u8).collect()
 }
 
-fn masks_are_equal(place: &Place) {
+pub fn masks_are_equal(place: &Place) {
     let local = [
         "analyze", "study", "--model", "small", "--out", "here", "--format", "nifti",
     ];
@@ -193,7 +199,7 @@ fn masks_are_equal(place: &Place) {
     assert_eq!(here, there);
 }
 
-fn jobs(place: &Place) -> Vec<Value> {
+pub fn jobs(place: &Place) -> Vec<Value> {
     let listed = place.run(&["queue", "list", "--json"]).ends_with(0).json();
     listed["jobs"].as_array().unwrap().clone()
 }
