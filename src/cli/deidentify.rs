@@ -3,16 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 
 use super::Ending;
 use super::progress::ProgressLine;
-use crate::audit::{AuditEvent, EventId, Log, Outcome, ParticipantObject};
-use crate::deidentify::{
-    Key, Options, PixelWork, Redactions, Report, Request, TABLE_EDITION, run as deidentify,
-};
-use crate::runtime::{Home, now_utc};
+use crate::runtime::{CopyRequest, Home, copy_without_identity, copy_words};
 use crate::task::Task;
 use crate::whole_file;
 
@@ -61,65 +57,22 @@ enum BurnedIn {
     Allow,
 }
 
-/// What most research needs: intervals, age and sex, technique, structure.
-const RESEARCH: &str = "modify-dates,retain-patient-characteristics,clean-descriptors,\
-    clean-structured-content,clean-graphics,retain-safe-private";
-
 pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let options = options(&arguments.profile)?;
-    let redactions = arguments.redact.as_deref().map(Redactions::read);
-    let pixel_work = PixelWork {
-        redactions: redactions.transpose()?.unwrap_or_default(),
+    let wanted = CopyRequest {
+        inputs: arguments.inputs.clone(),
+        out: arguments.out.clone(),
+        profile: arguments.profile.clone(),
+        allow_burned_in: arguments.burned_in == BurnedIn::Allow,
+        redact: arguments.redact.clone(),
         redact_found: arguments.redact_found,
         deface: arguments.deface,
         reviewed: arguments.reviewed,
     };
-    let key = Key::open(home.root())?;
-    let log = Log::open(home.root())?;
-    let about = |mut event: AuditEvent| {
-        for input in &arguments.inputs {
-            event = event.about(ParticipantObject::file(input).with("role", "source"));
-        }
-        let codes: Vec<&str> = options.codes().iter().map(|(code, _)| *code).collect();
-        event.about(
-            ParticipantObject::file(&arguments.out)
-                .with("role", "destination")
-                .with("anonymized", true)
-                .with("method", codes.join(" "))
-                .with("table", TABLE_EDITION)
-                .with(
-                    "burned_in",
-                    format!("{:?}", arguments.burned_in).to_lowercase(),
-                )
-                .with("redact_list", arguments.redact.is_some())
-                .with("redact_found", arguments.redact_found)
-                .with("deface", arguments.deface)
-                .with("reviewed", arguments.reviewed),
-        )
-    };
-    // On record before the first byte is written; the outcome follows as a second record.
-    let act = log.begin(&about(AuditEvent::new(EventId::Export, now_utc())))?;
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);
-    let request = Request {
-        inputs: &arguments.inputs,
-        out: &arguments.out,
-        options,
-        allow_burned_in: arguments.burned_in == BurnedIn::Allow,
-        pixel_work,
-        key: &key,
-    };
-    let done = deidentify(&request, &act, &task);
+    let done = copy_without_identity(home, &wanted, &task);
     drop(line);
-    let after = about(AuditEvent::new(EventId::Export, now_utc()));
-    let report = match done {
-        Ok(report) => report,
-        Err(error) => {
-            act.close(&after.failed(Outcome::SeriousFailure, "de-identification failed"))?;
-            return Err(error.into());
-        }
-    };
-    act.close(&told(after, &report))?;
+    let report = done?;
     if let Some(path) = &arguments.report {
         let text = serde_json::to_vec_pretty(&report)?;
         whole_file::write(path, |w| w.write_all(&text))
@@ -128,7 +81,13 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     if arguments.json {
         super::print::say_json(&serde_json::to_value(&report)?)?;
     } else {
-        tell(&report);
+        let (done, doubts) = copy_words(&report);
+        for line in done {
+            eprintln!("{line}");
+        }
+        for line in doubts {
+            eprintln!("negatoscope: {line}");
+        }
     }
     Ok(if report.present() == 0 {
         Ending::Nothing
@@ -137,87 +96,4 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     } else {
         Ending::Partly
     })
-}
-
-fn options(profile: &str) -> anyhow::Result<Options> {
-    let mut options = Options::default();
-    let names = profile
-        .split(',')
-        .map(str::trim)
-        .flat_map(|name| if name == "research" { RESEARCH } else { name }.split(','))
-        .filter(|name| !matches!(*name, "" | "basic"));
-    for name in names {
-        if !options.set(name) {
-            bail!(
-                "{name} is no option of de-identification, or contradicts another; known: {}",
-                Options::NAMES.join(", ")
-            );
-        }
-    }
-    Ok(options)
-}
-
-fn told(event: AuditEvent, report: &Report) -> AuditEvent {
-    let mut counts = ParticipantObject::new(crate::audit::ObjectKind::File, "report")
-        .with("written", report.written)
-        .with("already_there", report.already_there)
-        .with("held_back", report.held_back.len())
-        .with("refused", report.refused.len())
-        .with("redacted", report.redacted.len())
-        .with("defaced", report.defaced)
-        .with("studies", report.studies);
-    for (what, count) in &report.attributes {
-        counts = counts.with(what, count);
-    }
-    let event = event.about(counts);
-    if report.present() == 0 && report.files > 0 {
-        event.failed(Outcome::MinorFailure, "no file could be written")
-    } else {
-        event
-    }
-}
-
-fn tell(report: &Report) {
-    eprintln!(
-        "{} files: {} written, {} already there, {} repeated, {} held back, {} refused",
-        report.files,
-        report.written,
-        report.already_there,
-        report.repeated,
-        report.held_back.len(),
-        report.refused.len()
-    );
-    for (what, lines) in [
-        ("held back", &report.held_back),
-        ("refused", &report.refused),
-    ] {
-        let mut reasons = std::collections::BTreeMap::<&str, usize>::new();
-        for line in lines {
-            *reasons.entry(&line.reason).or_default() += 1;
-        }
-        for (reason, count) in reasons {
-            eprintln!("negatoscope: {what}: {count} × {reason}");
-        }
-    }
-    if !report.redacted.is_empty() {
-        eprintln!(
-            "negatoscope: blackened regions in {} files",
-            report.redacted.len()
-        );
-    }
-    if report.defaced > 0 {
-        eprintln!("negatoscope: faces taken out of {} files", report.defaced);
-    }
-    if !report.text_found.is_empty() {
-        eprintln!(
-            "negatoscope: lines that look like text in {} files; --report names them",
-            report.text_found.len()
-        );
-    }
-    for (what, count) in &report.doubts {
-        eprintln!("negatoscope: doubt: {count} × {what}");
-    }
-    for risk in &report.residual_risk {
-        eprintln!("negatoscope: remains: {risk}");
-    }
 }

@@ -11,7 +11,7 @@ use super::pixel_work::{PixelWork, PixelsDone};
 use super::report::{Line, Report};
 use super::{Error, Key, Options};
 use crate::audit::Receipt;
-use crate::dicom::{Sources, Tree};
+use crate::dicom::Sources;
 use crate::task::Task;
 use crate::whole_file;
 

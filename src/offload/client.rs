@@ -1,13 +1,14 @@
 //! The client of one endpoint.
 
+mod who_asks;
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
-};
+use chrono::{DateTime, Utc};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, Url};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
@@ -21,11 +22,13 @@ use super::protocol::{
 };
 use super::retry::{Attempts, Breaker, Budget, FIRST_WAIT, retry_after};
 use super::secret::Secrets;
+use super::service::{Addressed, json_length_of};
+use super::sigv4;
 use super::tls::{self, Seen};
-use super::token::{Polling, SignIn, Token, encoded, form, sign_in_of, token_of};
+use super::token::Token;
 use super::transport::{self, Limits, Outgoing, Received};
-use crate::redact::Sensitive;
 use crate::task::Task;
+use who_asks::Signable;
 
 /// Longest time for a question that needs no computing.
 const QUESTION_TIME: Duration = Duration::from_secs(30);
@@ -109,11 +112,17 @@ struct State {
     refuses_gzip: bool,
 }
 
+/// What a server may hold against a signature that is some minutes old.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a signature holds for the moment in which it is sent"
+)]
+fn wall_clock() -> DateTime<Utc> {
+    Utc::now()
+}
+
 /// Bytes in a second from which on compressing (some 40 MB/s) takes longer than it saves.
 const FAST_LINE: f64 = 40e6;
-
-/// Largest answer of a token server.
-const TOKEN_BYTES: u64 = 256 * 1024;
 
 /// Speaks with one endpoint. Any number of threads may ask at once.
 pub struct Client {
@@ -126,6 +135,8 @@ pub struct Client {
     /// `None` only while it is dropped.
     runtime: Option<tokio::runtime::Runtime>,
     begun: Instant,
+    /// The day and the hour, for signatures alone.
+    clock: fn() -> DateTime<Utc>,
     state: Mutex<State>,
     /// Held while a new one is fetched, so that one thread fetches it for all.
     token: Mutex<Option<Token>>,
@@ -185,9 +196,17 @@ impl Client {
             seen,
             runtime: Some(runtime),
             begun: Instant::now(),
+            clock: wall_clock,
             state: Mutex::default(),
             token: Mutex::default(),
         })
+    }
+
+    /// The same with another clock for signatures.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> DateTime<Utc>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// The profile that it was made with.
@@ -264,6 +283,15 @@ impl Client {
         version: Option<&str>,
         task: &Task,
     ) -> Result<ModelMetadata, Error> {
+        if let Some(tensors) = &self.profile.tensors {
+            // As the person has described it; the model's answers are held against that.
+            return Ok(ModelMetadata {
+                name: model.to_owned(),
+                inputs: vec![tensors.input.clone()],
+                outputs: vec![tensors.output.clone()],
+                ..ModelMetadata::default()
+            });
+        }
         self.question(Method::GET, &model_path(model, version)?, None, task)
     }
 
@@ -316,7 +344,9 @@ impl Client {
             return Err(Error::ModelNotAllowed(request.model.clone()));
         }
         let path = model_path(&request.model, request.version.as_deref())?;
-        let url = self.url(&[&path[..], &["infer"]].concat())?;
+        let path = [&path[..], &["infer"]].concat();
+        let service = &self.profile.service;
+        let to = service.addressed(&self.base, Method::POST, &path)?;
         let deadline = Duration::from_secs(self.profile.deadline_secs);
         let begun = Instant::now();
         let binary = self.speaks_binary(request, task)?;
@@ -331,20 +361,32 @@ impl Client {
         }
         let limit = self.answer_limit(request, binary);
         let asked = Asked::of(request);
+        let kind = match encoded.json_length {
+            None => "application/json".to_owned(),
+            Some(json) => service
+                .binary_type(json)
+                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+        };
+        let body_hash = match &self.profile.authorization {
+            Authorization::AwsSignature { .. } => sigv4::hash_of(encoded.open()),
+            _ => Ok(String::new()),
+        };
+        let signable = Signable {
+            url: &to.url,
+            kind: &kind,
+            body: body_hash.map_err(|source| Error::Body { source })?,
+        };
         let mut attempts = 0;
         let (received, answer) = self.repeated(begun, deadline, task, |left| {
             attempts += 1;
             let mut builder = self
-                .http
-                .post(url.clone())
+                .request(&to)
                 .header("idempotency-key", format!("\"{}\"", request.id))
-                .header("x-request-id", format!("{}.{attempts}", request.id));
-            builder = match encoded.json_length {
-                Some(json) => builder
-                    .header(CONTENT_TYPE, "application/octet-stream")
-                    .header(JSON_LENGTH_HEADER, json),
-                None => builder.header(CONTENT_TYPE, "application/json"),
-            };
+                .header("x-request-id", format!("{}.{attempts}", request.id))
+                .header(CONTENT_TYPE, &kind);
+            if let Some(json) = encoded.json_length {
+                builder = builder.header(JSON_LENGTH_HEADER, json);
+            }
             if packed.is_some() {
                 builder = builder.header(CONTENT_ENCODING, "gzip");
             }
@@ -360,8 +402,10 @@ impl Client {
                 time: left,
                 answer_bytes: limit,
             };
-            let received = self.once(builder, Some(outgoing), limits, task)?;
-            let stated = received.header(JSON_LENGTH_HEADER);
+            let received = self.once(builder, Some(outgoing), limits, Some(&signable), task)?;
+            let stated = received
+                .header(JSON_LENGTH_HEADER)
+                .or_else(|| json_length_of(received.header("content-type")?));
             let answer = decode(&received.body, stated, &asked)?;
             Ok((received, answer))
         })?;
@@ -404,6 +448,8 @@ impl Client {
     /// Whether tensors go as bytes.
     fn speaks_binary(&self, request: &InferRequest<'_>, task: &Task) -> Result<bool, Error> {
         match self.profile.binary {
+            // Nobody there to ask: Triton's container, unless the person says otherwise.
+            Binary::Probe if !self.profile.service.tells() => Ok(true),
             Binary::Yes => Ok(true),
             Binary::No => Ok(false),
             Binary::Probe => {
@@ -423,7 +469,7 @@ impl Client {
 
     /// A GET whose status alone is the answer.
     fn healthy(&self, path: &[&str], task: &Task) -> Result<bool, Error> {
-        let url = self.url(path)?;
+        let to = self.addressed(Method::GET, path)?;
         let left = QUESTION_TIME;
         let limits = Limits {
             idle: left,
@@ -431,7 +477,7 @@ impl Client {
             answer_bytes: QUESTION_BYTES,
         };
         // Asked once: whoever wants to know asks again.
-        match self.once(self.http.get(url), None, limits, task) {
+        match self.once(self.request(&to), None, limits, None, task) {
             Ok(_) => Ok(true),
             Err(Error::Status {
                 status: 400 | 404 | 500..=599,
@@ -448,9 +494,9 @@ impl Client {
         body: Option<&'static [u8]>,
         task: &Task,
     ) -> Result<T, Error> {
-        let url = self.url(path)?;
+        let to = self.addressed(method, path)?;
         self.repeated(Instant::now(), QUESTION_TIME, task, |left| {
-            let mut builder = self.http.request(method.clone(), url.clone());
+            let mut builder = self.request(&to);
             if body.is_some() {
                 builder = builder.header(CONTENT_TYPE, "application/json");
             }
@@ -463,7 +509,7 @@ impl Client {
                 time: left,
                 answer_bytes: QUESTION_BYTES,
             };
-            let received = self.once(builder, outgoing, limits, task)?;
+            let received = self.once(builder, outgoing, limits, None, task)?;
             Ok(parse(&received.body)?)
         })
     }
@@ -531,6 +577,7 @@ impl Client {
         builder: reqwest::RequestBuilder,
         outgoing: Option<Outgoing<'_>>,
         limits: Limits,
+        signable: Option<&Signable<'_>>,
         task: &Task,
     ) -> Result<Received, Error> {
         let encoding = if self.profile.gzip {
@@ -541,6 +588,9 @@ impl Client {
         let mut builder = builder.header(ACCEPT_ENCODING, encoding);
         if let Some(token) = self.authorization(task)? {
             builder = builder.header(AUTHORIZATION, token);
+        }
+        if let Some(signable) = signable {
+            builder = self.signed(builder, signable)?;
         }
         let received = transport::exchange(self.runtime(), builder, outgoing, limits, task)?;
         if (200..300).contains(&received.status) {
@@ -558,188 +608,21 @@ impl Client {
         })
     }
 
-    /// The header that says who asks; marked so that nobody prints it.
-    fn authorization(&self, task: &Task) -> Result<Option<HeaderValue>, Error> {
-        let token = match &self.profile.authorization {
-            Authorization::None => return Ok(None),
-            Authorization::Bearer { secret } => self.secrets.read(secret)?,
-            Authorization::ClientCredentials { .. } | Authorization::Device { .. } => {
-                self.current_token(task)?
-            }
-        };
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_| Error::Token("it holds what no header can".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
-    }
-
-    /// A token that still holds: the one in hand, or a new one.
-    fn current_token(&self, task: &Task) -> Result<Sensitive<String>, Error> {
-        let mut held = self.held_token();
-        if let Some(token) = held.as_ref()
-            && token.holds(self.begun.elapsed())
-        {
-            return Ok(token.access.clone());
-        }
-        let token = match (&self.profile.authorization, held.take()) {
-            (
-                Authorization::ClientCredentials {
-                    token_url,
-                    client_id,
-                    secret,
-                    scope,
-                },
-                _,
-            ) => {
-                let secret = self.secrets.read(secret)?;
-                let fields = [("grant_type", "client_credentials"), ("scope", scope)];
-                let who = Some((client_id.as_str(), &secret));
-                self.fetch_token(token_url, &form(&fields), who, task)?
-            }
-            (
-                Authorization::Device {
-                    token_url,
-                    client_id,
-                    ..
-                },
-                Some(Token {
-                    refresh: Some(refresh),
-                    ..
-                }),
-            ) => {
-                let fields = [
-                    ("grant_type", "refresh_token"),
-                    ("refresh_token", refresh.expose()),
-                    ("client_id", client_id),
-                ];
-                let mut token = self.fetch_token(token_url, &form(&fields), None, task)?;
-                // A server that gives no new one lets us keep the old one (RFC 6749 section 6).
-                token.refresh = token.refresh.or(Some(refresh));
-                token
-            }
-            _ => return Err(Error::Token("a person has to sign in first".to_owned())),
-        };
-        let access = token.access.clone();
-        *held = Some(token);
-        Ok(access)
-    }
-
-    /// Signs a person in with a browser: `show` gets the code and the place to type it, then this
-    /// waits until that is done.
-    ///
-    /// # Errors
-    /// The profile knows no such way, the person refuses, or the code expires.
-    pub fn sign_in(&self, mut show: impl FnMut(&SignIn), task: &Task) -> Result<(), Error> {
-        let Authorization::Device {
-            device_url,
-            token_url,
-            client_id,
-            scope,
-        } = &self.profile.authorization
-        else {
-            return Err(Error::Token(
-                "this endpoint has no way to sign in".to_owned(),
-            ));
-        };
-        let fields = [("client_id", client_id.as_str()), ("scope", scope)];
-        let received = self.post_form(device_url, &form(&fields), None, task)?;
-        let offered = sign_in_of(received.status, &received.body)
-            .map_err(|refusal| Error::Token(refusal.words()))?;
-        show(&offered);
-        let mut polling = Polling::new(&offered, self.begun.elapsed());
-        let fields = form(&[
-            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-            ("device_code", offered.device_code.expose()),
-            ("client_id", client_id),
-        ]);
-        loop {
-            rest(polling.wait(), "Waiting for the sign-in", task)?;
-            let received = self.post_form(token_url, &fields, None, task)?;
-            let now = self.begun.elapsed();
-            match token_of(received.status, &received.body, now) {
-                Ok(token) => {
-                    *self.held_token() = Some(token);
-                    return Ok(());
-                }
-                Err(refusal) => polling.after(&refusal, now).map_err(Error::Token)?,
-            }
-        }
-    }
-
-    fn held_token(&self) -> std::sync::MutexGuard<'_, Option<Token>> {
-        self.token
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Makes the token in hand count as too old; `false` when there is none that could be renewed.
-    fn forget_token(&self) -> bool {
-        match (&self.profile.authorization, &mut *self.held_token()) {
-            (Authorization::ClientCredentials { .. }, held) => held.take().is_some(),
-            (Authorization::Device { .. }, Some(token)) if token.refresh.is_some() => {
-                token.expire();
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn fetch_token(
-        &self,
-        url: &str,
-        fields: &[u8],
-        who: Option<(&str, &Sensitive<String>)>,
-        task: &Task,
-    ) -> Result<Token, Error> {
-        let received = self.post_form(url, fields, who, task)?;
-        token_of(received.status, &received.body, self.begun.elapsed())
-            .map_err(|refusal| Error::Token(refusal.words()))
-    }
-
-    /// Posts a form to a token server, whatever it answers. The pins of the endpoint are not its.
-    fn post_form(
-        &self,
-        url: &str,
-        fields: &[u8],
-        who: Option<(&str, &Sensitive<String>)>,
-        task: &Task,
-    ) -> Result<Received, Error> {
-        let url = self.profile.parsed_url(url)?;
-        let (config, _) = tls_config(&self.profile, &url, &[])?;
-        let http = http_client(config, &url, self.patience.connect)?;
-        let mut builder = http
-            .post(url)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity");
-        if let Some((id, secret)) = who {
-            // RFC 6749 section 2.3.1: both are encoded as in a form first.
-            builder = builder.basic_auth(encoded(id), Some(encoded(secret.expose())));
-        }
-        let outgoing = Outgoing {
-            from: Box::new(fields),
-            length: fields.len() as u64,
-        };
-        let limits = Limits {
-            idle: QUESTION_TIME,
-            time: QUESTION_TIME,
-            answer_bytes: TOKEN_BYTES,
-        };
-        transport::exchange(self.runtime(), builder, Some(outgoing), limits, task)
-    }
-
     fn runtime(&self) -> &tokio::runtime::Runtime {
         self.runtime.as_ref().expect("it is there until the drop")
     }
 
-    /// A URL below the endpoint's own.
-    fn url(&self, path: &[&str]) -> Result<Url, Error> {
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| Error::Setup("the URL has no path".to_owned()))?
-            .pop_if_empty()
-            .extend(path);
-        Ok(url)
+    /// Where a question goes at this service.
+    fn addressed(&self, method: Method, path: &[&str]) -> Result<Addressed, Error> {
+        self.profile.service.addressed(&self.base, method, path)
+    }
+
+    fn request(&self, to: &Addressed) -> reqwest::RequestBuilder {
+        let builder = self.http.request(to.method.clone(), to.url.clone());
+        match &to.header {
+            Some((name, value)) => builder.header(*name, value),
+            None => builder,
+        }
     }
 
     fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
@@ -899,12 +782,13 @@ mod tests {
             let client = client(base).unwrap();
             let path = model_path("seg", Some("3")).unwrap();
             assert_eq!(
-                client.url(&path).unwrap().as_str(),
+                client.addressed(Method::GET, &path).unwrap().url.as_str(),
                 "http://127.0.0.1:1/a/b/v2/models/seg/versions/3"
             );
         }
         let root = client("http://127.0.0.1:1").unwrap();
-        assert_eq!(root.url(&["v2"]).unwrap().as_str(), "http://127.0.0.1:1/v2");
+        let to = root.addressed(Method::GET, &["v2"]).unwrap();
+        assert_eq!(to.url.as_str(), "http://127.0.0.1:1/v2");
     }
 
     #[test]

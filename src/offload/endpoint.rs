@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::is_plain_name;
 use super::secret::SecretPlace;
+use super::service::{Service, Tensors};
 use crate::whole_file;
 
 /// Largest file of profiles that is read.
@@ -179,6 +180,17 @@ pub enum Authorization {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         scope: String,
     },
+    /// AWS Signature Version 4.
+    AwsSignature {
+        /// `eu-central-1`.
+        region: String,
+        /// Where the id of the access key is.
+        access_key: SecretPlace,
+        /// Where the key itself is.
+        secret_key: SecretPlace,
+        /// Where the token of temporary keys is; none is sent where that place is empty.
+        session_token: SecretPlace,
+    },
     /// OAuth 2.0 device flow (RFC 8628): a person signs in with a browser.
     Device {
         /// Where the code comes from.
@@ -240,8 +252,14 @@ impl Price {
 pub struct Profile {
     /// What people call it.
     pub name: String,
-    /// Where it is; paths of the protocol are appended.
+    /// Where it is; paths of the protocol are appended, where the service has any.
     pub url: String,
+    /// Which service runs it.
+    #[serde(default)]
+    pub service: Service,
+    /// What its model takes and gives, where the service cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Tensors>,
     /// Certificates of its authority (PEM), in place of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -308,6 +326,8 @@ impl Profile {
         Self {
             name: name.to_owned(),
             url: url.to_owned(),
+            service: Service::default(),
+            tensors: None,
             ca: None,
             client_certificate: None,
             client_key: None,
@@ -365,29 +385,62 @@ impl Profile {
         if !self.models.iter().all(|model| is_plain_name(model)) {
             return setting("a model's name holds letters, digits, dots, dashes and underscores");
         }
-        let (urls, id, secret) = match &self.authorization {
+        if !self.service.tells() && (self.tensors.is_none() || self.models.len() != 1) {
+            return setting(
+                "this service tells nothing: give its one model, its input and its output",
+            );
+        }
+        if self.gzip && !self.service.may_compress() {
+            return setting("this service takes no gzip");
+        }
+        let signs = matches!(self.authorization, Authorization::AwsSignature { .. });
+        if signs != matches!(self.service, Service::Sagemaker { .. }) {
+            return setting("SageMaker is asked with an AWS signature, and nobody else is");
+        }
+        let plain = |text: &str| text.is_empty() || is_plain_name(text);
+        let named = match &self.service {
+            Service::Sagemaker { target_model } => plain(target_model),
+            Service::AzureMl { deployment } => plain(deployment),
+            Service::OpenInference | Service::VertexAi => true,
+        };
+        if !named {
+            return setting(
+                "a deployment's name holds letters, digits, dots, dashes and underscores",
+            );
+        }
+        let (urls, id, secrets) = match &self.authorization {
             Authorization::None => return Ok(()),
-            Authorization::Bearer { secret } => (vec![], None, Some(secret)),
+            Authorization::Bearer { secret } => (vec![], None, vec![secret]),
+            Authorization::AwsSignature {
+                region,
+                access_key,
+                secret_key,
+                session_token,
+            } => (
+                vec![],
+                Some(region),
+                vec![access_key, secret_key, session_token],
+            ),
             Authorization::ClientCredentials {
                 token_url,
                 client_id,
                 secret,
                 ..
-            } => (vec![token_url], Some(client_id), Some(secret)),
+            } => (vec![token_url], Some(client_id), vec![secret]),
             Authorization::Device {
                 device_url,
                 token_url,
                 client_id,
                 ..
-            } => (vec![device_url, token_url], Some(client_id), None),
+            } => (vec![device_url, token_url], Some(client_id), vec![]),
         };
         for url in urls {
             self.parsed_url(url)?;
         }
         if id.is_some_and(String::is_empty) {
-            return setting("the client id is empty");
+            return setting("the client id, or the region, is empty");
         }
-        if secret.is_some_and(|place| !place.is_plain()) {
+        if secrets.iter().any(|place| !place.is_plain()) {
             return setting(
                 "the name of the variable with the secret holds capital letters, digits and underscores",
             );
@@ -641,6 +694,19 @@ mod tests {
         refused(|p| p.deadline_secs = 100_000);
         refused(|p| p.price.per_request = f64::NAN);
         refused(|p| p.models.push("a/b".into()));
+        refused(|p| p.service = Service::VertexAi);
+        refused(|p| {
+            p.gzip = false;
+            p.service = Service::Sagemaker {
+                target_model: String::new(),
+            };
+            p.tensors = Some(Tensors::default());
+        });
+        refused(|p| {
+            p.service = Service::AzureMl {
+                deployment: "a\r\nb".into(),
+            };
+        });
         refused(|p| {
             p.authorization = Authorization::Bearer {
                 secret: SecretPlace::environment("my token"),

@@ -28,6 +28,9 @@ pub enum Error {
     /// The model is not among those of the profile.
     #[error("model {0:?} is not among the models of this endpoint")]
     ModelNotAllowed(String),
+    /// A question that the service has no way for.
+    #[error("a service of the kind {0:?} tells nothing of itself and its models")]
+    NotOffered(&'static str),
     /// The body is larger than the server takes.
     #[error("the request has {bytes} bytes, this endpoint takes {limit}")]
     RequestTooLarge {

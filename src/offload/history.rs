@@ -17,7 +17,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// Newest runs that an estimate looks at.
 const RECENT: usize = 20;
 /// A send below this says more of buffers than of the line.
-pub(super) const TELLING_BYTES: u64 = 4 << 20;
+pub(super) const TELLING_BYTES: u64 = 16 << 20;
 
 /// One finished run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

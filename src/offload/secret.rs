@@ -55,14 +55,30 @@ impl Secrets {
         }
     }
 
+    fn found(&self, variable: &str) -> Option<String> {
+        match &self.given {
+            Some(given) => given.get(variable).map(|value| value.expose().clone()),
+            None => std::env::var(variable).ok(),
+        }
+    }
+
+    /// Opens a place that may be empty.
+    pub(super) fn read_optional(
+        &self,
+        place: &SecretPlace,
+    ) -> Result<Option<Sensitive<String>>, Error> {
+        let SecretPlace::Environment(variable) = place;
+        match self.found(variable) {
+            None => Ok(None),
+            Some(empty) if empty.trim().is_empty() => Ok(None),
+            Some(_) => self.read(place).map(Some),
+        }
+    }
+
     /// Opens a place.
     pub(super) fn read(&self, place: &SecretPlace) -> Result<Sensitive<String>, Error> {
         let SecretPlace::Environment(variable) = place;
-        let value = match &self.given {
-            Some(given) => given.get(variable).map(|value| value.expose().clone()),
-            None => std::env::var(variable).ok(),
-        };
-        let value = value.map(|value| value.trim().to_owned());
+        let value = self.found(variable).map(|value| value.trim().to_owned());
         match value {
             // What goes into a header: a line break in it would begin another one.
             Some(value) if !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic()) => {

@@ -6,7 +6,7 @@ use super::home::Home;
 use super::jobs::{Jobs, Outbox, Stop, Wake};
 use super::open::{LoadError, index_paths, load_key, load_slice};
 use super::remote_view::{self, Prepared, Request};
-use super::{audit_view, clock, dialogs, models, monitoring, results, servers, train_job};
+use super::{audit_view, clock, copy, dialogs, models, monitoring, results, servers, train_job};
 use crate::app::{
     Action, Event, JobId, Notice, NoticeLevel, SeriesKey, Settings, ToExport, VolumeId,
 };
@@ -216,6 +216,17 @@ impl Runtime {
                 self.jobs.spawn("servers", None, move |outbox| {
                     outbox.send(Event::Places(remote_view::places(&home)?));
                     Ok(Some(Event::QueueRead(remote_view::queue_rows(&home)?)))
+                });
+            }
+            Action::Copy {
+                job,
+                inputs,
+                wanted,
+                task,
+            } => {
+                let home = self.home.clone();
+                self.jobs.spawn("copy", Some(job), move |_| {
+                    copy::copy_for_window(&home, job, inputs, &wanted, &task).map(Some)
                 });
             }
             Action::AddServer(draft) => {

@@ -113,7 +113,11 @@ fn event(wanted: &CopyRequest, codes: &str) -> AuditEvent {
     for input in &wanted.inputs {
         event = event.about(ParticipantObject::file(input).with("role", "source"));
     }
-    let burned_in = if wanted.allow_burned_in { "allow" } else { "hold" };
+    let burned_in = if wanted.allow_burned_in {
+        "allow"
+    } else {
+        "hold"
+    };
     event.about(
         ParticipantObject::file(&wanted.out)
             .with("role", "destination")
@@ -177,7 +181,10 @@ pub fn copy_words(report: &Report) -> (Vec<String>, Vec<String>) {
         report.refused.len()
     )];
     if !report.redacted.is_empty() {
-        done.push(format!("blackened regions in {} files", report.redacted.len()));
+        done.push(format!(
+            "blackened regions in {} files",
+            report.redacted.len()
+        ));
     }
     if report.defaced > 0 {
         done.push(format!("faces taken out of {} files", report.defaced));
@@ -191,7 +198,11 @@ pub fn copy_words(report: &Report) -> (Vec<String>, Vec<String>) {
         for line in lines {
             *reasons.entry(&line.reason).or_default() += 1;
         }
-        doubts.extend(reasons.iter().map(|(reason, n)| format!("{what}: {n} × {reason}")));
+        doubts.extend(
+            reasons
+                .iter()
+                .map(|(reason, n)| format!("{what}: {n} × {reason}")),
+        );
     }
     if !report.text_found.is_empty() {
         doubts.push(format!(
@@ -199,9 +210,17 @@ pub fn copy_words(report: &Report) -> (Vec<String>, Vec<String>) {
             report.text_found.len()
         ));
     }
-    let more = report.doubts.iter().map(|(what, n)| format!("doubt: {n} × {what}"));
+    let more = report
+        .doubts
+        .iter()
+        .map(|(what, n)| format!("doubt: {n} × {what}"));
     doubts.extend(more);
-    doubts.extend(report.residual_risk.iter().map(|risk| format!("remains: {risk}")));
+    doubts.extend(
+        report
+            .residual_risk
+            .iter()
+            .map(|risk| format!("remains: {risk}")),
+    );
     (done, doubts)
 }
 
@@ -216,7 +235,12 @@ pub(super) fn copy_for_window(
     let request = CopyRequest {
         inputs,
         out: wanted.folder.clone().unwrap_or_default(),
-        profile: if wanted.for_research { "research" } else { "basic" }.to_owned(),
+        profile: if wanted.for_research {
+            "research"
+        } else {
+            "basic"
+        }
+        .to_owned(),
         redact_found: wanted.redact_found,
         deface: wanted.deface,
         ..CopyRequest::default()

@@ -81,13 +81,14 @@ impl Leaving {
             }
         };
         let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        let key = self.server_key.as_deref();
+        let key = match (&self.server_key, self.url.starts_with("https:")) {
+            (Some(key), _) => format!("SHA-256 {key}"),
+            (None, true) => "not seen yet: this service is not asked before".to_owned(),
+            (None, false) => "none: no TLS".to_owned(),
+        };
         let mut facts = vec![
             ("To", format!("{} ({})", self.endpoint, self.url)),
-            (
-                "Server's key",
-                key.map_or_else(|| "none: no TLS".to_owned(), |k| format!("SHA-256 {k}")),
-            ),
+            ("Server's key", key),
             ("Region", or(&self.region)),
             ("It keeps", or(&self.retention)),
             ("Model", self.model.clone()),

@@ -13,7 +13,7 @@ use crate::app::{Event, ServerDraft, ServerTest};
 use crate::audit::{AuditEvent, EventId, EventType, Log, ObjectKind, Outcome, ParticipantObject};
 use crate::offload::{
     Authorization, Client, Endpoints, Looked, Pin, Profile, ProfileError, SecretPlace, Secrets,
-    SignIn, look,
+    Service, SignIn, known_holes, look,
 };
 use crate::task::Task;
 
@@ -57,6 +57,7 @@ pub const fn authorization_word(authorization: &Authorization) -> &'static str {
     match authorization {
         Authorization::None => "none",
         Authorization::Bearer { .. } => "bearer token",
+        Authorization::AwsSignature { .. } => "AWS signature",
         Authorization::ClientCredentials { .. } => "OAuth client credentials",
         Authorization::Device { .. } => "OAuth sign-in",
     }
@@ -93,6 +94,11 @@ pub fn look_at(
     if matches!(profile.authorization, Authorization::Device { .. }) {
         client.sign_in(sign_in, task)?;
     }
+    if let Service::Sagemaker { .. } = profile.service {
+        let told = "SageMaker tells nothing of itself: the first run shows the rest";
+        step("service", told.to_owned());
+        return Ok(true);
+    }
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     step("live", yes(client.live(task)?));
     let is_ready = client.ready(task)?;
@@ -105,6 +111,9 @@ pub fn look_at(
         plain(&format!("{} {}", about.name, about.version)),
     );
     step("extensions", plain(&about.extensions.join(", ")));
+    for hole in known_holes(&about) {
+        step("WARNING", hole);
+    }
     match client.index(task)? {
         None => step("models", "the server offers no list".to_owned()),
         Some(models) => {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, Utc};
 use negatoscope::audit::{self, EventId, Log, Outcome};
 use negatoscope::batch::{
-    Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Status, Summary, run,
+    Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Status, Summary, run, run_spread,
 };
 use negatoscope::export::{Format, MapPicture};
 use negatoscope::findings::{Assessment, Segmentation};
@@ -32,6 +32,8 @@ enum Kind {
     Panics,
     /// The person stops the batch while it runs.
     StopsHere,
+    /// The engine cannot go on.
+    GivesBack,
     /// Three slices.
     Short,
     /// CR, while the model is for CT.
@@ -211,6 +213,7 @@ impl Engine for Fake {
         self.say("run", n);
         match self.series.get(n) {
             Some(Kind::Refused) => return Err(Failure::Reason("too large".into())),
+            Some(Kind::GivesBack) => return Err(Failure::Cancelled),
             Some(Kind::Panics) => panic!("a kernel's index is out of bounds"),
             Some(Kind::StopsHere) => {
                 // Until somebody stops it.
@@ -582,4 +585,76 @@ fn progress_counts_series_and_names_the_phase() {
     assert_eq!(phases.len(), 2);
     assert!(phases[1].0.starts_with("2 of 2, about "), "{phases:?}");
     assert_eq!(phases[1].1, 2000);
+}
+
+#[test]
+fn several_engines_do_each_series_once_and_one_that_cannot_go_on_gives_its_series_back() {
+    let place = Place::new();
+    let good: Vec<Kind> = (0..9)
+        .map(|n| match n {
+            4 => Kind::Refused,
+            7 => Kind::OtherModality,
+            _ => Kind::Good,
+        })
+        .collect();
+    let engines = [
+        Fake::new(&good),
+        Fake::new(&[Kind::GivesBack; 9]),
+        Fake::new(&good),
+    ];
+    let all: Vec<&dyn Engine> = engines.iter().map(|e| e as &dyn Engine).collect();
+    let mut begun = vec![0; 9];
+    let (summary, rows) = run_spread(&all, &place.log, &place.plan, &Task::new(), |n, row| {
+        begun[n] += usize::from(row.status == Status::Running);
+    })
+    .unwrap();
+    assert_eq!(
+        (
+            summary.done,
+            summary.failed,
+            summary.skipped,
+            summary.cancelled
+        ),
+        (7, 1, 1, false)
+    );
+    assert_eq!(rows[4].reason, "too large");
+    // One series at most was begun twice: the one that was given back.
+    assert_eq!(engines[1].runs().len(), 1);
+    assert_eq!(begun.iter().sum::<usize>(), 9);
+    let mut runs = [engines[0].runs(), engines[2].runs()].concat();
+    assert!(!engines[0].runs().is_empty() && !engines[2].runs().is_empty());
+    runs.sort();
+    assert_eq!(runs, ["0", "1", "2", "3", "4", "5", "6", "8"]);
+    // The same table, the same files and the same journal as from one engine.
+    let again = place.resumed();
+    let one = Fake::new(&good);
+    let (summary, _) = run(&one, &again.log, &again.plan, &Task::new(), |_, _| {}).unwrap();
+    assert_eq!((summary.done, one.runs()), (7, vec!["4".to_owned()]));
+}
+
+#[test]
+fn a_batch_that_no_engine_can_go_on_with_waits_and_one_that_is_stopped_stops() {
+    let place = Place::new();
+    let tired = [
+        Fake::new(&[Kind::GivesBack; 4]),
+        Fake::new(&[Kind::GivesBack; 4]),
+    ];
+    let all: Vec<&dyn Engine> = tired.iter().map(|e| e as &dyn Engine).collect();
+    let (summary, rows) =
+        run_spread(&all, &place.log, &place.plan, &Task::new(), |_, _| {}).unwrap();
+    assert_eq!((summary.done, summary.cancelled), (0, true));
+    assert!(rows.iter().all(|row| row.status == Status::Waiting));
+    let slow = [
+        Fake::new(&[Kind::StopsHere; 4]),
+        Fake::new(&[Kind::StopsHere; 4]),
+    ];
+    let all: Vec<&dyn Engine> = slow.iter().map(|e| e as &dyn Engine).collect();
+    let task = Task::new();
+    let (summary, _) = run_spread(&all, &place.log, &place.plan, &task, |_, row| {
+        if row.status == Status::Running {
+            task.cancel();
+        }
+    })
+    .unwrap();
+    assert_eq!((summary.done, summary.cancelled), (0, true));
 }

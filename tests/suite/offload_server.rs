@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use negatoscope::offload::{Pin, Profile};
 use rcgen::{
@@ -56,6 +57,16 @@ pub enum Then {
     Close,
 }
 
+/// How a server takes a request's body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Read,
+    /// At most some 12 MB a second.
+    Slowly,
+    /// Not at all.
+    Left,
+}
+
 type Answer = dyn Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync;
 
 pub struct Server {
@@ -70,7 +81,7 @@ impl Server {
     pub fn plain(
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(None, true, Arc::new(answer))
+        Self::start(None, Bodies::Read, Arc::new(answer))
     }
 
     /// Answers https.
@@ -78,17 +89,24 @@ impl Server {
         config: ServerConfig,
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(Some(Arc::new(config)), true, Arc::new(answer))
+        Self::start(Some(Arc::new(config)), Bodies::Read, Arc::new(answer))
+    }
+
+    /// Answers plain http at the end of a slow line.
+    pub fn slow(
+        answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(None, Bodies::Slowly, Arc::new(answer))
     }
 
     /// Reads no bodies: `answer` finds them on the wire.
     pub fn without_bodies(
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(None, false, Arc::new(answer))
+        Self::start(None, Bodies::Left, Arc::new(answer))
     }
 
-    fn start(tls: Option<Arc<ServerConfig>>, reads_bodies: bool, answer: Arc<Answer>) -> Self {
+    fn start(tls: Option<Arc<ServerConfig>>, bodies: Bodies, answer: Arc<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -117,7 +135,7 @@ impl Server {
                         }
                     };
                     // Whatever goes wrong here is what the client is tested with.
-                    let _ = serve(wire, reads_bodies, &heard, &count, &*answer);
+                    let _ = serve(wire, bodies, &heard, &count, &*answer);
                 });
             }
         });
@@ -151,7 +169,7 @@ impl Drop for Server {
 
 fn serve(
     wire: Box<dyn Wire>,
-    reads_bodies: bool,
+    bodies: Bodies,
     heard: &Mutex<Vec<Heard>>,
     count: &AtomicUsize,
     answer: &Answer,
@@ -175,10 +193,15 @@ fn serve(
             let header = (name.to_owned(), value.trim().to_owned());
             request.headers.push(header);
         }
-        if reads_bodies {
+        if bodies != Bodies::Left {
             let length = request.header("content-length").unwrap_or("0");
             request.body = vec![0; length.parse().unwrap()];
-            wire.read_exact(&mut request.body)?;
+            for piece in request.body.chunks_mut(1 << 16) {
+                wire.read_exact(piece)?;
+                if bodies == Bodies::Slowly {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
         }
         heard.lock().unwrap().push(request.clone());
         let number = count.fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::elsewhere::local_layers;
 use crate::offload_server::{Authority, Heard, Server, Then, Wire, reply};
 
 /// Bytes of a slice of the test study on the model's grid.
-const SLICE: u64 = 4 * 160 * 192;
+pub const SLICE: u64 = 4 * 160 * 192;
 
 /// What a server does instead of answering.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,14 +35,18 @@ pub enum Fault {
     Label,
     /// One value too few.
     Short,
+    /// Another version of the model.
+    Version,
+    /// Right, and late.
+    Slow,
 }
 
 /// A server with the model `small`.
 pub struct ModelServer {
-    server: Server,
+    pub server: Server,
     /// From which inference on what goes wrong.
     fault: Arc<Mutex<(usize, Fault)>>,
-    infers: Arc<AtomicUsize>,
+    pub infers: Arc<AtomicUsize>,
     _folder: tempfile::TempDir,
     pub profile: Profile,
 }
@@ -130,7 +134,8 @@ pub fn infer(
             std::thread::sleep(Duration::from_mins(2));
             return Ok(Then::Close);
         }
-        Fault::None | Fault::Label | Fault::Short => {}
+        Fault::Slow => std::thread::sleep(Duration::from_millis(400)),
+        Fault::None | Fault::Label | Fault::Short | Fault::Version => {}
     }
     let (asked, values) = heard.parts();
     let shape: Vec<usize> = serde_json::from_value(asked["inputs"][0]["shape"].clone()).unwrap();
@@ -142,7 +147,8 @@ pub fn infer(
         Fault::Short => drop(labels.pop()),
         _ => {}
     }
-    let head = json!({"model_name": "small", "model_version": "1", "id": asked["id"],
+    let version = if fault == Fault::Version { "2" } else { "1" };
+    let head = json!({"model_name": "small", "model_version": version, "id": asked["id"],
         "outputs": [{"name": "mask", "datatype": "UINT8", "shape": shape,
             "parameters": {"binary_data_size": labels.len()}}]});
     let head = head.to_string().into_bytes();
@@ -160,7 +166,7 @@ pub fn with_model(home: &Path) {
 }
 
 /// A home with the model and the endpoint, and a study.
-fn place(server: &ModelServer) -> Place {
+pub fn place(server: &ModelServer) -> Place {
     let place = Place::new().with_study();
     let home = place.path("home");
     with_model(&home);
@@ -172,7 +178,7 @@ const REMOTE: [&str; 9] = [
     "analyze", "study", "--model", "small", "--out", "there", "--remote", "ward", "--format",
 ];
 
-fn remote(place: &Place, more: &[&str]) -> crate::cli::Ran {
+pub fn remote(place: &Place, more: &[&str]) -> crate::cli::Ran {
     place.run(&[&REMOTE[..], &["nifti,json,csv"], more].concat())
 }
 
@@ -188,7 +194,7 @@ fn mask(folder: &Path) -> Vec<u8> {
     map.values().iter().map(|v| *v as u8).collect()
 }
 
-fn masks_are_equal(place: &Place) {
+pub fn masks_are_equal(place: &Place) {
     let local = [
         "analyze", "study", "--model", "small", "--out", "here", "--format", "nifti",
     ];
@@ -198,7 +204,7 @@ fn masks_are_equal(place: &Place) {
     assert_eq!(here, there);
 }
 
-fn jobs(place: &Place) -> Vec<Value> {
+pub fn jobs(place: &Place) -> Vec<Value> {
     let listed = place.run(&["queue", "list", "--json"]).ends_with(0).json();
     listed["jobs"].as_array().unwrap().clone()
 }

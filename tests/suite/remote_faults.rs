@@ -51,7 +51,7 @@ const TROUBLES: [Trouble; 7] = [
     Trouble::FullDisk,
 ];
 
-fn studies(folder: &Path, count: usize) {
+pub fn studies(folder: &Path, count: usize) {
     for n in 0..count {
         let axes = [DVec3::X, DVec3::Y, DVec3::Z];
         let corner = DVec3::new(-20.0, -24.0, -6.0);
@@ -62,7 +62,7 @@ fn studies(folder: &Path, count: usize) {
 }
 
 /// Masks by the folder of their series.
-fn masks(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn masks(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for file in walkdir::WalkDir::new(folder)
         .into_iter()

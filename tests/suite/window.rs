@@ -189,6 +189,9 @@ fn a_study_is_opened_scrolled_windowed_segmented_and_saved() {
     // The run, and what a person says of it, are kept for monitoring under the same name.
     use negatoscope::monitoring::{Outcome, Record, Reviewed, Store, Through, Verdict};
     h.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    // The first decision asks for the reader's name.
+    h.run_steps(8);
+    h.get_by_label("Keep this name").click();
     h.run_steps(3);
     let kept = Store::new(&folder.path().join("home")).read().unwrap();
     let [Record::Run(run), Record::Review(review)] = &kept.records[..] else {

@@ -13,7 +13,8 @@ pub(in crate::offload) fn message_of(body: &[u8]) -> String {
         .then(|| serde_json::from_slice::<Value>(body).ok())
         .flatten();
     let from_json = json.as_ref().and_then(|value| {
-        ["error", "detail", "message"]
+        // The last two are AWS's: the model's own words before the service's.
+        ["error", "detail", "message", "OriginalMessage", "Message"]
             .iter()
             .filter_map(|key| value.get(key))
             .find_map(words)
@@ -86,6 +87,15 @@ mod tests {
             "field required; again",
         );
         check(r#"{"detail":"Not Found"}"#, "Not Found");
+        // SageMaker, Vertex AI.
+        check(
+            r#"{"Message":"Received server error (500)","OriginalStatusCode":500,"OriginalMessage":"out of memory"}"#,
+            "out of memory",
+        );
+        check(
+            r#"{"error":{"code":429,"message":"Quota exceeded","status":"X"}}"#,
+            "Quota exceeded",
+        );
         check(r#"{"error":null,"detail":"only this"}"#, "only this");
         check("Internal Server Error", "Internal Server Error");
         check(

@@ -1,6 +1,6 @@
 //! What servers tell of themselves and of their models.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{AnswerError, MAX_JSON_DEPTH, cleaned, depth_of};
 
@@ -45,7 +45,7 @@ pub struct ModelMetadata {
 }
 
 /// A tensor of a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorMetadata {
     /// Its name.
     pub name: String,
