@@ -55,6 +55,8 @@ impl Cleaned {
 
 const CONTENT_SEQUENCE: u32 = 0x0040_A730;
 const GRAPHIC_ANNOTATION_SEQUENCE: u32 = 0x0070_0001;
+/// A program's name, in a group of texts by people.
+const SEGMENT_ALGORITHM_NAME: u32 = 0x0062_0009;
 
 /// Private elements whose numbers are known to be safe: creator, group, element, VR (PS3.15 E.3.10).
 const SAFE_PRIVATE: [(&str, u16, u8, [u8; 2]); 29] = [
@@ -525,7 +527,30 @@ impl Walk<'_> {
             self.doubt(format!("{keyword} had another VR and was removed"));
             return None;
         }
+        if expected == Kind::ShortText {
+            return Some(self.unlisted_text(node));
+        }
         self.checked(node, false)
+    }
+
+    /// Short texts that the table does not know: technique is written in ASCII by machines, labels and
+    /// names of protocols by people.
+    fn unlisted_text(&mut self, node: &TreeNode) -> TreeNode {
+        let text = self.tree.text(node);
+        let by_people = matches!(
+            node.tag >> 16,
+            0x0062 | 0x0068 | 0x0070 | 0x0072 | 0x0074 | 0x0076 | 0x0078 | 0x0088 | 0x2200
+        ) && node.tag != SEGMENT_ALGORITHM_NAME;
+        let known = known_words(&text);
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+        let foreign = |c: char| !c.is_ascii() && !"µμ°²³±×·–".contains(c);
+        if by_people && letters(&known) != letters(&text) || text.contains(foreign) {
+            self.count("replaced");
+            self.doubt("a text of people's own making was replaced, or cut to known words");
+            let fine = !known.is_empty() && !self.identity.is_in(&known);
+            return with(node, if fine { &known } else { REMOVED });
+        }
+        self.short_text(node)
     }
 
     /// Keeps a value of the form that its VR demands; `listed` when an option keeps it.

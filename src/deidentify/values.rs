@@ -69,9 +69,18 @@ pub(super) fn dummy(kind: Kind) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
-/// A term of a code string: short and printable. Lower case is common and harmless.
+/// A term of a code string: short, printable, and no number of a person. Lower case is common and
+/// harmless; more than three digits stand only in the names of standards.
 pub(super) fn is_code(term: &str) -> bool {
-    term.len() <= 16 && term.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+    const STANDARDS: [&str; 3] = ["ISO_IR ", "ISO 2022 IR ", "ISO_1"];
+    let digits = term.bytes().filter(u8::is_ascii_digit).count();
+    let standard = term == "GB18030"
+        || STANDARDS.iter().any(|name| {
+            let rest = term.strip_prefix(name);
+            rest.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit() || b == b'_'))
+        });
+    let printable = |b: u8| b == b' ' || b.is_ascii_graphic();
+    term.len() <= 16 && term.bytes().all(printable) && (digits <= 3 || standard)
 }
 
 /// Terms that say how an object is built, whatever people are called.
@@ -154,6 +163,7 @@ const WORDS: &str = "abdomen abdominal acquisition adc adrenal after angio angio
     prone surview survey swi swan t1 t1w t2 t2w t2star temporal test thick thin thigh thoracic thorax thyroid tibia \
     time tof toe topogram tra trace trachea transverse trueFISP trufi tse turbo ultrasound unenhanced \
     upper ureter urinary uterus vein venous ventricle ventricular vertebra vessel vibe view volume \
+    lesion tumor mass edema cyst segment organ gray matter nucleus hippocampus \
     volumetric weighted white whole body window with without wo w wrist xa xray";
 
 #[cfg(test)]
@@ -167,6 +177,28 @@ mod tests {
         check("Thorax pa/lat Müller, geb. 1950", "Thorax pa");
         check("Smith", "");
         check("12 34", "");
+    }
+
+    #[test]
+    fn codes_hold_no_numbers_of_people() {
+        for term in [
+            "HFS",
+            "YBR_FULL_422",
+            "ISO 2022 IR 149",
+            "ISO_IR 100",
+            "ISO_10918_1",
+            "GB18030",
+        ] {
+            assert!(is_code(term), "{term}");
+        }
+        for term in [
+            "M6427K2535",
+            "19610312",
+            "ISO_IR 1000 M12",
+            "MUCH TOO LONG FOR A CODE",
+        ] {
+            assert!(!is_code(term), "{term}");
+        }
     }
 
     #[test]

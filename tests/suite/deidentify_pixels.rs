@@ -243,6 +243,7 @@ fn compressed_pixels_are_unpacked_and_stay_the_same_outside() {
     let sources = Sources::find(&inputs, &Task::new()).unwrap();
     let mut rules = Vec::new();
     let mut originals = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for source in &sources.found {
         let path = source.to_string();
         let Ok(tree) = sources.open(source) else {
@@ -251,6 +252,10 @@ fn compressed_pixels_are_unpacked_and_stay_the_same_outside() {
         let Some(old) = fs::read(&path).ok().and_then(|b| decode_file(b).ok()) else {
             continue;
         };
+        // Several test files are versions of one instance: the first is written.
+        if !seen.insert(tree.text_of(0x0008_0018)) {
+            continue;
+        }
         let size = |tag| usize::from(tree.word_of(tag).unwrap());
         let (rows, columns) = (size(0x0028_0010), size(0x0028_0011));
         let region = [
