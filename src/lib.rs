@@ -10,7 +10,8 @@ pub mod study;
 pub mod task;
 pub mod volume;
 
-// The one way in which files are written.
+// The one way in which files are written, and keys among them.
+pub mod key_file;
 pub mod whole_file;
 
 // Doors and engines: each is the only one to know one outside technology.

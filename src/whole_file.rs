@@ -123,6 +123,25 @@ pub fn write<E: From<io::Error>>(
     Ok(())
 }
 
+/// As [`write`], readable by its owner alone where the system can.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_private<E: From<io::Error>>(
+    to: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut file = WholeFile::create(to)?;
+    #[cfg(unix)]
+    fs::set_permissions(
+        file.temporary(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )?;
+    file.fill(write)?;
+    file.keep()?;
+    Ok(())
+}
+
 /// Makes a folder, and those above it, for its owner alone where the system can.
 ///
 /// # Errors
@@ -162,10 +181,7 @@ pub fn make_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match linked {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             // No hard links here: the whole-file way, and the rights after it.
-            write(path, |w| w.write_all(bytes))?;
-            #[cfg(unix)]
-            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-            Ok(())
+            write_private(path, |w| w.write_all(bytes))
         }
         _ => Ok(()),
     }

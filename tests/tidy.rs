@@ -20,13 +20,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("redact", &[]),
     ("task", &[]),
     ("whole_file", &[]),
+    ("key_file", &["whole_file"]),
     ("kernels", &[]),
     ("study", &["geometry", "redact"]),
     // A volume carries its doubts and the UIDs that it came from.
     ("volume", &["geometry", "task", "study", "redact"]),
     // Who has reviewed a finding is nobody else's business.
     ("findings", &["geometry", "volume", "study", "redact"]),
-    ("audit", &["study", "redact", "whole_file"]),
+    ("audit", &["study", "redact", "whole_file", "key_file"]),
     ("dicom", &["words"]),
     (
         "nifti",
@@ -64,12 +65,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["words", "model", "inference", "kernels", "nifti"],
     ),
     // What de-identification writes has left: it asks for the receipt of the log.
-    ("deidentify", &["words", "dicom", "audit"]),
+    ("deidentify", &["words", "dicom", "audit", "key_file"]),
     ("export", &["words", "dicom", "nifti", "audit"]),
     // The wire side knows no room that holds a patient: bytes and numbers alone have a way in.
-    ("offload", &["task", "redact", "whole_file"]),
+    ("offload", &["task", "redact", "whole_file", "key_file"]),
     // Sealed bytes; what they are is its owner's business.
-    ("queue", &["whole_file"]),
+    ("queue", &["whole_file", "key_file"]),
     // Plain facts about runs and decisions; no room that knows patients.
     ("monitoring", &["findings"]),
     ("app", &["words", "model", "audit"]),
@@ -115,6 +116,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "import",
             "inference",
             "kernels",
+            "key_file",
             "model",
             "monitoring",
             "nifti",
@@ -144,6 +146,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("safetensors", &["model", "import", "training"]),
     ("eframe", &["ui", "render"]),
     ("egui", &["ui"]),
+    ("keyring", &["key_file"]),
     ("reqwest", &["offload"]),
     ("hyper", &["offload"]),
     ("rustls", &["offload", "audit"]),

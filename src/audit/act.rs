@@ -67,6 +67,11 @@ impl Act {
         &self.event
     }
 
+    /// The time by the clock of its beginning, for an end that nobody gives a time for.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.event.time + self.begun.elapsed()
+    }
+
     /// The act succeeded.
     ///
     /// # Errors
@@ -113,9 +118,7 @@ impl Drop for Act {
         if !self.open {
             return;
         }
-        // Nobody says what time it is.
-        let now = self.event.time + self.begun.elapsed();
-        let event = self.event.clone().at(now);
+        let event = self.event.clone().at(self.now());
         let event = event.failed(Outcome::MinorFailure, UNKNOWN);
         if let Err(error) = self.log.put(&event, Part::End(self.receipt.seq)) {
             tracing::error!(%error, "the end of an act could not be put on record");

@@ -17,6 +17,7 @@ use super::Error;
 use super::line::ChainKey;
 use super::log::io_error;
 use super::text::{hex, unhex};
+use crate::key_file::KeyFile;
 use crate::whole_file;
 
 /// Where a log stands, and the keys of its next lines.
@@ -159,15 +160,26 @@ impl Found {
     }
 }
 
+/// Keys that stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secret {
+    /// Encrypts events.
+    Data,
+    /// Makes pseudonyms.
+    Pseudonyms,
+}
+
 /// The folder of the secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
+    home: PathBuf,
     folder: PathBuf,
 }
 
 impl Keys {
     pub(super) fn of(home: &Path) -> Self {
         Self {
+            home: home.to_owned(),
             folder: home.join("audit-keys"),
         }
     }
@@ -240,25 +252,29 @@ impl Keys {
     }
 
     /// The key of one purpose, 32 random bytes; made when there is none.
-    pub(super) fn secret(&self, name: &str) -> Result<[u8; 32], Error> {
-        if let Some(bytes) = self.known_secret(name)? {
-            return Ok(bytes);
-        }
-        let bytes = random::<32>()?;
-        write_private(&self.path(name), hex(&bytes).as_bytes())?;
-        Ok(bytes)
+    pub(super) fn secret(&self, name: Secret) -> Result<[u8; 32], Error> {
+        let file = self.file(name);
+        let text = file.read_or_make(|bytes| hex(bytes).into_bytes())?;
+        unhex(text.trim_ascii()).ok_or_else(|| Error::Key { path: file.path() })
     }
 
     /// The key of one purpose, if there is one.
-    pub(super) fn known_secret(&self, name: &str) -> Result<Option<[u8; 32]>, Error> {
-        let path = self.path(name);
-        match read_small(&path)? {
+    pub(super) fn known_secret(&self, name: Secret) -> Result<Option<[u8; 32]>, Error> {
+        let file = self.file(name);
+        let parse = |text: Vec<u8>| unhex(text.trim_ascii());
+        match file.read()?.map(parse) {
             None => Ok(None),
-            Some(text) => match unhex(text.trim_ascii()) {
-                Some(bytes) => Ok(Some(bytes)),
-                None => Err(Error::Key { path }),
-            },
+            Some(None) => Err(Error::Key { path: file.path() }),
+            Some(bytes) => Ok(bytes),
         }
+    }
+
+    fn file(&self, name: Secret) -> KeyFile {
+        let name = match name {
+            Secret::Data => "audit-keys/data",
+            Secret::Pseudonyms => "audit-keys/pseudonyms",
+        };
+        KeyFile::new(&self.home, name)
     }
 
     /// The keys from which all seals can be checked; `None` once they were taken away.
@@ -384,7 +400,7 @@ impl VerificationKey {
 
     fn write(&self, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(self).expect("strings and numbers serialize");
-        write_private(path, &text)
+        whole_file::write_private(path, |w| w.write_all(&text)).map_err(io_error("writing", path))
     }
 }
 
@@ -445,20 +461,6 @@ fn private_file(path: &Path) -> Result<File, Error> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map_err(io_error("creating", path))
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = whole_file::WholeFile::create(path).map_err(io_error("creating", path))?;
-    #[cfg(unix)]
-    fs::set_permissions(
-        file.temporary(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .map_err(io_error("creating", path))?;
-    file.fill(|w| w.write_all(bytes))
-        .and_then(|()| file.keep())
-        .map_err(io_error("writing", path))
 }
 
 /// New names reach the disk with the folder. Not every file system allows this.
@@ -538,8 +540,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let keys = Keys::of(home.path());
         keys.create().unwrap();
-        let secret = keys.secret("data").unwrap();
-        assert_eq!(keys.secret("data").unwrap(), secret);
+        let secret = keys.secret(Secret::Data).unwrap();
+        assert_eq!(keys.secret(Secret::Data).unwrap(), secret);
         keys.add_start(Start::new("log", 1, &ChainKey([3; 32])))
             .unwrap();
         keys.write_state(&mut state(), true).unwrap();

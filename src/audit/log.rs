@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, SecondsFormat, Utc};
 use ring::digest;
 
-use super::keys::{DataKey, Found, Keys, SigningSeed, Start, State, random, sync_folder};
+use super::keys::{DataKey, Found, Keys, Secret, SigningSeed, Start, State, random, sync_folder};
 use super::line::{self, ChainKey, Kind, MAX_BYTES, NOTHING_BEFORE};
 use super::segment::{self, Tail};
 use super::text::{base64, hex};
@@ -45,12 +45,14 @@ pub struct Log {
 }
 
 /// What a record is in its act, as it stands in the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Whole,
     Begin,
     End(u64),
     Alert(&'static str),
+    /// Segments that are deleted with it, as `retention` names them.
+    Removed(String),
 }
 
 impl std::fmt::Display for Part {
@@ -60,6 +62,7 @@ impl std::fmt::Display for Part {
             Self::Begin => f.write_str("begin"),
             Self::End(begin) => write!(f, "end:{begin}"),
             Self::Alert(word) => write!(f, "alert:{word}"),
+            Self::Removed(segments) => write!(f, "removed:{segments}"),
         }
     }
 }
@@ -185,7 +188,7 @@ impl Log {
     pub fn pseudonyms(&self) -> Result<Pseudonyms, Error> {
         let _lock = self.lock()?;
         self.keys
-            .secret("pseudonyms")
+            .secret(Secret::Pseudonyms)
             .map(|key| Pseudonyms::new(&key))
     }
 
@@ -232,7 +235,7 @@ impl Log {
 
     /// Finds the end of the log, puts right what a crash left, and says what else is wrong.
     fn position(&self, time: DateTime<Utc>) -> Result<Position, Error> {
-        let data = DataKey::new(&self.keys.secret("data")?);
+        let data = DataKey::new(&self.keys.secret(Secret::Data)?);
         let found = self.keys.read_state()?;
         let newest = segment::list(&self.folder)?.pop();
         let mut alerts = Vec::new();
@@ -491,7 +494,7 @@ impl Log {
         }
         if long {
             let full = at.path.clone();
-            let data = DataKey::new(&self.keys.secret("data")?);
+            let data = DataKey::new(&self.keys.secret(Secret::Data)?);
             *at = self.begin_segment(at.state.clone(), "", data, Vec::new(), time)?;
             if let Ok(metadata) = fs::metadata(&full) {
                 let mut rights = metadata.permissions();
@@ -526,6 +529,7 @@ impl Log {
             return;
         }
         let alert = AuditEvent::new(EventId::SecurityAlert, refused.time)
+            .of_type(EventType::AuditRecordingStopped)
             .failed(Outcome::MajorFailure, reason(DISK_FULL))
             .about(log_object().with("refused", refused.kind().meaning));
         if let Err(error) = self.write_record(at, &alert, Part::Alert(DISK_FULL)) {

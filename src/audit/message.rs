@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use super::text::{base64, visible, xml};
-use super::{ActiveParticipant, EventId, ObjectKind, ParticipantObject, Record, Role};
+use super::{ActiveParticipant, AuditEvent, EventId, ObjectKind, ParticipantObject, Record, Role};
 use crate::study::CodedConcept;
 
 /// The name of this machine as the source of messages.
@@ -38,7 +38,7 @@ struct Described {
     name: String,
 }
 
-fn described(object: &ParticipantObject) -> Described {
+fn described(event: EventId, object: &ParticipantObject) -> Described {
     let code = |value: &str, scheme: &str, meaning: &str| CodedConcept::new(value, scheme, meaning);
     // Data Source and Data Destination, where the event says which.
     let way = match detail(object, "role") {
@@ -61,6 +61,10 @@ fn described(object: &ParticipantObject) -> Described {
             "",
         ),
         ObjectKind::File => ("2", way, code("12", "RFC-3881", "URI"), ""),
+        // An alert's subject has a URI or a node (PS3.15 A.5.3.11); `id@version` is one in form.
+        ObjectKind::Model if event == EventId::SecurityAlert => {
+            ("2", Some("5"), code("12", "RFC-3881", "URI"), "")
+        }
         ObjectKind::Model => (
             "2",
             Some("26"),
@@ -85,6 +89,36 @@ fn described(object: &ParticipantObject) -> Described {
 
 fn detail<'a>(object: &'a ParticipantObject, name: &str) -> Option<&'a str> {
     (object.detail.iter()).find_map(|(known, value)| (known == name).then_some(value.as_str()))
+}
+
+/// Who took part, with the ends of the way that the objects tell of: what an export goes to and an
+/// import comes from is a participant (PS3.15 A.5.3.4, A.5.3.5), with the medium's type.
+fn participants(event: &AuditEvent) -> Vec<(ActiveParticipant, Option<CodedConcept>)> {
+    let mut all: Vec<_> = (event.participants.iter().cloned())
+        .map(|participant| (participant, None))
+        .collect();
+    let (word, media) = match event.id {
+        EventId::Export => ("destination", Role::DestinationMedia),
+        EventId::Import => ("source", Role::SourceMedia),
+        _ => return all,
+    };
+    let other = |id: &str, role_id_code, address: &str| ActiveParticipant {
+        user_id: id.to_owned(),
+        alternative_user_id: String::new(),
+        user_is_requestor: false,
+        role_id_code,
+        network_access_point: address.to_owned(),
+    };
+    for object in &event.objects {
+        if object.kind == ObjectKind::File && detail(object, "role") == Some(word) {
+            // PS3.16 CID 405 knows no disk of the machine: a path is the URI of a file.
+            let kind = CodedConcept::new("110037", "DCM", "URI");
+            all.push((other(&object.id, media, ""), Some(kind)));
+        } else if let Some(url) = detail(object, "url") {
+            all.push((other(url, Role::Destination, url), None));
+        }
+    }
+    all
 }
 
 /// The record itself, as an object of its message: its number, its hash, and the act that it belongs to.
@@ -139,7 +173,7 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
         );
     }
     out.push_str("</EventIdentification>");
-    for participant in &event.participants {
+    for (participant, medium) in participants(event) {
         let ActiveParticipant {
             user_id,
             alternative_user_id,
@@ -147,21 +181,26 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
             role_id_code,
             network_access_point: address,
         } = participant;
-        let _ = write!(out, r#"<ActiveParticipant UserID="{}""#, xml(user_id));
+        let _ = write!(out, r#"<ActiveParticipant UserID="{}""#, xml(&user_id));
         if !alternative_user_id.is_empty() {
-            let _ = write!(out, r#" AlternativeUserID="{}""#, xml(alternative_user_id));
+            let _ = write!(out, r#" AlternativeUserID="{}""#, xml(&alternative_user_id));
         }
         let _ = write!(out, r#" UserIsRequestor="{user_is_requestor}""#);
         if !address.is_empty() {
             let _ = write!(
                 out,
                 r#" NetworkAccessPointID="{}" NetworkAccessPointTypeCode="{}""#,
-                xml(address),
-                access_point_type(address)
+                xml(&address),
+                access_point_type(&address)
             );
         }
         out.push('>');
         code(&mut out, "RoleIDCode", &role_id_code.code());
+        if let Some(medium) = &medium {
+            out.push_str("<MediaIdentifier>");
+            code(&mut out, "MediaType", medium);
+            out.push_str("</MediaIdentifier>");
+        }
         out.push_str("</ActiveParticipant>");
     }
     let _ = write!(
@@ -175,7 +214,7 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
             role,
             id_type,
             name,
-        } = described(object);
+        } = described(event.id, object);
         let _ = write!(
             out,
             r#"<ParticipantObjectIdentification ParticipantObjectID="{}" ParticipantObjectTypeCode="{type_code}""#,
@@ -191,7 +230,10 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
             "<ParticipantObjectName>{}</ParticipantObjectName>",
             xml(&name)
         );
-        for (name, value) in &object.detail {
+        // An alert says of its subject what it is about (PS3.15 A.5.3.11).
+        let alert = (event.id == EventId::SecurityAlert)
+            .then(|| ("Alert Description".to_owned(), words_of(event)));
+        for (name, value) in alert.iter().chain(&object.detail) {
             let _ = write!(
                 out,
                 r#"<ParticipantObjectDetail type="{}" value="{}"/>"#,
@@ -220,6 +262,15 @@ pub fn atna_xml(record: &Record, source: &str) -> String {
     out
 }
 
+/// What an alert is about, in words.
+fn words_of(event: &AuditEvent) -> String {
+    if event.outcome_description.is_empty() {
+        event.kind().meaning
+    } else {
+        event.outcome_description.clone()
+    }
+}
+
 const DCM: &str = "http://dicom.nema.org/resources/ontology/DCM";
 const DISCLOSURE: &str =
     "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.PrivacyDisclosure.Source";
@@ -238,8 +289,9 @@ fn coding(code: &CodedConcept) -> Value {
 /// asks for: patient, source and recipient.
 pub fn fhir(record: &Record, source: &str) -> Value {
     let event = &record.event;
-    let agents: Vec<Value> = (event.participants.iter())
-        .map(|p| {
+    let participants = participants(event);
+    let agents: Vec<Value> = (participants.iter())
+        .map(|(p, medium)| {
             let mut agent = json!({
                 "type": { "coding": [coding(&p.role_id_code.code())] },
                 "who": { "identifier": { "value": visible(&p.user_id) } },
@@ -247,6 +299,9 @@ pub fn fhir(record: &Record, source: &str) -> Value {
             });
             if !p.alternative_user_id.is_empty() {
                 agent["altId"] = visible(&p.alternative_user_id).into();
+            }
+            if let Some(medium) = medium {
+                agent["media"] = coding(medium);
             }
             if !p.network_access_point.is_empty() {
                 agent["network"] = json!({
@@ -259,10 +314,10 @@ pub fn fhir(record: &Record, source: &str) -> Value {
         .collect();
     let entities: Vec<Value> = (event.objects.iter())
         .chain([&own_object(record)])
-        .map(entity)
+        .map(|object| entity(event.id, object))
         .collect();
     let mut subtypes: Vec<Value> = event.type_code().iter().map(coding).collect();
-    let has_role = |role: Role| event.participants.iter().any(|p| p.role_id_code == role);
+    let has_role = |role: Role| participants.iter().any(|(p, _)| p.role_id_code == role);
     let discloses = event.id == EventId::Export
         && event.objects.iter().any(|o| o.kind == ObjectKind::Patient)
         && has_role(Role::Source)
@@ -299,13 +354,13 @@ pub fn fhir(record: &Record, source: &str) -> Value {
     out
 }
 
-fn entity(object: &ParticipantObject) -> Value {
+fn entity(event: EventId, object: &ParticipantObject) -> Value {
     let Described {
         type_code,
         role,
         name,
         ..
-    } = described(object);
+    } = described(event, object);
     let identifier = match object.kind {
         ObjectKind::Study | ObjectKind::Series => {
             json!({ "system": "urn:dicom:uid", "value": format!("urn:oid:{}", visible(&object.id)) })
@@ -320,7 +375,8 @@ fn entity(object: &ParticipantObject) -> Value {
         },
         "name": visible(&name),
     });
-    if let Some(role) = role {
+    // Object roles of R4 end with 24.
+    if let Some(role) = role.filter(|role| !matches!(*role, "25" | "26")) {
         entity["role"] = json!({
             "system": "http://terminology.hl7.org/CodeSystem/object-role",
             "code": role,

@@ -16,8 +16,12 @@
 //! whole to an older copy, together with its keys, and a log deleted as a whole show only against a
 //! checkpoint that is kept elsewhere.
 //! What it does not show: records forged by who has the present keys, from then on; a log made anew with
-//! keys of its own, when nothing of the first one was noted elsewhere. The keys lie in files: whoever
-//! can act as this account can read them, and with them what is encrypted.
+//! keys of its own, when nothing of the first one was noted elsewhere. The keys lie in files, or open
+//! with one in the system's keyring (`key_file`): whoever can act as this account can read them, and with
+//! them what is encrypted.
+//!
+//! Segments whose records are older than a time that a person sets can be deleted, on record and with
+//! their signed lines kept: [`delete_older_than`].
 //!
 //! Absent on purpose: patient names and other free text about patients.
 
@@ -32,7 +36,9 @@ mod message;
 mod plain;
 mod pseudonym;
 mod read;
+mod retention;
 mod segment;
+mod session;
 mod text;
 mod verdict;
 mod verify;
@@ -51,6 +57,8 @@ pub use log::{Limits, Log};
 pub use message::{COLUMNS, atna_xml, fhir, row};
 pub use pseudonym::Pseudonyms;
 pub use read::{Filter, Record, records};
+pub use retention::{Deleted, SHORTEST_YEARS, delete_older_than};
+pub use session::Session;
 pub use text::visible;
 pub use verdict::{Finding, Note, Place, Problem, Verdict};
 pub use verify::{Against, verify, verify_against, verify_folder};
@@ -78,6 +86,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A key is not to be had.
+    #[error(transparent)]
+    KeyFile(#[from] crate::key_file::Error),
     /// A file of keys holds something else.
     #[error("no key of the audit log: {path}")]
     Key {
@@ -87,6 +98,15 @@ pub enum Error {
     /// The verification key is not here any more.
     #[error("the verification key of the audit log was taken away already")]
     KeyTaken,
+    /// Records are to be kept for longer.
+    #[error("{years} years are too short: records are kept for at least {SHORTEST_YEARS}")]
+    TooSoon {
+        /// What was asked for.
+        years: u32,
+    },
+    /// Nothing is deleted from a log that is not as it was written.
+    #[error("the log is not whole (audit verify says where): nothing is deleted from it")]
+    NotWhole,
     /// The system has no random numbers, or they cannot be used.
     #[error("the system gives no random numbers")]
     Chance,

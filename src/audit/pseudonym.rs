@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::act::UNKNOWN;
 use super::text::hex;
-use super::{ObjectKind, ParticipantObject, Record, log};
+use super::{ObjectKind, ParticipantObject, Record, log, session};
 use crate::study::Uid;
 
 /// Details whose values are words of this program or hashes of what is no patient's.
@@ -57,7 +57,8 @@ impl Pseudonyms {
             self.reduce(object);
         }
         let text = &mut event.outcome_description;
-        let ours = *text == UNKNOWN || log::REASONS.contains(&text.as_str());
+        let ours = [UNKNOWN, session::KILLED].contains(&text.as_str())
+            || log::REASONS.contains(&text.as_str());
         if !ours {
             // Reasons may end with a path.
             text.clear();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use super::keys::{DataKey, Keys};
+use super::keys::{DataKey, Keys, Secret};
 use super::line::{Kind, Link};
 use super::log::{self, io_error};
 use super::segment::{self, Line, Lines};
@@ -32,7 +32,7 @@ pub struct Record {
 /// The log exists but cannot be read.
 pub fn records(home: &Path, mut each: impl FnMut(Place, Option<Record>)) -> Result<(), Error> {
     let folder = log::folder(home);
-    let key = Keys::of(home).known_secret("data")?;
+    let key = Keys::of(home).known_secret(Secret::Data)?;
     let data = key.map(|bytes| DataKey::new(&bytes));
     // The lengths at one moment: no record is seen half-written.
     let lock = File::open(log::lock_path(&folder)).ok();

@@ -14,6 +14,15 @@ pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
 
 /// All segments of a folder, by number.
 pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    numbered(folder, "jsonl")
+}
+
+/// What stays of deleted segments, by number.
+pub(super) fn kept(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    numbered(folder, "kept")
+}
+
+fn numbered(folder: &Path, extension: &str) -> Result<Vec<(u64, PathBuf)>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -25,10 +34,12 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
         let name = entry.file_name();
         let number = name
             .to_str()
-            .and_then(|name| name.strip_suffix(".jsonl"))
+            .and_then(|name| name.strip_suffix(extension)?.strip_suffix('.'))
             .filter(|digits| digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|digits| digits.parse().ok());
-        if let Some(number) = number.filter(|&n| path(folder, n) == entry.path()) {
+        if let Some(number) =
+            number.filter(|&n| path(folder, n).with_extension(extension) == entry.path())
+        {
             found.push((number, entry.path()));
         }
     }

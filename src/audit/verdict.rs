@@ -208,6 +208,15 @@ pub enum Note {
     KeyDamaged,
     #[error("others than the account may read the log's secret: audit-keys/{0}")]
     OpenToOthers(String),
+    #[error(
+        "segments {first} to {last} with {records} records were deleted on purpose by record {seq}"
+    )]
+    Deleted {
+        first: u64,
+        last: u64,
+        records: u64,
+        seq: u64,
+    },
     #[error("this log is of an earlier version: nothing in it is keyed")]
     Plain,
 }

@@ -1,6 +1,6 @@
 //! The verdict over a log: every line as it was written, none missing, sealed by the right keys.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::log::{self, CONTINUED, DISK_FULL, MOST_BEHIND, TORN, io_error};
 use super::text::hex;
 use super::verdict::Note;
 pub(super) use super::verdict::{Place, Problem, Verdict};
-use super::{Error, plain, segment};
+use super::{Error, plain, retention, segment};
 
 /// What a log is held against, beyond itself.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +81,8 @@ struct Snapshot {
     /// `None` for a copy without keys.
     state: Option<Found>,
     segments: Vec<(u64, PathBuf, u64)>,
+    /// What stays of deleted ones.
+    kept: Vec<(u64, PathBuf)>,
 }
 
 impl Snapshot {
@@ -98,7 +100,16 @@ impl Snapshot {
                 .len();
             segments.push((number, path, length));
         }
-        Ok(Self { state, segments })
+        let newest = segments.last().map_or(0, |(number, ..)| *number);
+        let there: BTreeSet<u64> = segments.iter().map(|(number, ..)| *number).collect();
+        let kept = (segment::kept(folder)?.into_iter())
+            .filter(|(number, _)| !there.contains(number) && *number < newest)
+            .collect();
+        Ok(Self {
+            state,
+            segments,
+            kept,
+        })
     }
 }
 
@@ -116,7 +127,11 @@ fn check(folder: &Path, snapshot: &Snapshot, against: &Against) -> Result<Verdic
             chain.verdict.notes.push(Note::Torn { bytes: old.torn });
         }
     }
+    let mut kept = snapshot.kept.iter().peekable();
     for (index, (number, path, length)) in snapshot.segments.iter().enumerate() {
+        while let Some((number, path)) = kept.next_if(|(before, _)| before < number) {
+            chain.kept(*number, path)?;
+        }
         let newest = index + 1 == snapshot.segments.len();
         chain.segment(*number, path, *length, newest)?;
     }
@@ -171,6 +186,10 @@ struct Chain<'a> {
     begun: BTreeSet<u64>,
     /// Records whose seal was not checked, for want of the key.
     unchecked: u64,
+    /// Segments of which only the signed lines are there.
+    kept: Vec<u64>,
+    /// Deleted segments: their records, and the record that says so.
+    deleted: BTreeMap<u64, (u64, u64)>,
     /// Number and hash of each checkpoint from elsewhere that was not met yet.
     wanted: Vec<(u64, String)>,
 }
@@ -204,6 +223,8 @@ impl<'a> Chain<'a> {
             clock_back: None,
             begun: BTreeSet::new(),
             unchecked: 0,
+            kept: Vec::new(),
+            deleted: BTreeMap::new(),
             wanted,
         }
     }
@@ -215,15 +236,7 @@ impl<'a> Chain<'a> {
         length: u64,
         newest: bool,
     ) -> Result<(), Error> {
-        if number != self.segment + 1 {
-            self.public = None;
-            self.verdict.problems.push(Problem::SegmentsMissing {
-                first: self.segment + 1,
-                last: number.saturating_sub(1),
-            });
-            self.linked = false;
-        }
-        self.segment = number;
+        self.next_segment(number);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut file = File::open(path).map_err(io_error("opening", path))?;
         let mut left = length;
@@ -267,6 +280,51 @@ impl<'a> Chain<'a> {
             }
         }
         Ok(())
+    }
+
+    fn next_segment(&mut self, number: u64) {
+        if number != self.segment + 1 {
+            self.public = None;
+            self.verdict.problems.push(Problem::SegmentsMissing {
+                first: self.segment + 1,
+                last: number.saturating_sub(1),
+            });
+            self.linked = false;
+        }
+        self.segment = number;
+    }
+
+    /// The signed lines of a deleted segment: its first one, then checkpoints.
+    fn kept(&mut self, number: u64, path: &Path) -> Result<(), Error> {
+        self.next_segment(number);
+        self.kept.push(number);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = File::open(path).map_err(io_error("opening", path))?;
+        let mut line = 0;
+        segment::Lines::new(file, u64::MAX)
+            .each(|found| {
+                line += 1;
+                let place = || Place::new(&name, line);
+                let link = match found {
+                    segment::Line::Whole(bytes) => Link::read(bytes),
+                    segment::Line::Torn(_) => None,
+                };
+                match link {
+                    Some(link) if (link.kind == Kind::Segment) == (line == 1) => match link.kind {
+                        Kind::Record => self.unreadable(place()),
+                        Kind::Segment => self.add(&link, place),
+                        Kind::Checkpoint => {
+                            // What it follows is gone; its signature says that it belongs here.
+                            self.linked = false;
+                            self.last = self.last.max(link.number);
+                            self.add(&link, place);
+                        }
+                    },
+                    _ => self.unreadable(place()),
+                }
+                true
+            })
+            .map_err(io_error("reading", path))
     }
 
     /// Whole lines, each with its end.
@@ -384,6 +442,9 @@ impl<'a> Chain<'a> {
             }
         }
         let act = link.field("act").unwrap_or_default();
+        for (number, records, _) in retention::entries(act) {
+            self.deleted.insert(number, (records, seq));
+        }
         if act == "begin" {
             self.begun.insert(seq);
         } else if let Some(begin) = act.strip_prefix("end:") {
@@ -533,6 +594,30 @@ impl<'a> Chain<'a> {
             }
             Some(Found::Nothing) if snapshot.segments.is_empty() => {}
             Some(Found::Nothing | Found::Damaged) => problems.push(Problem::StateLost),
+        }
+        for number in std::mem::take(&mut self.kept) {
+            match (self.deleted.get(&number), notes.last_mut()) {
+                (None, _) => problems.push(Problem::SegmentsMissing {
+                    first: number,
+                    last: number,
+                }),
+                // Those of one act are one note.
+                (
+                    Some(&(more, by)),
+                    Some(Note::Deleted {
+                        last, records, seq, ..
+                    }),
+                ) if *seq == by && *last + 1 == number => {
+                    *last = number;
+                    *records += more;
+                }
+                (Some(&(records, seq)), _) => notes.push(Note::Deleted {
+                    first: number,
+                    last: number,
+                    records,
+                    seq,
+                }),
+            }
         }
         for (known, _) in std::mem::take(&mut self.wanted) {
             problems.push(Problem::RolledBack { last, known });

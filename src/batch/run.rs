@@ -387,7 +387,8 @@ impl<E: Engine + ?Sized> Batch<'_, E> {
                     }
                 })?;
         task.begin("Writing results", 0);
-        let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
+        let release = event(EventId::Export)
+            .about(ParticipantObject::file(&row.results).with("role", "destination"));
         let act = (self.log.begin(&release)).map_err(|e| Failure::from_error(&e))?;
         remove_leftovers(&row.results);
         let written = export::write_results(
@@ -454,7 +455,8 @@ impl<E: Engine + ?Sized> Batch<'_, E> {
             self.record(run.clone().failed(outcome, why));
         })?;
         task.begin("Writing results", 0);
-        let release = event(EventId::Export).about(ParticipantObject::file(&row.results));
+        let release = event(EventId::Export)
+            .about(ParticipantObject::file(&row.results).with("role", "destination"));
         let act = (self.log.begin(&release)).map_err(|e| Failure::from_error(&e))?;
         remove_leftovers(&row.results);
         let written = export::write_findings(

@@ -14,6 +14,7 @@ use crate::audit::{
     self, Against, AuditEvent, Destination, EventId, Filter, Log, ObjectKind, ParticipantObject,
     VerificationKey, visible,
 };
+use crate::key_file;
 use crate::runtime::{Home, now_utc};
 use crate::whole_file;
 
@@ -89,6 +90,12 @@ enum What {
         /// File to add it to; else standard output.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
+    },
+    /// Delete segments whose records are all older; their checkpoints stay, and so does the record of it.
+    Retention {
+        /// Years that records are kept.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(audit::SHORTEST_YEARS)..))]
+        years: u32,
     },
     /// Take the verification key away: it is written elsewhere and erased here.
     Key {
@@ -186,7 +193,8 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 Some(folder) => audit::verify_folder(folder, &against)?,
                 None => audit::verify_against(home.root(), &against)?,
             };
-            tell(&verdict, *json)
+            let keys = (folder.is_none()).then(|| key_file::place(home.root()).words());
+            tell(&verdict, keys, *json)
         }
         What::Export {
             format,
@@ -211,6 +219,15 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             forward(home, &destination)
         }
         What::Checkpoint { to } => checkpoint(home, to.as_ref()),
+        What::Retention { years } => {
+            let log = Log::open(home.root())?;
+            let done = audit::delete_older_than(home.root(), &log, *years, now_utc())?;
+            eprintln!(
+                "{} segments with {} records deleted",
+                done.segments, done.records
+            );
+            Ok(Ending::Done)
+        }
         What::Key { take } => {
             let log = Log::open(home.root())?;
             let act = log.begin(&used("verification key taken away"))?;
@@ -263,7 +280,7 @@ fn how_much(fine: usize, damaged: usize) -> Ending {
     }
 }
 
-fn tell(verdict: &audit::Verdict, json: bool) -> anyhow::Result<Ending> {
+fn tell(verdict: &audit::Verdict, keys: Option<&str>, json: bool) -> anyhow::Result<Ending> {
     let problems: Vec<String> = verdict.problems.iter().map(ToString::to_string).collect();
     let notes: Vec<String> = verdict.notes.iter().map(ToString::to_string).collect();
     let words: Vec<&str> = verdict.findings().iter().map(|f| f.word()).collect();
@@ -276,6 +293,7 @@ fn tell(verdict: &audit::Verdict, json: bool) -> anyhow::Result<Ending> {
             "last": verdict.last,
             "checkpoints": verdict.checkpoints,
             "public_key": verdict.public_key,
+            "keys": keys,
             "problems": problems,
             "notes": notes,
         }))?;
@@ -285,6 +303,7 @@ fn tell(verdict: &audit::Verdict, json: bool) -> anyhow::Result<Ending> {
         if !verdict.public_key.is_empty() {
             lines.push(format!("first public key: {}", verdict.public_key));
         }
+        lines.extend(keys.map(|keys| format!("keys: {keys}")));
         let words = words.join(", ");
         lines.push(if verdict.ok {
             format!("{} records, the chain is whole: {words}", verdict.records)

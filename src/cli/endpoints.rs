@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::print::{say, say_json};
+use crate::key_file;
 use crate::offload::{Endpoints, Profile, Service, SignIn};
 use crate::runtime::{Home, authorization_word, change_endpoint, look_at};
 use crate::task::Task;
@@ -87,6 +88,7 @@ fn list(home: &Home, json: bool) -> anyhow::Result<Ending> {
         say_json(&json!({ "endpoints": all }))?;
         return Ok(Ending::Done);
     }
+    eprintln!("keys: {}", key_file::place(home.root()).words());
     for profile in endpoints.all() {
         let pinned = match profile.pins.len() {
             0 => String::new(),

@@ -12,6 +12,7 @@ mod demo;
 mod endpoints;
 mod evaluate;
 mod info;
+mod keys;
 mod models;
 mod opening;
 mod places;
@@ -27,8 +28,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::audit::{Log, Session};
 use crate::geometry::ViewPlane;
-use crate::runtime::{Home, Runtime};
+use crate::runtime::{Home, Runtime, now_utc};
 
 /// How a command ended; the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ enum Subcommands {
     Models(models::Arguments),
     /// Add, list, test and remove model servers.
     Endpoints(endpoints::Arguments),
+    /// Say where the keys of this home are, and move them.
+    Keys(keys::Arguments),
     /// Show, verify, export and forward the audit log.
     Audit(audit::Arguments),
 }
@@ -143,22 +147,30 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Render(a)) => render::run(&home, &a),
         Some(Subcommands::Convert(a)) => convert::run(&home, &a),
         Some(Subcommands::Deidentify(a)) => deidentify::run(&home, &a),
-        Some(Subcommands::Analyze(a)) => analyze::run(&home, &a),
+        Some(Subcommands::Analyze(a)) => in_session(&home, || analyze::run(&home, &a)),
         Some(Subcommands::Queue(a)) => queue::run(&home, &a),
-        Some(Subcommands::Train(a)) => train::run(&home, &a),
+        Some(Subcommands::Train(a)) => in_session(&home, || train::run(&home, &a)),
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
         Some(Subcommands::Compress(a)) => compress::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
         Some(Subcommands::Endpoints(a)) => endpoints::run(&home, &a),
+        Some(Subcommands::Keys(a)) => keys::run(&home, &a),
         Some(Subcommands::Audit(a)) => audit::run(&home, &a),
     };
     match ended {
         Ok(ending) => ending.into(),
         Err(error) => {
-            eprintln!("negatoscope: {error:#}");
+            eprintln!("negatoscope: {}", plain(&format!("{error:#}")));
             Ending::Nothing.into()
         }
     }
+}
+
+/// Words that may hold names of files and of others: nothing in them steers the terminal, and no line of
+/// them begins like one of ours.
+fn plain(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(crate::audit::visible).collect();
+    lines.join("\n    ")
 }
 
 fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
@@ -169,11 +181,30 @@ fn open_window(home: Home, paths: Vec<PathBuf>) -> anyhow::Result<Ending> {
             "there is no display for the window; the subcommands work without one, see --help"
         );
     }
-    let runtime = Runtime::new(home)?;
-    crate::ui::open_window(runtime, paths).map_err(|error| {
-        anyhow::anyhow!("the window could not be opened: {error} (is a display there? try a subcommand, see --help)")
-    })?;
-    Ok(Ending::Done)
+    let runtime = Runtime::new(home.clone())?;
+    in_session(&home, || {
+        crate::ui::open_window(runtime, paths).map_err(|error| {
+            anyhow::anyhow!("the window could not be opened: {error} (is a display there? try a subcommand, see --help)")
+        })?;
+        Ok(Ending::Done)
+    })
+}
+
+/// What runs for long is on record with its start and its stop.
+fn in_session(
+    home: &Home,
+    work: impl FnOnce() -> anyhow::Result<Ending>,
+) -> anyhow::Result<Ending> {
+    // Care does not wait for a log: what touches patients asks for its own record.
+    let session = Log::open(home.root())
+        .and_then(|log| Session::start(&log, now_utc()))
+        .inspect_err(|error| tracing::warn!(%error, "the program's start is not on record"))
+        .ok();
+    let ended = work();
+    if let Some(Err(error)) = session.map(|session| session.stop(now_utc())) {
+        tracing::warn!(%error, "the program's stop is not on record");
+    }
+    ended
 }
 
 /// Warnings and errors on standard error; more with `RUST_LOG`.

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::Ending;
 use super::print::{say, say_json};
-use crate::audit::{AuditEvent, EventId, Log, ParticipantObject};
+use crate::audit::{AuditEvent, EventId, EventType, Log, ObjectKind, Outcome, ParticipantObject};
 use crate::import;
 use crate::model::{self, Registry};
 use crate::monitoring::{self, Store};
-use crate::runtime::{Home, now_utc};
+use crate::runtime::{Home, change_on_record, import_models, now_utc};
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -200,22 +200,12 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             json,
             ..
         } => {
-            let packages = match settings {
-                Some(settings) => vec![import::onnx::package(path, Some(settings))?],
-                None => import::read_stored_as(path, orientation.as_deref())?,
-            };
-            let event =
-                AuditEvent::new(EventId::Import, now_utc()).about(ParticipantObject::file(path));
-            let event = packages.iter().fold(event, |event, p| {
-                event.about(ParticipantObject::model(
-                    &p.manifest().key(),
-                    &p.manifest().weights_sha256,
-                ))
-            });
-            Log::open(home.root())?.append(&event)?;
+            let packages = import_models(home, path, *allow_older, || match settings {
+                Some(settings) => Ok(vec![import::onnx::package(path, Some(settings))?]),
+                None => import::read_stored_as(path, orientation.as_deref()),
+            })?;
             let mut list = Vec::new();
             for package in &packages {
-                registry.install(package, *allow_older)?;
                 list.push(entry_json(&registry.find(&package.manifest().key())?));
                 eprintln!(
                     "imported {}  {}",
@@ -230,6 +220,9 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         What::Verify { json } => {
             let checks = registry.verify_all();
             let bad = checks.iter().filter(|(_, check)| check.is_err()).count();
+            for (key, _) in checks.iter().filter(|(_, check)| check.is_err()) {
+                record_refused(home, key)?;
+            }
             let list: Vec<Value> = checks
                 .iter()
                 .map(|(key, check)| {
@@ -252,9 +245,18 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                 _ => Ending::Partly,
             });
         }
-        What::Pin { id } => say(&format!("in use: {}", registry.pin(id)?))?,
-        What::Unpin { id } => say(&format!("in use: {}", registry.unpin(id)?))?,
-        What::Rollback { id } => say(&format!("in use: {}", registry.roll_back(id)?))?,
+        What::Pin { id } => {
+            let key = on_record(home, id, "pinned", || Ok(registry.pin(id)?))?;
+            say(&format!("in use: {key}"))?;
+        }
+        What::Unpin { id } => {
+            let key = on_record(home, id, "unpinned", || Ok(registry.unpin(id)?))?;
+            say(&format!("in use: {key}"))?;
+        }
+        What::Rollback { id } => {
+            let key = on_record(home, id, "rolled back", || Ok(registry.roll_back(id)?))?;
+            say(&format!("in use: {key}"))?;
+        }
         What::Keygen { file } => say(&model::new_key(file)?)?,
         What::Sign {
             folder,
@@ -270,7 +272,15 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             eprintln!("signed with {}", signature.public_key);
         }
         What::Trust { public_key, name } => match (public_key, name) {
-            (Some(key), Some(name)) => registry.publishers().trust(name, key)?,
+            (Some(key), Some(name)) => {
+                let subject = publisher_object(name, "trusted").with("public_key", key);
+                change_on_record::<_, anyhow::Error>(
+                    home,
+                    EventType::SecurityConfiguration,
+                    subject,
+                    || Ok(registry.publishers().trust(name, key)?),
+                )?;
+            }
             _ => {
                 for publisher in registry.publishers().list() {
                     say(&format!("{}  {}", publisher.public_key, publisher.name))?;
@@ -278,14 +288,24 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             }
         },
         What::Distrust { publisher } => {
-            if !registry.publishers().forget(publisher)? {
-                anyhow::bail!("no publisher {publisher:?} is known");
-            }
+            let subject = publisher_object(publisher, "trusted no longer");
+            change_on_record::<_, anyhow::Error>(
+                home,
+                EventType::SecurityConfiguration,
+                subject,
+                || {
+                    anyhow::ensure!(
+                        registry.publishers().forget(publisher)?,
+                        "no publisher {publisher:?} is known"
+                    );
+                    Ok(())
+                },
+            )?;
         }
         What::Compare(arguments) => return super::compare::run(home, arguments),
         What::Usage { json } => usage(home, *json)?,
         What::Remove { id, json } => {
-            let key = registry.remove(id)?;
+            let key = on_record(home, id, "removed", || Ok(registry.remove(id)?))?;
             eprintln!("removed {key}");
             if *json {
                 say_json(&json!({ "removed": key }))?;
@@ -293,6 +313,36 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         }
     }
     Ok(Ending::Done)
+}
+
+/// A change of which models run is a change of the software.
+fn on_record<T>(
+    home: &Home,
+    id: &str,
+    what: &str,
+    make: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let model = ParticipantObject::new(ObjectKind::Model, id).with("change", what);
+    change_on_record::<_, anyhow::Error>(home, EventType::SoftwareConfiguration, model, make)
+}
+
+fn publisher_object(publisher: &str, what: &str) -> ParticipantObject {
+    ParticipantObject::new(ObjectKind::File, "models/publishers.json")
+        .with("publisher", publisher)
+        .with("change", what)
+}
+
+/// A model whose files are not as they were installed will not run.
+fn record_refused(home: &Home, key: &str) -> anyhow::Result<()> {
+    let event = AuditEvent::new(EventId::SecurityAlert, now_utc())
+        .of_type(EventType::SoftwareConfiguration)
+        .about(ParticipantObject::new(ObjectKind::Model, key).with("change", "refused"))
+        .failed(
+            Outcome::SeriousFailure,
+            "the model is not as it was installed",
+        );
+    Log::open(home.root())?.append(&event)?;
+    Ok(())
 }
 
 fn usage(home: &Home, json: bool) -> anyhow::Result<()> {

@@ -3,16 +3,13 @@
 //! Everything is HMAC-SHA-256 of the old value under one key of this home: the same in gives the
 //! same out in every run, and without the key nobody can try old values out.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Error;
+use crate::key_file::KeyFile;
 use crate::study::Uid;
-use crate::whole_file;
 
 /// The key of a project.
 pub struct Key(hmac::Key);
@@ -32,38 +29,23 @@ impl Key {
     /// The key in `home/deidentify/key`; a new one, for its owner alone, when there is none.
     ///
     /// # Errors
-    /// The file cannot be read or made, holds something else, or others may read it.
+    /// The key cannot be read or made, is something else, or others may read its file.
     pub fn open(home: &Path) -> Result<Self, Error> {
-        let folder = home.join("deidentify");
-        let path = folder.join("key");
-        let io = |action| {
-            let path = path.clone();
-            move |source| Error::Io {
-                action,
-                source,
-                path,
-            }
-        };
-        for _ in 0..2 {
-            match fs::read_to_string(&path) {
-                Ok(text) => {
-                    only_ours(&path)?;
-                    return parse(text.trim())
-                        .map(|bytes| Self::new(&bytes))
-                        .ok_or(Error::Key { path });
-                }
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(io("reading")(e)),
-            }
-            whole_file::make_private_folder(&folder).map_err(io("creating"))?;
-            let mut bytes = [0; 32];
-            SystemRandom::new()
-                .fill(&mut bytes)
-                .map_err(|_| io("drawing")(std::io::Error::other("no random numbers")))?;
-            let text = hex(&bytes);
-            whole_file::make_private(&path, text.as_bytes()).map_err(io("creating"))?;
+        let file = KeyFile::new(home, "deidentify/key");
+        let path = file.path();
+        let text = file.read_or_make(|bytes| hex(bytes).into_bytes())?;
+        let rights = file.open_to_others().map_err(|source| Error::Io {
+            action: "reading",
+            source,
+            path: path.clone(),
+        })?;
+        if let Some(mode) = rights {
+            return Err(Error::KeyOpen { mode, path });
         }
-        Err(Error::Key { path })
+        let text = String::from_utf8_lossy(&text);
+        parse(text.trim())
+            .map(|bytes| Self::new(&bytes))
+            .ok_or(Error::Key { path })
     }
 
     fn digest(&self, purpose: &str, value: &[u8]) -> [u8; 32] {
@@ -121,33 +103,6 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-#[cfg(unix)]
-fn only_ours(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path)
-        .map_err(|source| Error::Io {
-            action: "reading",
-            source,
-            path: path.to_owned(),
-        })?
-        .permissions()
-        .mode()
-        & 0o777;
-    if matches!(mode, 0o400 | 0o600 | 0o700) {
-        Ok(())
-    } else {
-        Err(Error::KeyOpen {
-            mode,
-            path: path.to_owned(),
-        })
-    }
-}
-
-#[cfg(not(unix))]
-fn only_ours(_path: &Path) -> Result<(), Error> {
-    Ok(())
-}
-
 fn parse(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -161,6 +116,8 @@ fn parse(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -69,6 +69,9 @@ pub enum Error {
         /// The key file.
         path: PathBuf,
     },
+    /// The key is not to be had.
+    #[error(transparent)]
+    KeyFile(#[from] crate::key_file::Error),
     /// Files of other people can read the key.
     #[error(
         "the key of de-identification can be read by others (mode {mode:o}, 600 was expected): {path}"

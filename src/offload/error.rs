@@ -47,6 +47,17 @@ pub enum Error {
         /// `is not set`, …
         why: &'static str,
     },
+    /// A secret in the system's keyring cannot be used.
+    #[error("the entry {entry} of the system's keyring with this endpoint's secret {why}")]
+    SecretEntry {
+        /// Its name.
+        entry: String,
+        /// `is empty or holds blanks`, …
+        why: &'static str,
+    },
+    /// The system's keyring does not give a secret.
+    #[error(transparent)]
+    Keyring(#[from] crate::key_file::Error),
     /// A file of certificates or keys cannot be read.
     #[error("{what} cannot be read: {}", path.display())]
     File {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::key_file;
 use crate::redact::Sensitive;
 
 /// Where a secret is. The secret is in no file of ours.
@@ -14,6 +15,8 @@ use crate::redact::Sensitive;
 pub enum SecretPlace {
     /// In a variable of the environment, by its name.
     Environment(String),
+    /// In the system's keyring, by the name of its entry.
+    Keyring(String),
 }
 
 impl SecretPlace {
@@ -22,14 +25,28 @@ impl SecretPlace {
         Self::Environment(variable.to_owned())
     }
 
+    /// In the system's keyring.
+    pub fn keyring(entry: &str) -> Self {
+        Self::Keyring(entry.to_owned())
+    }
+
     /// Whether its name can be nothing but a name: no secret pasted in its place.
     pub(super) fn is_plain(&self) -> bool {
-        let Self::Environment(name) = self;
-        (1..=64).contains(&name.len())
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        match self {
+            Self::Environment(name) => {
+                (1..=64).contains(&name.len())
+                    && !name.starts_with(|c: char| c.is_ascii_digit())
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+            }
+            Self::Keyring(entry) => {
+                (1..=32).contains(&entry.len())
+                    && entry
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            }
+        }
     }
 }
 
@@ -67,8 +84,11 @@ impl Secrets {
         &self,
         place: &SecretPlace,
     ) -> Result<Option<Sensitive<String>>, Error> {
-        let SecretPlace::Environment(variable) = place;
-        match self.found(variable) {
+        let found = match place {
+            SecretPlace::Environment(variable) => self.found(variable),
+            SecretPlace::Keyring(_) => return self.read(place).map(Some),
+        };
+        match found {
             None => Ok(None),
             Some(empty) if empty.trim().is_empty() => Ok(None),
             Some(_) => self.read(place).map(Some),
@@ -77,21 +97,31 @@ impl Secrets {
 
     /// Opens a place.
     pub(super) fn read(&self, place: &SecretPlace) -> Result<Sensitive<String>, Error> {
-        let SecretPlace::Environment(variable) = place;
-        let value = self.found(variable).map(|value| value.trim().to_owned());
+        let value = match place {
+            SecretPlace::Environment(variable) => self.found(variable),
+            SecretPlace::Keyring(entry) => match &self.given {
+                Some(given) => given.get(entry).map(|value| value.expose().clone()),
+                None => Some(key_file::secret(entry)?),
+            },
+        };
+        let value = value.map(|value| value.trim().to_owned());
+        let wrong = |why| match place {
+            SecretPlace::Environment(variable) => Error::Secret {
+                variable: variable.clone(),
+                why,
+            },
+            SecretPlace::Keyring(entry) => Error::SecretEntry {
+                entry: entry.clone(),
+                why,
+            },
+        };
         match value {
             // What goes into a header: a line break in it would begin another one.
             Some(value) if !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic()) => {
                 Ok(value.into())
             }
-            Some(_) => Err(Error::Secret {
-                variable: variable.clone(),
-                why: "is empty or holds blanks",
-            }),
-            None => Err(Error::Secret {
-                variable: variable.clone(),
-                why: "is not set",
-            }),
+            Some(_) => Err(wrong("is empty or holds blanks")),
+            None => Err(wrong("is not set")),
         }
     }
 }
@@ -119,6 +149,10 @@ mod tests {
         }
         for name in ["", "1A", "sk-abc", "eyJhbGciOi", "A B"] {
             assert!(!SecretPlace::environment(name).is_plain());
+        }
+        assert!(SecretPlace::keyring("clinic-server-2").is_plain());
+        for name in ["", "eyJhbGciOi", "a b", "a/b", &"a".repeat(33)] {
+            assert!(!SecretPlace::keyring(name).is_plain());
         }
     }
 }

@@ -106,7 +106,8 @@ impl Queue {
     /// [`Error`].
     pub fn open(home: &Path) -> Result<Self, Error> {
         let folder = home.join("queue");
-        let seal = Arc::new(Seal::open(&folder)?);
+        make_private(&folder)?;
+        let seal = Arc::new(Seal::open(home)?);
         Ok(Self { folder, seal })
     }
 

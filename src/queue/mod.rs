@@ -5,7 +5,7 @@
 //! there, so whatever ends the program, nothing that was computed is lost or paid for twice.
 //!
 //! Everything in these files is sealed: paths name patients, and answers show them. The key lies in
-//! `queue/key` for its owner alone, so a copy of the folder without it tells nothing; whoever can
+//! `queue/key` for its owner alone (see `key_file`), so a copy of the folder without it tells nothing; whoever can
 //! read this account's files can read these too.
 //!
 //! Absent on purpose: the network, models, what the work is.
@@ -49,6 +49,9 @@ pub enum Error {
         /// Its file.
         path: PathBuf,
     },
+    /// The key is not to be had.
+    #[error(transparent)]
+    KeyFile(#[from] crate::key_file::Error),
     /// A sealed file that this version does not understand.
     #[error("this version does not understand the job: {}", path.display())]
     Content {

@@ -13,6 +13,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Error;
+use crate::key_file::KeyFile;
 use crate::whole_file;
 
 const MARK: &[u8; 7] = b"NSEAL1\n";
@@ -28,34 +29,26 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// The key in a folder; a new one, for its owner alone, when there is none.
+    /// The key of a home's queue; a new one, for its owner alone, when there is none.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Key`].
-    pub fn open(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join("key");
-        make_private(folder)?;
-        for _ in 0..2 {
-            match fs::read(&path) {
-                Ok(bytes) => {
-                    only_ours(&path)?;
-                    let bytes = bytes.try_into().map_err(|_| Error::Key {
-                        why: "does not have 32 bytes",
-                        path: path.clone(),
-                    })?;
-                    return Ok(Self(bytes));
-                }
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("reading", &path)(e)),
-            }
-            let mut bytes = [0; 32];
-            fill(&mut bytes, &path)?;
-            whole_file::make_private(&path, &bytes).map_err(Error::io("creating", &path))?;
+    /// [`Error::Io`], [`Error::Key`], [`Error::KeyFile`].
+    pub fn open(home: &Path) -> Result<Self, Error> {
+        let file = KeyFile::new(home, "queue/key");
+        let key = |why| Error::Key {
+            why,
+            path: file.path(),
+        };
+        let bytes = file.read_or_make(|bytes| bytes.to_vec())?;
+        let rights = file.open_to_others();
+        if rights
+            .map_err(Error::io("reading", &file.path()))?
+            .is_some()
+        {
+            return Err(key("may be read by others: take their rights away"));
         }
-        Err(Error::Key {
-            why: "cannot be made",
-            path,
-        })
+        let bytes = bytes.try_into();
+        bytes.map(Self).map_err(|_| key("does not have 32 bytes"))
     }
 
     fn key(&self, salt: &[u8]) -> LessSafeKey {
@@ -135,24 +128,6 @@ pub(super) fn make_private(folder: &Path) -> Result<(), Error> {
     whole_file::make_private_folder(folder).map_err(Error::io("creating", folder))
 }
 
-#[cfg(unix)]
-fn only_ours(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    let found = fs::metadata(path).map_err(Error::io("reading", path))?;
-    if found.mode() & 0o077 != 0 {
-        return Err(Error::Key {
-            why: "may be read by others: take their rights away",
-            path: path.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn only_ours(_: &Path) -> Result<(), Error> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +167,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         Seal::open(folder.path()).unwrap();
-        let key = folder.path().join("key");
+        let key = folder.path().join("queue/key");
         assert_eq!(
             fs::metadata(&key).unwrap().permissions().mode() & 0o777,
             0o600

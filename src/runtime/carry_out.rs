@@ -74,6 +74,29 @@ impl Runtime {
         self.start(action, act);
     }
 
+    /// What decides about results or names their reviewer is configuration; how things look is not.
+    fn record_settings(&self, new: &Settings) {
+        let old = self.home.load_settings();
+        let changed: Vec<&str> = [
+            ("mirroring", old.mirroring != new.mirroring),
+            ("reviewer", old.reviewer != new.reviewer),
+        ]
+        .iter()
+        .filter_map(|&(name, changed)| changed.then_some(name))
+        .collect();
+        if changed.is_empty() {
+            return;
+        }
+        let file = ParticipantObject::new(audit::ObjectKind::File, "settings.json")
+            .with("change", changed.join(" "));
+        let event = AuditEvent::new(audit::EventId::SecurityAlert, clock::now_utc())
+            .of_type(audit::EventType::SoftwareConfiguration)
+            .about(file);
+        if let Err(error) = self.log.append(&event) {
+            tracing::warn!(%error, "a change of settings is not on record");
+        }
+    }
+
     fn refuse(&self, action: &Action, error: &audit::Error) {
         let job = match action {
             Action::Load { job, .. }
@@ -481,6 +504,7 @@ impl Runtime {
                 });
             }
             Action::SaveSettings(settings) => {
+                self.record_settings(&settings);
                 if let Err(error) = self.home.save_settings(&settings) {
                     tracing::warn!(%error, "settings were not saved");
                 }
@@ -541,9 +565,8 @@ fn audit_event(kind: audit::EventId, action: &Action) -> AuditEvent {
         Action::Explain { model, data, .. } => about_volume(event, data).about(
             ParticipantObject::new(audit::ObjectKind::Model, model.as_str()),
         ),
-        Action::Export { data, folder, .. } => {
-            about_volume(event, data).about(ParticipantObject::file(folder))
-        }
+        Action::Export { data, folder, .. } => about_volume(event, data)
+            .about(ParticipantObject::file(folder).with("role", "destination")),
         Action::LoadSegmentation { data, path, .. } => {
             about_volume(event, data).about(ParticipantObject::file(path))
         }

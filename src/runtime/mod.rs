@@ -15,8 +15,10 @@ mod explain;
 mod home;
 mod jobs;
 mod leaving;
+mod model_import;
 mod models;
 mod monitoring;
+mod on_record;
 mod open;
 mod places;
 mod remote;
@@ -35,7 +37,9 @@ pub use clock::{RandomUids, now_utc};
 pub use copy::{CopyError, CopyRequest, copy_without_identity, copy_words};
 pub use home::Home;
 pub use leaving::Leaving;
+pub use model_import::{ImportError, import_models};
 pub use models::{LoadedModel, RunError};
+pub use on_record::change_on_record;
 pub use open::{
     LoadError, Opened, PickError, Picked, index_paths, load_file, load_key, load_stack, pick_volume,
 };

@@ -9,6 +9,7 @@ use super::clock::now_utc;
 use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::Stop;
+use super::model_import::import_models;
 use super::monitoring::Watched;
 use super::remote_view;
 use crate::app::{Event, ModelSummary, Notice, RunEstimate, Traffic};
@@ -426,13 +427,12 @@ pub(super) fn import(home: &Home, path: &Path) -> Result<Notice, Stop> {
     let advice = "Nothing was installed. A model is a package (manifest.json) or a brainchop folder (model.json).";
     let refused =
         |error: &dyn std::error::Error| failed("The model was not imported", advice, error);
-    let packages = import::read(path).map_err(|e| refused(&e))?;
-    let registry = Registry::new(home.models());
-    let mut names = Vec::new();
-    for package in &packages {
-        registry.install(package, false).map_err(|e| refused(&e))?;
-        names.push(package.manifest().name.clone());
-    }
+    let packages =
+        import_models(home, path, false, || import::read(path)).map_err(|e| refused(&e))?;
+    let names: Vec<&str> = packages
+        .iter()
+        .map(|p| p.manifest().name.as_str())
+        .collect();
     Ok(Notice::info("Model imported", &names.join(", ")))
 }
 

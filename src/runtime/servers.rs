@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::carry_out::failed;
-use super::clock::now_utc;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
+use super::on_record::change_on_record;
 use super::remote_jobs::RemoteError;
 use crate::app::{Event, ServerDraft, ServerTest};
-use crate::audit::{AuditEvent, EventId, EventType, Log, ObjectKind, Outcome, ParticipantObject};
+use crate::audit::{EventType, ObjectKind, ParticipantObject};
 use crate::offload::{
     Authorization, Client, Endpoints, Looked, Pin, Profile, ProfileError, SecretPlace, Secrets,
     Service, SignIn, known_holes, look,
@@ -34,22 +34,7 @@ pub fn change_endpoint<T, E: From<crate::audit::Error>>(
         .with("authorization", authorization_word(&profile.authorization))
         .with("pins", pins.join(" "))
         .with("plain_http_allowed", profile.allow_insecure_loopback);
-    // PS3.15 A.5.3.11: a change of configuration is a Security Alert of a type of its own.
-    let event = AuditEvent::new(EventId::SecurityAlert, now_utc())
-        .of_type(EventType::SecurityConfiguration)
-        .about(object);
-    let act = Log::open(home.root())?.begin(&event)?;
-    match make() {
-        Ok(made) => {
-            act.done(now_utc())?;
-            Ok(made)
-        }
-        Err(error) => {
-            let why = "the endpoints were not changed";
-            act.failed(now_utc(), Outcome::SeriousFailure, why)?;
-            Err(error)
-        }
-    }
+    change_on_record(home, EventType::SecurityConfiguration, object, make)
 }
 
 /// How a server knows who asks, in words.

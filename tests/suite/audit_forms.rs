@@ -49,6 +49,9 @@ fn the_message_is_that_of_the_standard() {
             r#"<EventID csd-code="110106" codeSystemName="DCM" originalText="Export"/></EventIdentification>"#,
             r#"<ActiveParticipant UserID="anna" UserIsRequestor="true" NetworkAccessPointID="10.0.0.7" NetworkAccessPointTypeCode="2">"#,
             r#"<RoleIDCode csd-code="110151" codeSystemName="DCM" originalText="Application Launcher"/></ActiveParticipant>"#,
+            // A.5.3.4: what an export goes to.
+            r#"<ActiveParticipant UserID="/out" UserIsRequestor="false"><RoleIDCode csd-code="110154" codeSystemName="DCM" originalText="Destination Media"/>"#,
+            r#"<MediaIdentifier><MediaType csd-code="110037" codeSystemName="DCM" originalText="URI"/></MediaIdentifier></ActiveParticipant>"#,
             r#"<AuditSourceIdentification AuditSourceID="ws1"><AuditSourceTypeCode csd-code="1"/></AuditSourceIdentification>"#,
             r#"<ParticipantObjectIdentification ParticipantObjectID="1.2.3" ParticipantObjectTypeCode="2" ParticipantObjectTypeCodeRole="3">"#,
             r#"<ParticipantObjectIDTypeCode csd-code="110180" codeSystemName="DCM" originalText="Study Instance UID"/>"#,

@@ -28,6 +28,7 @@ impl Place {
             .args(arguments)
             .current_dir(self.0.path())
             .env("NEGATOSCOPE_HOME", self.path("home"))
+            .env("NEGATOSCOPE_KEYRING", "off")
             .env_remove("RUST_LOG")
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")

@@ -6,6 +6,8 @@ mod audit;
 mod audit_forms;
 mod audit_forward;
 mod audit_processes;
+mod audit_retention;
+mod audit_table;
 mod batch;
 mod cascade;
 mod channels;
@@ -30,6 +32,8 @@ mod evaluate_orientation;
 mod explain;
 mod export;
 mod graph;
+#[cfg(unix)]
+mod key_file;
 mod label_words;
 mod lettering;
 mod models;

@@ -62,6 +62,9 @@ pub struct Add {
     /// Variable of the environment that holds a bearer token.
     #[arg(long, value_name = "VAR", conflicts_with = "oauth_token_url")]
     token_env: Option<String>,
+    /// Entry of the system's keyring that holds a bearer token (`keys store NAME`).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["token_env", "oauth_token_url"])]
+    token_keyring: Option<String>,
     /// Where OAuth 2.0 tokens come from.
     #[arg(long, value_name = "URL", requires = "client_id")]
     oauth_token_url: Option<String>,
@@ -213,10 +216,10 @@ impl Add {
                 session_token: SecretPlace::environment("AWS_SESSION_TOKEN"),
             });
         }
-        if let Some(variable) = &self.token_env {
-            return Ok(Authorization::Bearer {
-                secret: SecretPlace::environment(variable),
-            });
+        let token = self.token_keyring.as_deref().map(SecretPlace::keyring);
+        let variable = self.token_env.as_deref().map(SecretPlace::environment);
+        if let Some(secret) = token.or(variable) {
+            return Ok(Authorization::Bearer { secret });
         }
         let Some(token_url) = self.oauth_token_url.clone() else {
             return Ok(Authorization::None);
