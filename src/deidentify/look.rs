@@ -80,7 +80,9 @@ impl Plane {
             }
         }
         if format.photometric == Photometric::Monochrome1 {
-            values.iter_mut().for_each(|v| *v = -*v);
+            for value in &mut values {
+                *value = -*value;
+            }
         }
         Ok(Self {
             values,

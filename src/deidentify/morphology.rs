@@ -198,7 +198,7 @@ mod tests {
         let count = dims.iter().product();
         let inside = (0..count).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 16) % one_in == 0
+            (state >> 16).is_multiple_of(one_in)
         });
         Solid::new(dims, inside.collect())
     }

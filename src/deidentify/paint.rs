@@ -127,7 +127,7 @@ fn unpack(tree: &mut Tree, frames: &FrameReader) -> Result<(), Box<dyn std::erro
             let value = frame.samples.at(at) as i64;
             match format.bits_allocated {
                 1 => {
-                    if bit % 8 == 0 {
+                    if bit.is_multiple_of(8) {
                         native.push(0);
                     }
                     native[bit / 8] |= ((value & 1) as u8) << (bit % 8);

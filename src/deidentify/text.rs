@@ -117,7 +117,7 @@ pub fn find_text(values: &[f32], width: usize) -> Vec<FoundText> {
             *m = cut.holds(*v);
         }
         let all = Parts::of(&mask, width, height);
-        let letters = all.parts.iter().copied();
+        let letters = all.all.iter().copied();
         let letters = letters.filter(|p| p.looks_like_a_letter(tallest)).collect();
         found.extend(lines(letters).iter().filter_map(|line| all.judge(line)));
     }
@@ -198,8 +198,8 @@ fn cuts(values: &[f32]) -> Vec<Cut> {
     let count = |n: usize| runs.get(n).map_or(0, |run| run.1);
     let mut peaks: Vec<(usize, f32)> = Vec::new();
     // The ends have levels of their own.
-    for n in 1..runs.len().saturating_sub(1) {
-        let (value, own) = runs[n];
+    let inner = runs.len().saturating_sub(2);
+    for (n, &(value, own)) in runs.iter().enumerate().skip(1).take(inner) {
         let beside: usize = (1..=3)
             .map(|d| count(n + d) + n.checked_sub(d).map_or(0, count))
             .sum();
@@ -214,7 +214,7 @@ fn cuts(values: &[f32]) -> Vec<Cut> {
 
 /// All parts of a cut, and which pixel belongs to which (0: to none).
 struct Parts {
-    parts: Vec<Part>,
+    all: Vec<Part>,
     owners: Vec<u32>,
     width: usize,
     height: usize,
@@ -275,7 +275,7 @@ impl Parts {
             parts.push(part);
         }
         Self {
-            parts,
+            all: parts,
             owners,
             width,
             height,
@@ -298,7 +298,7 @@ impl Parts {
         // What stands in the same row: dots, joined letters, other words.
         let near = tall / 3 + 1;
         let in_row = |p: &&Part| p.y0 + near >= y0 && p.y1 <= y1 + near && p.width() <= 8 * tall;
-        let row: Vec<&Part> = self.parts.iter().filter(in_row).collect();
+        let row: Vec<&Part> = self.all.iter().filter(in_row).collect();
         let reach = tall * 5 / 4;
         let (mut x0, mut x1) = (left, right);
         loop {

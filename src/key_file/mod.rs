@@ -189,9 +189,8 @@ pub fn place(home: &Path) -> Place {
     match (wrapped.contains(&true), wrapped.contains(&false)) {
         (true, true) => Place::Both,
         (true, false) => Place::Keyring,
-        (false, true) => Place::Files,
         (false, false) if home.join(CHOICE).exists() => Place::Keyring,
-        (false, false) => Place::Files,
+        (false, _) => Place::Files,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only file that knows the crate `keyring`: secret service on Linux, Keychain on macOS, Credential
 //! Manager on Windows. All is kept as text, for KDE's wallet takes nothing else.
 
+use std::fmt::Write as _;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::{Error, random};
 const SERVICE: &str = "negatoscope";
 const MASTER: &str = "master-key";
 /// An unlock dialog waits for a person; a session without one would wait for ever.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 pub(super) const ID_BYTES: usize = 8;
 
@@ -69,14 +70,17 @@ impl Master {
             other => return other,
         }
         let bytes: [u8; 32] = random()?;
-        let text = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let text = bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         write(MASTER, text)?;
         Self::read_anew()
     }
 }
 
 fn parse(text: &str) -> Option<[u8; 32]> {
-    let digits = (text.len() == 64 && text.is_ascii()).then(|| text.as_bytes())?;
+    let digits = (text.len() == 64 && text.is_ascii()).then_some(text.as_bytes())?;
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;

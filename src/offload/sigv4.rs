@@ -4,6 +4,8 @@
 //! AWS General Reference, "Signature Version 4 signing process": canonical request, string to sign,
 //! derived key.
 
+use std::fmt::Write as _;
+
 use ring::digest::{Context, SHA256, digest};
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
@@ -66,14 +68,11 @@ pub(super) fn authorization(
 }
 
 fn canonical(request: Signed<'_>, names: &str) -> String {
-    let headers: String = request
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let words: Vec<&str> = value.split_ascii_whitespace().collect();
-            format!("{name}:{}\n", words.join(" "))
-        })
-        .collect();
+    let mut headers = String::new();
+    for (name, value) in request.headers {
+        let words: Vec<&str> = value.split_ascii_whitespace().collect();
+        let _ = writeln!(headers, "{name}:{}", words.join(" "));
+    }
     let Signed {
         method,
         query,
@@ -90,7 +89,7 @@ fn encoded(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            let _ = write!(text, "%{byte:02X}");
         }
         text
     })

@@ -88,10 +88,8 @@ fn what_is_old_goes_on_record_and_the_log_stays_whole() {
     assert!(copy.ok && copy.notes.contains(&told), "{copy:?}");
 
     // It goes on, and a later deletion may take the record of the first with it.
-    let mut newest = event(n + 2);
     for more in 2..40 {
-        newest = event(n + more).at(now);
-        log.append(&newest).unwrap();
+        log.append(&event(n + more).at(now)).unwrap();
     }
     let again = delete_older_than(home, &log, 6, now + Months::new(73)).unwrap();
     assert!(again.segments > 2);

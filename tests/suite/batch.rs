@@ -603,7 +603,7 @@ fn several_engines_do_each_series_once_and_one_that_cannot_go_on_gives_its_serie
         Fake::new(&good),
     ];
     let all: Vec<&dyn Engine> = engines.iter().map(|e| e as &dyn Engine).collect();
-    let mut begun = vec![0; 9];
+    let mut begun = [0; 9];
     let (summary, rows) = run_spread(&all, &place.log, &place.plan, &Task::new(), |n, row| {
         begun[n] += usize::from(row.status == Status::Running);
     })

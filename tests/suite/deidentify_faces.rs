@@ -103,10 +103,10 @@ fn the_brain_of_a_real_head_stays_and_its_face_goes() {
     let front = (0..after.len()).filter(brain).map(lps);
     let front = front.min_by(|a, b| a.y.total_cmp(&b.y)).unwrap();
     let (mut lost, mut changed, mut nose_before, mut before_planes) = (0, 0, f64::MAX, 0);
-    for n in 0..after.len() {
+    for (n, &new) in after.iter().enumerate() {
         let old = volume.value(n);
-        if after[n].to_bits() != old.to_bits() {
-            assert!(after[n] == 0.0);
+        if new.to_bits() != old.to_bits() {
+            assert!(new == 0.0);
             changed += 1;
             lost += usize::from(brain(&n));
         }

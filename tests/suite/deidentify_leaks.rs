@@ -2,6 +2,7 @@
 //! every byte that it leaves behind.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -434,7 +435,10 @@ impl Scan {
             forms.sort();
             forms.dedup();
             for form in forms {
-                let hex: String = form.iter().map(|b| format!("{b:02x}")).collect();
+                let mut hex = String::new();
+                for byte in &form {
+                    let _ = write!(hex, "{byte:02x}");
+                }
                 scan.add(n, hex.into_bytes(), false);
                 for skip in 0..3 {
                     scan.add(n, base64(&form, skip), true);

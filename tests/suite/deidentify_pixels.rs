@@ -1,8 +1,4 @@
 //! Burned-in text: found by its looks, blackened in every kind of pixels, and nothing else changed.
-#![expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "VRs are written as byte strings"
-)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //! headers and paths there are, what is too large, how a model's failure looks; and the real program
 //! with the same masks as here.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -79,7 +80,12 @@ fn enveloped(
 /// The signature that a request should have, from its own words: AWS's recipe step by step, for one
 /// form of request.
 fn signature(heard: &Heard, region: &str, secret: &str) -> (String, String) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
     let sha = |bytes: &[u8]| hex(digest::digest(&digest::SHA256, bytes).as_ref());
     let mac = |key: &[u8], text: &str| {
         hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
@@ -95,10 +101,10 @@ fn signature(heard: &Heard, region: &str, secret: &str) -> (String, String) {
             .header("x-amz-security-token")
             .map(|_| "x-amz-security-token"),
     );
-    let lines: String = names
-        .iter()
-        .map(|n| format!("{n}:{}\n", header(n)))
-        .collect();
+    let mut lines = String::new();
+    for name in &names {
+        let _ = writeln!(lines, "{name}:{}", header(name));
+    }
     let names = names.join(";");
     let canonical = format!(
         "POST\n{}\n\n{lines}\n{names}\n{}",

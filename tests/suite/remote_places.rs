@@ -281,7 +281,7 @@ fn this_machine_steps_in_only_where_the_policy_says_and_the_result_says_so() {
     let port = gone.local_addr().unwrap().port();
     drop(gone);
     change(&place, &server, |p| {
-        p.url = format!("https://127.0.0.1:{port}")
+        p.url = format!("https://127.0.0.1:{port}");
     });
     remote(&place, &["--yes"]).ends_with(0);
     masks_are_equal(&place);
