@@ -79,6 +79,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "words",
             "audit",
+            "deidentify",
             "dicom",
             "export",
             "import",

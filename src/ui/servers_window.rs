@@ -27,7 +27,7 @@ pub fn servers_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
                 .show(ui, |ui| {
                     list_ui(ui, app, commands);
                     if let Some(test) = &app.remote.tested {
-                        test_ui(ui, test);
+                        tested_ui(ui, test);
                     }
                     ui.separator();
                     let mut draft: ServerDraft =
@@ -66,7 +66,7 @@ fn list_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     }
 }
 
-fn test_ui(ui: &mut Ui, test: &ServerTest) {
+fn tested_ui(ui: &mut Ui, test: &ServerTest) {
     section_ui(ui, &format!("Test of {}", test.name));
     Grid::new("server test")
         .num_columns(2)
