@@ -13,6 +13,7 @@ mod cascade;
 mod channels;
 mod cli;
 mod compress;
+mod copy_window;
 mod deidentify;
 mod deidentify_faces;
 mod deidentify_leaks;

@@ -535,7 +535,10 @@ fn a_connection_that_breaks_before_the_answer_is_made_again() {
 
     // Reset in the middle of the body.
     let server = Server::without_bodies(|number, heard, wire| {
-        let length: usize = heard.header("content-length").unwrap().parse().unwrap();
+        // None from a stranger: another test's client that still looks for a port of its own.
+        let Some(length) = heard.header("content-length").and_then(|n| n.parse().ok()) else {
+            return Ok(Then::Close);
+        };
         if number == 0 {
             // What is never read makes the system reset the connection.
             return Ok(Then::Close);
