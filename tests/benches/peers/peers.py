@@ -271,16 +271,47 @@ def export(folder, x, onnx=True):
     torch.onnx.export(network_of(folder), (x,), folder / "model.onnx", dynamo=False, opset_version=17, **names)
 
 
+def family(pid):
+    """A process and all that it has started."""
+    found = [pid]
+    for one in found:
+        children = pathlib.Path(f"/proc/{one}/task/{one}/children")
+        try:
+            found += [int(child) for child in children.read_text().split()]
+        except OSError:
+            pass
+    return found
+
+
+def proportional_bytes(pid):
+    """Memory of a process, pages that it shares counted by share; 0 once it is gone."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(text.split("\nPss:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return 0
+
+
+def watched(command, environment):
+    """Runs a command: its seconds, and the peak memory of it and all that it starts, looked at ten times a second."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(proportional_bytes, family(process.pid))))
+        time.sleep(0.1)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} ended with {process.returncode}")
+    return time.perf_counter() - start, peak
+
+
 def ours(profile, words, threads=2):
-    """Runs our program; the seconds that it took."""
+    """Runs our program; its seconds and its peak memory."""
     build = ["cargo", "build", "--quiet", "--profile", profile, "--bin", "negatoscope"]
     subprocess.check_call(build, cwd=ROOT)
     target = {"dev": "debug", "bench": "release"}.get(profile, profile)
     program = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / target / "negatoscope"
-    start = time.perf_counter()
-    quiet = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
-    subprocess.check_call([program, *words], env=quiet, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    return watched([program, *words], {**os.environ, "RAYON_NUM_THREADS": str(threads)})
 
 
 def compare_folder(folder, small, edge, threads, profile):
@@ -303,14 +334,12 @@ def compare_folder(folder, small, edge, threads, profile):
     peer = [pathlib.Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")]
     peer += ["-i", folder / "in", "-o", folder / "theirs", "-m", folder / "model", "-f", "0"]
     peer += ["--disable_tta", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar"]
-    start = time.perf_counter()
-    subprocess.check_call(peer, env=environment, stdout=subprocess.DEVNULL)
-    theirs = time.perf_counter() - start
+    theirs, their_peak = watched(peer, environment)
     home = ["--home", folder / "home"]
     ours(profile, [*home, "models", "import", folder / "model"])
     analyze = ["analyze", folder / "in", "--model", "nnunet-dataset998-peers-bench"]
     analyze += ["--out", folder / "ours", "--format", "nifti"]
-    secs = ours(profile, [*home, *analyze], threads)
+    secs, peak = ours(profile, [*home, *analyze], threads)
     found = {}
     for mask in sorted((folder / "ours").rglob("*.nii.gz")):
         case = "a" if "a_0000" in str(mask) else "b"
@@ -321,6 +350,7 @@ def compare_folder(folder, small, edge, threads, profile):
     ]
     print(f"\nfolder of two scans {edge} x {edge} x {edge * 3 // 4}, nnU-Net 3D, {threads} threads, no mirroring")
     print(f"nnUNetv2_predict {theirs:.1f} s, ours {secs:.1f} s: {secs / theirs:.2f} of it")
+    print(f"peak memory {their_peak / 1e6:.0f} MB, ours {peak / 1e6:.0f} MB: {peak / their_peak:.2f} of it")
     print(f"voxels with the same label: {100 * min(agreement):.4f} % at least")
 
 
