@@ -225,10 +225,10 @@ fn go(
         progress.note(&words);
     }
     drop(progress);
-    if let Some(why) = leaving.over {
+    if let Some(why) = &leaving.over {
         anyhow::bail!("nothing is sent: {why}");
     }
-    if !yes && !agreed()? {
+    if !yes && !run.agreed_before(&leaving) && !agreed()? {
         tell_waiting(id, "nobody has agreed to sending; `--yes` agrees");
         return Ok(None);
     }

@@ -98,6 +98,15 @@ impl RemoteRun {
         self.policy.fallback_to_local && self.server.is_away()
     }
 
+    /// Whether the person has agreed to all that is sent to this server, and nothing about this is
+    /// doubtful: then nobody need be asked.
+    pub fn agreed_before(&self, leaving: &Leaving) -> bool {
+        self.server.client().profile().without_asking
+            && leaving.over.is_none()
+            && leaving.kept_back.is_empty()
+            && leaving.doubts().is_empty()
+    }
+
     /// Asks the server whether it has the model, and counts what would leave: reads every series
     /// that is suited, and sends none. Holds it against the limits of the person's policy.
     ///
@@ -277,7 +286,10 @@ impl RemoteRun {
         Ok(self.running.update(&self.job)?)
     }
 
-    fn engine_here(&self, instead_of: Option<String>) -> Result<LocalEngine, RemoteError> {
+    pub(super) fn engine_here(
+        &self,
+        instead_of: Option<String>,
+    ) -> Result<LocalEngine, RemoteError> {
         Ok(LocalEngine {
             model: model_of(&self.home, &self.job)?,
             mirroring: self.job.work.mirroring,

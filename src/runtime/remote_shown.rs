@@ -17,6 +17,8 @@ use crate::volume::Volume;
 /// What a job says whose answers are all here.
 const ANSWERED: &str =
     "answered; open its images and go on to see the result, nothing is sent again";
+/// What a job says that was done here in place of a server, until its result has been shown.
+const DONE_HERE: &str = "done on this machine, since the server could not be reached";
 /// Longest time that is spent on a picture of what leaves.
 const PICTURE_TIME: Duration = Duration::from_secs(2);
 
@@ -128,6 +130,9 @@ impl RemoteRun {
         self.within_limits()?;
         self.interrupted()?;
         let ran = self.engine.segment_of(volumes, task);
+        if ran.is_err() && self.may_fall_back() && !task.is_cancelled() {
+            return self.here_shown(volumes, task);
+        }
         let [sent, received] = self.server.moved();
         self.job.sent_bytes += sent;
         self.job.received_bytes += received;
@@ -138,6 +143,33 @@ impl RemoteRun {
             (Err(_), _, Some(why)) => (waiting(&why), Ended::Waits(why)),
             (Err(Failure::Cancelled), ..) => (waiting("stopped"), Ended::Stopped),
             (Err(Failure::Reason(why)), ..) => failed(why),
+        };
+        self.job.state = state;
+        self.running.update(&self.job)?;
+        Ok(ended)
+    }
+
+    /// Runs on open images on this machine, in place of a server that cannot be reached; the result
+    /// says so.
+    pub(super) fn here_shown(
+        mut self,
+        volumes: &[&Volume],
+        task: &Task,
+    ) -> Result<Ended, RemoteError> {
+        self.interrupted()?;
+        let here = self.engine_here(Some(self.job.endpoint.clone()))?;
+        let why = |why: &str| State::Waiting {
+            why: why.to_owned(),
+        };
+        let (state, ended) = match here.segment_of(volumes, task) {
+            Ok(found) => (why(DONE_HERE), Ended::Result(Box::new(found))),
+            Err(Failure::Cancelled) => (why("stopped"), Ended::Stopped),
+            Err(Failure::Reason(reason)) => (
+                State::Failed {
+                    why: reason.clone(),
+                },
+                Ended::Failed(reason),
+            ),
         };
         self.job.state = state;
         self.running.update(&self.job)?;
