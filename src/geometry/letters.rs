@@ -1,6 +1,6 @@
 //! Orientation letters and positions in words, in the patient's frame (LPS).
 
-use super::DVec3;
+use super::{DVec3, VolumeGeometry};
 
 /// Letters of a direction in LPS: `R L A P H F`, the strongest first, weaker ones that
 /// exceed about 15° appended ("LA"). PS3.3 C.7.6.1.1.1 uses the same letters.
@@ -13,6 +13,19 @@ pub fn direction_letters(direction_lps: DVec3) -> String {
         .filter(|(size, ..)| size.abs() > 0.26)
         .map(|&(size, positive, negative)| if size > 0.0 { positive } else { negative })
         .collect()
+}
+
+/// The patient's side that each axis of a grid rises to, i first, as nibabel's `aff2axcodes` says
+/// it: `RAS`, `LPS`, `PIR`, ….
+pub fn axis_codes(grid: &VolumeGeometry) -> String {
+    let mut codes = [' '; 3];
+    let nearest = grid.nearest_axes();
+    for (side, [rising, falling]) in [['L', 'R'], ['P', 'A'], ['S', 'I']].into_iter().enumerate() {
+        let axis = nearest[side];
+        let rises = grid.direction(axis)[side] >= 0.0;
+        codes[axis] = if rises { rising } else { falling };
+    }
+    codes.into_iter().collect()
 }
 
 /// A position as radiologists read it: "L 12.3  P 4.0  H 88.1 mm".
@@ -35,6 +48,22 @@ pub fn position_words(lps_mm: DVec3) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clinical_laterality_axis_codes_name_the_side_that_an_axis_rises_to() {
+        let codes = |axes: [DVec3; 3]| {
+            let grid = VolumeGeometry::from_axes([4, 5, 6], DVec3::ZERO, axes, [1.0; 3]);
+            axis_codes(&grid.unwrap())
+        };
+        let [x, y, z] = [DVec3::X, DVec3::Y, DVec3::Z];
+        assert_eq!(codes([x, y, z]), "LPS");
+        assert_eq!(codes([-x, -y, z]), "RAS");
+        // Sagittal slices from right to left, rows downwards.
+        assert_eq!(codes([y, -z, x]), "PIL");
+        // A coronal that leans by 20 degrees.
+        let (sin, cos) = 20_f64.to_radians().sin_cos();
+        assert_eq!(codes([x, y * sin - z * cos, y * cos + z * sin]), "LIP");
+    }
 
     #[test]
     fn clinical_laterality_letters_follow_lps() {

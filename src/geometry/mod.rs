@@ -7,6 +7,6 @@ mod plane;
 mod volume_geometry;
 
 pub use glam::{DAffine3, DMat3, DVec2, DVec3};
-pub use letters::{direction_letters, position_words};
+pub use letters::{axis_codes, direction_letters, position_words};
 pub use plane::{ImagePlane, ViewPlane};
 pub use volume_geometry::{Error, VolumeGeometry};

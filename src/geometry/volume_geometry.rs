@@ -64,6 +64,18 @@ impl VolumeGeometry {
         Self::new(dims, DAffine3::from_mat3_translation(m, origin_lps))
     }
 
+    /// The grid of the voxels from `first` on, `dims` of them; `None` where they are not all in it.
+    pub fn part(&self, first: [usize; 3], dims: [usize; 3]) -> Option<Self> {
+        let inside = (0..3).all(|axis| {
+            let end = first[axis].checked_add(dims[axis]);
+            dims[axis] > 0 && end.is_some_and(|end| end <= self.dims[axis])
+        });
+        let shift = DVec3::from_array(first.map(|n| n as f64));
+        inside
+            .then(|| Self::new(dims, self.lps_from_ijk * DAffine3::from_translation(shift)).ok())
+            .flatten()
+    }
+
     /// `[i, j, k]` = columns, rows, slices.
     pub const fn dims(&self) -> [usize; 3] {
         self.dims
@@ -193,6 +205,20 @@ mod tests {
             [0.5, 0.7, 3.0],
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_part_lies_where_its_voxels_lie() {
+        let g = oblique();
+        let [i, j, k] = g.dims();
+        let part = g.part([1, 2, 1], [i - 1, j - 3, k - 1]).unwrap();
+        assert_eq!(part.dims(), [i - 1, j - 3, k - 1]);
+        let at = DVec3::new(0.5, 1.0, 0.0);
+        let whole = g.lps_at(at + DVec3::new(1.0, 2.0, 1.0));
+        assert!((part.lps_at(at) - whole).length() < 1e-9);
+        assert_eq!(g.part([1, 0, 0], g.dims()), None);
+        assert_eq!(g.part([0; 3], [0, j, k]), None);
+        assert_eq!(g.part([usize::MAX, 0, 0], [1; 3]), None);
     }
 
     #[test]

@@ -14,6 +14,12 @@ pub fn packages() -> Vec<PackageFiles> {
             include_bytes!("../../assets/models/hippocampus-mini/MODEL_CARD.md"),
         ),
         package(
+            "hippocampus",
+            include_bytes!("../../assets/models/hippocampus/manifest.json"),
+            include_bytes!("../../assets/models/hippocampus/weights.safetensors"),
+            include_bytes!("../../assets/models/hippocampus/MODEL_CARD.md"),
+        ),
+        package(
             "lungs-cxr",
             include_bytes!("../../assets/models/lungs-cxr/manifest.json"),
             include_bytes!("../../assets/models/lungs-cxr/weights.safetensors"),

@@ -10,6 +10,7 @@ use super::chance::Chance;
 use super::npz;
 use super::picture::{Picture, Values};
 use super::recipe::{DataRules, Layout};
+use crate::geometry::axis_codes;
 use crate::inference::resize_plane;
 
 /// Some class but the first; which one is not told.
@@ -267,9 +268,23 @@ fn normalized(image: Picture, mask: Vec<u8>, cuts: bool) -> (Picture, Target) {
         dims,
         values: Values::Floats(cut),
         spacing_mm: image.spacing_mm,
-        geometry: None,
+        geometry: image
+            .geometry
+            .and_then(|whole| whole.part([low[2], low[1], low[0]], [dims[2], dims[1], dims[0]])),
     };
     (image, Target::Mask(labels))
+}
+
+/// The orientation (see [`axis_codes`]) in which the volumes of some samples are stored; `None` where
+/// they do not all tell the same.
+pub fn common_orientation(samples: &[Sample]) -> Option<String> {
+    let mut codes = samples
+        .iter()
+        .map(|sample| sample.image.geometry.as_ref().map(axis_codes));
+    let first = codes.next()??;
+    codes
+        .all(|other| other.as_ref() == Some(&first))
+        .then_some(first)
 }
 
 /// Volumes must have one spacing: nothing is resampled behind the user's back.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Error;
-use super::data::{Sample, Split, typical_spacing};
+use super::data::{Sample, Split, common_orientation, typical_spacing};
 use super::evaluate::{Evaluation, Figures};
 use super::metrics;
 use super::recipe::{ModelWords, Recipe};
@@ -246,7 +246,12 @@ fn manifest(
             ..Envelope::default()
         },
         input: Input {
-            conform: Conform::Stored { orientation: None },
+            // A network that has seen volumes one way around is given all that way around.
+            conform: Conform::Stored {
+                orientation: (recipe.axes() == 3)
+                    .then(|| common_orientation(&split.training))
+                    .flatten(),
+            },
             channels: Vec::new(),
             normalization: Normalization::None,
             crop: None,
