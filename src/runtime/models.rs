@@ -92,17 +92,10 @@ impl LoadedModel {
     }
 
     /// The same model with its networks on another machine.
-    ///
-    /// # Errors
-    /// [`RunError::Inference`] for a model of whole images, which is small enough to run here.
-    pub fn with_networks_on(mut self, elsewhere: Arc<dyn Elsewhere>) -> Result<Self, RunError> {
-        if self.classifies() {
-            return Err(RunError::Inference(inference::Error::Input(
-                "models of whole images run on this machine".to_owned(),
-            )));
-        }
+    #[must_use]
+    pub fn with_networks_on(mut self, elsewhere: Arc<dyn Elsewhere>) -> Self {
         self.elsewhere = Some(elsewhere);
-        Ok(self)
+        self
     }
 
     fn settings(&self, mirroring: bool) -> Settings {
@@ -116,12 +109,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn plan(
-        &self,
-        volume: &Volume,
-        mirroring: bool,
-        task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
+    pub fn plan(&self, volume: &Volume, mirroring: bool, task: &Task) -> Result<RunPlan, RunError> {
         self.plan_with(volume, &self.settings(mirroring), task)
     }
 
@@ -135,7 +123,7 @@ impl LoadedModel {
         volume: &Volume,
         mirroring: bool,
         task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
+    ) -> Result<RunPlan, RunError> {
         let settings = Settings {
             elsewhere,
             ..settings(mirroring)
@@ -148,11 +136,11 @@ impl LoadedModel {
         volume: &Volume,
         settings: &Settings,
         task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
-        match &self.ready {
-            Ready::Segments(model) => Ok(Some(model.plan(volume, settings, task)?)),
-            Ready::Findings(_) => Ok(None),
-        }
+    ) -> Result<RunPlan, RunError> {
+        Ok(match &self.ready {
+            Ready::Segments(model) => model.plan(volume, settings, task)?,
+            Ready::Findings(classifier) => classifier.plan(volume, settings)?,
+        })
     }
 
     fn manifest(&self) -> &Manifest {
@@ -189,12 +177,8 @@ impl LoadedModel {
 
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
     pub fn needed_bytes(&self, volume: &Volume, mirroring: bool) -> u64 {
-        match &self.ready {
-            Ready::Segments(model) => model
-                .plan(volume, &self.settings(mirroring), &Task::new())
-                .map_or(0, |plan| plan.needed_bytes),
-            Ready::Findings(classifier) => classifier.needed_bytes().unwrap_or(0),
-        }
+        self.plan(volume, mirroring, &Task::new())
+            .map_or(0, |plan| plan.needed_bytes)
     }
 
     /// Runs on the images of its channels (mostly one); the result is on the first one's grid. How
@@ -272,14 +256,16 @@ impl LoadedModel {
         elsewhere: Arc<dyn Elsewhere>,
         task: &Task,
     ) -> Result<(), RunError> {
-        let Ready::Segments(model) = &self.ready else {
-            return Ok(());
-        };
         let settings = Settings {
             elsewhere: Some(elsewhere),
             ..settings(mirroring)
         };
-        model.run_channels(volumes, &settings, task)?;
+        match &self.ready {
+            Ready::Segments(model) => model.run_channels(volumes, &settings, task).map(drop)?,
+            Ready::Findings(classifier) => {
+                assess_all(classifier, volumes[0], &settings, task)?;
+            }
+        }
         Ok(())
     }
 
@@ -331,10 +317,23 @@ impl LoadedModel {
                 "it gives segments, not findings of whole images".to_owned(),
             )));
         };
+        let started = Instant::now();
         let watched = Watched::start(&self.store, self.through, self.manifest(), volume);
-        match assess_all(classifier, volume, task) {
+        let settings = self.settings(true);
+        match assess_all(classifier, volume, &settings, task) {
             Ok(mut assessments) => {
-                watched.assessed(classifier.needed_bytes().ok(), &mut assessments);
+                let plan = classifier.plan(volume, &settings).ok();
+                // An image that the model is not for takes no time worth knowing.
+                let all = assessments.iter().all(|a| a.refused.is_empty());
+                if let Some(plan) = plan.as_ref().filter(|_| all && self.elsewhere.is_none()) {
+                    self.keep(&Measured {
+                        voxels: volume.geometry.voxel_count() as u64,
+                        planned_secs: plan.seconds,
+                        seconds: started.elapsed().as_secs_f64(),
+                        ..Measured::default()
+                    });
+                }
+                watched.assessed(plan.map(|plan| plan.needed_bytes), &mut assessments);
                 Ok(assessments)
             }
             Err(error) => {
@@ -348,15 +347,15 @@ impl LoadedModel {
 fn assess_all(
     classifier: &Classifier,
     volume: &Volume,
+    settings: &Settings,
     task: &Task,
 ) -> Result<Vec<Assessment>, RunError> {
-    let settings = settings(true);
     let [.., images] = volume.geometry.dims();
     task.begin("Looking at the images", images);
     (0..images)
         .map(|k| {
             task.check()?;
-            let found = classifier.assess(volume, k, &settings, task)?;
+            let found = classifier.assess(volume, k, settings, task)?;
             task.report(k + 1, images);
             Ok(found)
         })
@@ -458,6 +457,7 @@ pub(super) fn estimate(
             places: Vec::new(),
         });
     }
+    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
     let model = match &loaded.ready {
         Ready::Segments(model) => model,
         Ready::Findings(classifier) => {
@@ -472,11 +472,10 @@ pub(super) fn estimate(
                 available_bytes: available_bytes(),
                 seconds: Some(1.0),
                 device,
-                places: Vec::new(),
+                places,
             });
         }
     };
-    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
     let plan = model.plan(volume, &settings(mirroring), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {

@@ -465,6 +465,10 @@ impl Elsewhere for Thought {
     fn scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
         Err(refused("it is only counted with".to_owned()))
     }
+
+    fn class_scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
+        Err(refused("it is only counted with".to_owned()))
+    }
 }
 
 impl Elsewhere for Server {
@@ -490,6 +494,16 @@ impl Elsewhere for Server {
         let shape: Vec<u64> = call.shape.iter().map(|n| *n as u64).collect();
         let shape = [&[1, heads as u64], &shape[2..]].concat();
         let found = self.ask(call, &shape, &[Datatype::Fp32], task)?;
+        Ok(bytemuck::pod_collect_to_vec(&found.bytes))
+    }
+
+    fn class_scores(
+        &self,
+        call: &Call<'_>,
+        classes: usize,
+        task: &Task,
+    ) -> Result<Vec<f32>, Error> {
+        let found = self.ask(call, &[1, classes as u64], &[Datatype::Fp32], task)?;
         Ok(bytemuck::pod_collect_to_vec(&found.bytes))
     }
 }

@@ -65,7 +65,7 @@ impl RemoteRun {
         let server = Server::new(client, name, Arc::clone(&running.answers));
         let server = Arc::new(server.counted(purse.clone()));
         let engine = LocalEngine {
-            model: model.with_networks_on(Arc::clone(&server) as _)?,
+            model: model.with_networks_on(Arc::clone(&server) as _),
             mirroring: job.work.mirroring,
             explain: None,
             away: Some(Away {
@@ -148,13 +148,13 @@ impl RemoteRun {
             return Ok(());
         }
         let mirroring = self.job.work.mirroring;
-        if let Some(planned) = self.engine.model.plan(volume, mirroring, task)? {
-            leaving.series += 1;
-            leaving.requests += planned.traffic.calls;
-            leaving.sent_bytes += planned.traffic.sent_bytes;
-            leaving.received_bytes += planned.traffic.received_bytes;
-            leaving.heads += usize::from(may_show_a_face(volume));
-        }
+        let planned = self.engine.model.plan(volume, mirroring, task)?;
+        leaving.series += 1;
+        leaving.requests += planned.traffic.calls;
+        leaving.sent_bytes += planned.traffic.sent_bytes;
+        leaving.received_bytes += planned.traffic.received_bytes;
+        leaving.heads += usize::from(may_show_a_face(volume));
+        leaving.pictures += usize::from(self.engine.model.takes_plain_images());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::leaving::Leaving;
 use super::remote_jobs::{RemoteError, RemoteWork};
 use super::remote_run::RemoteRun;
 use crate::batch::Failure;
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::inference::{Call, Elsewhere, Error};
 use crate::queue::{Job, JobId, Queue, State};
 use crate::task::{Cancelled, Task};
@@ -24,6 +24,8 @@ const PICTURE_TIME: Duration = Duration::from_secs(2);
 pub(super) enum Ended {
     /// With a result.
     Result(Box<Segmentation>),
+    /// With what a model of whole images says, and how that can be explained here. Its job is done.
+    Findings(Vec<Assessment>, Vec<ExplanationMethod>),
     /// The server is away; the job waits, and says why.
     Waits(String),
     /// A person stopped it; the job waits.
@@ -116,7 +118,8 @@ impl RemoteRun {
         self.job.sent_bytes > 0 || self.running.answers.count() > 0
     }
 
-    /// Runs on open images. The job waits until its result has been shown.
+    /// Runs on open images. The job waits until its result has been shown; findings, which are one
+    /// small answer an image, are not waited for.
     pub(super) fn run_shown(
         mut self,
         volumes: &[&Volume],
@@ -127,13 +130,24 @@ impl RemoteRun {
         };
         self.within_limits()?;
         self.interrupted()?;
-        let ran = self.engine.segment_of(volumes, task);
+        let ran = match (self.engine.model.classifies(), volumes) {
+            (false, _) => (self.engine.segment_of(volumes, task))
+                .map(|found| (waiting(ANSWERED), Ended::Result(Box::new(found)))),
+            (true, [image]) => self.engine.assess_of(image, task).map(|found| {
+                let done = State::Done {
+                    words: "shown".to_owned(),
+                };
+                let methods = self.engine.model.explanation_methods();
+                (done, Ended::Findings(found, methods))
+            }),
+            (true, _) => Err(Failure::Reason("it looks at one series alone".to_owned())),
+        };
         let [sent, received] = self.server.moved();
         self.job.sent_bytes += sent;
         self.job.received_bytes += received;
         let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
         let (state, ended) = match (ran, self.server.ended(), self.server.trouble()) {
-            (Ok(found), ..) => (waiting(ANSWERED), Ended::Result(Box::new(found))),
+            (Ok(ended), ..) => ended,
             (Err(_), Some(why), _) => failed(why),
             (Err(_), _, Some(why)) => (waiting(&why), Ended::Waits(why)),
             (Err(Failure::Cancelled), ..) => (waiting("stopped"), Ended::Stopped),
@@ -222,6 +236,16 @@ impl Elsewhere for Rehearsal {
         self.see(call)?;
         let points: usize = call.shape[2..].iter().product();
         Ok(vec![0.0; heads * points])
+    }
+
+    fn class_scores(
+        &self,
+        call: &Call<'_>,
+        classes: usize,
+        _task: &Task,
+    ) -> Result<Vec<f32>, Error> {
+        self.see(call)?;
+        Ok(vec![0.0; classes])
     }
 }
 

@@ -384,6 +384,12 @@ fn show(
                 statistics,
             })
         }
+        Ended::Findings(assessments, methods) => Sent::Event(Event::Assessed {
+            job,
+            volume,
+            assessments,
+            methods,
+        }),
         Ended::Waits(why) => Sent::Waits(why),
         Ended::Stopped => Sent::Stopped,
         Ended::Failed(why) => Sent::Failed(why),
