@@ -174,6 +174,15 @@ impl Model {
         &self.package
     }
 
+    /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
+    /// there is one network.
+    pub fn parts(&self) -> Vec<String> {
+        match &self.body {
+            Body::Stages(stages) => stages.parts(),
+            Body::Layers { .. } | Body::Monai(_) => vec![String::new()],
+        }
+    }
+
     /// What a run on this volume would need: exact where the box can be known at once, else
     /// for the whole grid. Takes about a second for a large volume.
     ///

@@ -49,9 +49,10 @@ impl From<inference::Error> for RunError {
     }
 }
 
-/// A model with its weights in memory, for any number of runs.
+/// A model with its weights in memory, for any number of runs. A copy shares them.
+#[derive(Clone)]
 pub struct LoadedModel {
-    ready: Ready,
+    ready: Arc<Ready>,
     /// Where its runs are kept for monitoring.
     store: Store,
     /// What its runs here took.
@@ -83,7 +84,7 @@ impl LoadedModel {
             Ready::Segments(Box::new(Model::new(package, &load)?))
         };
         Ok(Self {
-            ready,
+            ready: Arc::new(ready),
             store: Store::new(home.root()),
             history: History::new(home.root()),
             through,
@@ -91,11 +92,22 @@ impl LoadedModel {
         })
     }
 
-    /// The same model with its networks on another machine.
+    /// The same model with its networks on another machine; on this one with `None`.
     #[must_use]
-    pub fn with_networks_on(mut self, elsewhere: Arc<dyn Elsewhere>) -> Self {
-        self.elsewhere = Some(elsewhere);
-        self
+    pub fn with_networks_on(&self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self {
+            elsewhere,
+            ..self.clone()
+        }
+    }
+
+    /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
+    /// there is one network.
+    pub fn parts(&self) -> Vec<String> {
+        match &*self.ready {
+            Ready::Segments(model) => model.parts(),
+            Ready::Findings(_) => vec![String::new()],
+        }
     }
 
     fn settings(&self, mirroring: bool) -> Settings {
@@ -137,14 +149,14 @@ impl LoadedModel {
         settings: &Settings,
         task: &Task,
     ) -> Result<RunPlan, RunError> {
-        Ok(match &self.ready {
+        Ok(match &*self.ready {
             Ready::Segments(model) => model.plan(volume, settings, task)?,
             Ready::Findings(classifier) => classifier.plan(volume, settings)?,
         })
     }
 
     fn manifest(&self) -> &Manifest {
-        match &self.ready {
+        match &*self.ready {
             Ready::Segments(model) => model.package().manifest(),
             Ready::Findings(classifier) => classifier.package().manifest(),
         }
@@ -238,7 +250,7 @@ impl LoadedModel {
             watch,
             ..self.settings(mirroring)
         };
-        let Ready::Segments(model) = &self.ready else {
+        let Ready::Segments(model) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives findings of whole images, not segments".to_owned(),
             )));
@@ -260,7 +272,7 @@ impl LoadedModel {
             elsewhere: Some(elsewhere),
             ..settings(mirroring)
         };
-        match &self.ready {
+        match &*self.ready {
             Ready::Segments(model) => model.run_channels(volumes, &settings, task).map(drop)?,
             Ready::Findings(classifier) => {
                 assess_all(classifier, volumes[0], &settings, task)?;
@@ -270,13 +282,13 @@ impl LoadedModel {
     }
 
     /// Whether it gives findings of whole images.
-    pub const fn classifies(&self) -> bool {
-        matches!(self.ready, Ready::Findings(_))
+    pub fn classifies(&self) -> bool {
+        matches!(*self.ready, Ready::Findings(_))
     }
 
     /// Ways of explaining its findings, the best first.
     pub fn explanation_methods(&self) -> Vec<ExplanationMethod> {
-        match &self.ready {
+        match &*self.ready {
             Ready::Findings(classifier) => classifier.explanation_methods(),
             Ready::Segments(_) => Vec::new(),
         }
@@ -294,7 +306,7 @@ impl LoadedModel {
         method: ExplanationMethod,
         task: &Task,
     ) -> Result<Explanation, RunError> {
-        let Ready::Findings(classifier) = &self.ready else {
+        let Ready::Findings(classifier) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives segments, which need no explanation".to_owned(),
             )));
@@ -312,7 +324,7 @@ impl LoadedModel {
     /// # Errors
     /// [`RunError`].
     pub fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, RunError> {
-        let Ready::Findings(classifier) = &self.ready else {
+        let Ready::Findings(classifier) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives segments, not findings of whole images".to_owned(),
             )));
@@ -458,7 +470,7 @@ pub(super) fn estimate(
         });
     }
     let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
-    let model = match &loaded.ready {
+    let model = match &*loaded.ready {
         Ready::Segments(model) => model,
         Ready::Findings(classifier) => {
             return Ok(RunEstimate {

@@ -69,11 +69,11 @@ impl RemoteRun {
         volumes: &[&Volume],
         task: &Task,
     ) -> Result<Leaving, RemoteError> {
-        let mut leaving = self.asked(task)?;
+        let mut leaving = self.asked(0, task)?;
         if let Some(first) = volumes.first() {
-            self.count(&mut leaving, first, task)?;
+            self.count(0, &mut leaving, first, task)?;
         }
-        self.sum_up(leaving)
+        self.sum_up(0, leaving)
     }
 
     /// One of the pieces that would leave, as a gray picture: width, height, RGBA.
@@ -84,14 +84,14 @@ impl RemoteRun {
     ) -> Option<(usize, usize, Arc<Vec<u8>>)> {
         task.begin("Looking at what would leave", 0);
         let rehearsal = Arc::new(Rehearsal {
-            most_bytes: self.server.most_bytes(),
+            most_bytes: self.server().most_bytes(),
             begun: Instant::now(),
             best: Mutex::default(),
         });
         let there = Arc::clone(&rehearsal) as Arc<dyn Elsewhere>;
         // It stops itself when it has seen enough; what it was stopped by does not matter.
         let _ = self
-            .engine
+            .engine()
             .model
             .rehearse(volumes, self.job().work.mirroring, there, task);
         let best = rehearsal
@@ -130,23 +130,22 @@ impl RemoteRun {
         };
         self.within_limits()?;
         self.interrupted()?;
-        let ran = match (self.engine.model.classifies(), volumes) {
-            (false, _) => (self.engine.segment_of(volumes, task))
+        let engine = self.engine();
+        let ran = match (engine.model.classifies(), volumes) {
+            (false, _) => (engine.segment_of(volumes, task))
                 .map(|found| (waiting(ANSWERED), Ended::Result(Box::new(found)))),
-            (true, [image]) => self.engine.assess_of(image, task).map(|found| {
+            (true, [image]) => engine.assess_of(image, task).map(|found| {
                 let done = State::Done {
                     words: "shown".to_owned(),
                 };
-                let methods = self.engine.model.explanation_methods();
+                let methods = engine.model.explanation_methods();
                 (done, Ended::Findings(found, methods))
             }),
             (true, _) => Err(Failure::Reason("it looks at one series alone".to_owned())),
         };
-        let [sent, received] = self.server.moved();
-        self.job.sent_bytes += sent;
-        self.job.received_bytes += received;
+        self.count_moved();
         let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
-        let (state, ended) = match (ran, self.server.ended(), self.server.trouble()) {
+        let (state, ended) = match (ran, self.server().ended(), self.server().trouble()) {
             (Ok(ended), ..) => ended,
             (Err(_), Some(why), _) => failed(why),
             (Err(_), _, Some(why)) => (waiting(&why), Ended::Waits(why)),
