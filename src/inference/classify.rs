@@ -8,7 +8,9 @@ use super::envelope::modality_issue;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
 use super::tensor::{Array, Program};
-use super::{Error, Executor, Settings, device_name, elsewhere, familiar, resize_plane};
+use super::{
+    Error, Executor, Settings, device_name, elsewhere, familiar, has_weights, resize_plane,
+};
 use crate::findings::{Assessment, Call, Finding, Provenance, ReviewState};
 use crate::kernels::Rates;
 use crate::model::{ClassActivation, Classification, ImagePreparation, VerifiedPackage};
@@ -205,6 +207,7 @@ impl Classifier {
         workspace: &mut Workspace,
         task: &Task,
     ) -> Result<Vec<f32>, Error> {
+        has_weights(self.package.manifest(), &Settings::default())?;
         let mut found = self.network.run(input, workspace, task)?;
         let results = std::mem::take(&mut found[0].values);
         let classification = self.classification();
@@ -224,6 +227,7 @@ impl Classifier {
     /// # Errors
     /// [`Error::Network`]; [`Error::Input`] for an image that is more than one call may carry.
     pub fn plan(&self, volume: &Volume, settings: &Settings) -> Result<RunPlan, Error> {
+        has_weights(self.package.manifest(), settings)?;
         let classification = self.classification();
         let (size, classes) = (&classification.size, classification.classes.len());
         let [ni, nj, images] = volume.geometry.dims();

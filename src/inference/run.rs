@@ -12,7 +12,8 @@ use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::predict::Stages;
 use super::{
-    Error, GrayPlane, candle_executor, channels, largest_component, layers, predict_monai,
+    Error, GrayPlane, candle_executor, channels, has_weights, largest_component, layers,
+    predict_monai,
 };
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
@@ -196,6 +197,7 @@ impl Model {
     ) -> Result<RunPlan, Error> {
         let available_bytes = settings.available_bytes;
         let manifest = self.package.manifest();
+        has_weights(manifest, settings)?;
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
@@ -255,6 +257,7 @@ impl Model {
         task: &Task,
     ) -> Result<Found, Error> {
         let manifest = self.package.manifest();
+        has_weights(manifest, settings)?;
         let doubts = channels::check(manifest, volumes)?;
         let (volume, further) = volumes.split_first().expect("as many as channels");
         let volume = *volume;

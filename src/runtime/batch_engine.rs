@@ -49,8 +49,10 @@ pub fn run_batch(
     task: &Task,
     on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), BatchError> {
+    let model = LoadedModel::open(home, model, Through::Batch)?;
+    model.runs_here()?;
     let engine = LocalEngine {
-        model: LoadedModel::open(home, model, Through::Batch)?,
+        model,
         mirroring: plan.mirroring,
         explain: plan.explain,
         away: None,

@@ -101,6 +101,17 @@ impl LoadedModel {
         }
     }
 
+    /// Whether its networks can run on this machine.
+    ///
+    /// # Errors
+    /// [`inference::Error::OnAServer`] for a package without weights.
+    pub fn runs_here(&self) -> Result<(), RunError> {
+        if self.manifest().is_on_a_server() {
+            return Err(inference::Error::OnAServer(self.key()).into());
+        }
+        Ok(())
+    }
+
     /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
     /// there is one network.
     pub fn parts(&self) -> Vec<String> {

@@ -61,6 +61,9 @@ impl RemoteRun {
         if model.sha256() != job.work.model_sha256 {
             return Err(RemoteError::OtherWeights(job.work.model));
         }
+        if job.work.here_too {
+            model.runs_here()?;
+        }
         let purse = Purse {
             spending: Spending::new(home.root()),
             limits: policy.limits.clone(),
@@ -117,7 +120,9 @@ impl RemoteRun {
 
     /// Whether no server can be reached and the person's policy has such work done here.
     pub fn may_fall_back(&self) -> bool {
-        self.policy.fallback_to_local && self.there.iter().all(|there| there.server.is_away())
+        self.policy.fallback_to_local
+            && self.engine().model.runs_here().is_ok()
+            && self.there.iter().all(|there| there.server.is_away())
     }
 
     /// Asks the server whether it has the model, and counts what would leave: reads every series

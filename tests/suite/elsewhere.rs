@@ -9,7 +9,7 @@ use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{
     Array, Call, Elsewhere, Error, Executor, Model, Network, Program, Settings, forward,
 };
-use negatoscope::model::{Layer, VerifiedPackage};
+use negatoscope::model::{Layer, PackageFiles, VerifiedPackage};
 use negatoscope::task::Task;
 use negatoscope::volume::Volume;
 
@@ -162,6 +162,18 @@ pub fn local_layers() -> VerifiedPackage {
     .unwrap()
 }
 
+/// A package's outline, as another machine has it.
+fn without_weights(package: &VerifiedPackage) -> VerifiedPackage {
+    let outline = package.manifest().outline().unwrap();
+    VerifiedPackage::verify(PackageFiles {
+        manifest: serde_json::to_vec(&outline).unwrap(),
+        weights: Vec::new(),
+        signature: None,
+        ..package.files().clone()
+    })
+    .unwrap()
+}
+
 #[test]
 fn layers_give_the_same_labels_in_one_call_and_in_slabs() {
     let package = local_layers();
@@ -217,6 +229,15 @@ fn both_stages_of_a_cascade_run_elsewhere() {
     // What is asked for before anything leaves is what is called.
     let called: BTreeSet<String> = calls.into_iter().map(|(part, _)| part).collect();
     assert_eq!(called, BTreeSet::from_iter(model.parts()));
+    // Without the weights here, the same labels come from there.
+    let here = model
+        .run(&ct(), &Settings::default(), &Task::new())
+        .unwrap();
+    let outline = alone(without_weights(&package));
+    let found = outline.run(&ct(), &there(&other), &Task::new()).unwrap();
+    assert_eq!(found.segmentation.map, here.segmentation.map);
+    let error = outline.run(&ct(), &Settings::default(), &Task::new());
+    assert!(matches!(error, Err(Error::OnAServer(_))), "{error:?}");
 }
 
 #[test]
@@ -231,6 +252,10 @@ fn a_monai_bundle_runs_elsewhere() {
         let volume = negatoscope::nifti::read(&file, &Task::new()).unwrap();
         let other = Arc::new(Other::new(&package, u64::MAX));
         assert!(!compare(&model, &volume, &other).is_empty());
+        let here = model.run(&volume, &Settings::default(), &Task::new());
+        let outline = alone(without_weights(&package));
+        let found = outline.run(&volume, &there(&other), &Task::new()).unwrap();
+        assert_eq!(found.segmentation.map, here.unwrap().segmentation.map);
     }
 }
 

@@ -375,3 +375,85 @@ fn scores_become_the_probabilities_that_the_manifest_says() {
         assert!(matches!(run(wrong), Err(Error::Elsewhere(_))), "{wrong:?}");
     }
 }
+
+/// A package of the bundled model's outline under another name, as a person imports it.
+fn far(place: &Place) {
+    place
+        .run(&["models", "outline", "pneumonia-28", "--out", "outline"])
+        .ends_with(0);
+    let path = place.path("outline/manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(manifest["weights_sha256"], "none");
+    assert_eq!(
+        manifest["origin"]["weights_sha256"].as_str().unwrap(),
+        bundled("pneumonia-28").manifest().weights_sha256
+    );
+    manifest["id"] = "far".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    place.run(&["models", "import", "outline"]).ends_with(0);
+}
+
+#[test]
+fn a_package_without_weights_runs_on_a_server_alone() {
+    let model = Served {
+        name: "far".to_owned(),
+        ..served("pneumonia-28")
+    };
+    let server = ModelServer::of("ward", vec![model], 1 << 20);
+    let place = place(&server, "pneumonia-28");
+    far(&place);
+    let listed = place.run(&["models", "list"]).ends_with(0).out;
+    let line = listed.lines().find(|l| l.starts_with("far@")).unwrap();
+    assert!(line.contains("only on a server"), "{line}");
+    place.run(&["models", "verify"]).ends_with(0);
+    let sentence = "far@1.0.0 is here without its weights";
+    let ran = place.run(&words("far", "o", &[])).ends_with(1);
+    assert!(ran.err.contains(sentence), "{}", ran.err);
+    let ran = place.run(&words("far", "o", &["--places", "local,ward", "--yes"]));
+    assert!(ran.ends_with(1).err.contains(sentence));
+    let told = place.run(&["analyze", "study", "--model", "far", "--where"]);
+    let told = told.ends_with(0).out;
+    assert!(
+        told.contains(&format!("this machine: {sentence}")),
+        "{told}"
+    );
+    assert!(server.bodies().is_empty());
+    // There, its findings are those of the model with weights.
+    remote(&place, "far").ends_with(0);
+    assert_eq!(findings_are_equal(&place, "pneumonia-28"), 2);
+    // A server that is away is no reason to try it here.
+    fs::write(place.path("home/places.toml"), "fallback_to_local = true\n").unwrap();
+    server.goes_wrong(0, Fault::Busy);
+    let again = words("far", "again", &["--remote", "ward", "--yes"]);
+    place.run(&again).ends_with(1);
+    assert!(jobs(&place).iter().any(|job| job["state"] == "waiting"));
+}
+
+#[test]
+fn a_manifest_without_weights_has_no_network_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |change: &dyn Fn(&mut Value)| {
+        let outline = bundled("pneumonia-28").manifest().outline().unwrap();
+        let mut manifest = serde_json::to_value(outline).unwrap();
+        change(&mut manifest);
+        let path = folder.path().join("manifest.json");
+        fs::write(path, manifest.to_string()).unwrap();
+        negatoscope::import::read(folder.path()).map(|_| ())
+    };
+    write(&|_| {}).unwrap();
+    // The whole graph, a hash without a file, a file beside it.
+    let graph = bundled("pneumonia-28").manifest().network.graph.clone();
+    let whole = serde_json::to_value(graph).unwrap();
+    let refused = write(&|m| m["network"]["graph"] = whole.clone()).unwrap_err();
+    let why = std::error::Error::source(&refused).map(ToString::to_string);
+    assert!(
+        why.unwrap_or_else(|| refused.to_string())
+            .contains("their input")
+    );
+    assert!(write(&|m| m["weights_sha256"] = "0".repeat(64).into()).is_err());
+    fs::write(folder.path().join("weights.safetensors"), b"weights").unwrap();
+    assert!(write(&|_| {}).is_err());
+    // Layers over the whole grid have no outline.
+    let layers = crate::elsewhere::local_layers();
+    assert!(layers.manifest().outline().is_err());
+}
