@@ -167,6 +167,8 @@ pub enum Action {
     AddServer(Box<ServerDraft>),
     /// Remove a server.
     RemoveServer(String),
+    /// Whether a person is asked before each sending to a server.
+    SetAsks(String, bool),
     /// Call a server and show what it is.
     TestServer(String),
     /// Count and show what a run on a server would send. Nothing is sent.
@@ -325,6 +327,7 @@ impl Action {
             | Self::Copy { .. }
             | Self::AddServer(_)
             | Self::RemoveServer(_)
+            | Self::SetAsks(..)
             | Self::TestServer(_)
             | Self::PrepareRemote { .. }
             | Self::SendRemote { .. }

@@ -130,6 +130,8 @@ pub enum Command {
     AddServer(Box<ServerDraft>),
     /// Remove a server.
     RemoveServer(String),
+    /// Whether a person is asked before each sending to a server.
+    SetAsks(String, bool),
     /// Call a server and show what it is.
     TestServer(String),
     /// Go on with a job that waits for a server.

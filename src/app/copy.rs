@@ -15,8 +15,50 @@ pub struct CopyWanted {
     pub deface: bool,
     /// What looks like text in the pixels is blackened.
     pub redact_found: bool,
+    /// What is blackened in every image of this many columns and rows.
+    pub regions: Vec<PixelRegion>,
+    /// Columns and rows of the image that the regions were drawn on.
+    pub drawn_on: [usize; 2],
+    /// The person has looked at all images with their regions, and no text is left.
+    pub reviewed: bool,
     /// Where it goes.
     pub folder: Option<PathBuf>,
+}
+
+/// A rectangle of an image's pixels; rows from the top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PixelRegion {
+    /// First column.
+    pub x: usize,
+    /// First row.
+    pub y: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl PixelRegion {
+    /// Between two corners in pixels, each corner's pixel included, as far as it lies in an image of
+    /// so many columns and rows. `None` where that is less than two pixels in a direction.
+    pub fn between(a: [f32; 2], b: [f32; 2], size: [usize; 2]) -> Option<Self> {
+        let span = |axis: usize| {
+            let last = size[axis].checked_sub(1)? as f32;
+            let (low, high) = (a[axis].min(b[axis]), a[axis].max(b[axis]));
+            if high < 0.0 || low >= last + 1.0 {
+                return None;
+            }
+            let (first, end) = (low.floor().max(0.0), high.floor().min(last));
+            (end > first).then_some((first as usize, (end - first) as usize + 1))
+        };
+        let ((x, width), (y, height)) = (span(0)?, span(1)?);
+        Some(Self {
+            x,
+            y,
+            width,
+            height,
+        })
+    }
 }
 
 /// The copy as the window shows it.
@@ -45,6 +87,15 @@ impl App {
                 } else {
                     self.copy.done.clear();
                     self.copy.doubts.clear();
+                    // What was drawn on another image, and said of it, does not hold for this one.
+                    let size = self.workspace.open.as_ref().map(|open| {
+                        let [columns, rows, _] = open.data.geometry.dims();
+                        [columns, rows]
+                    });
+                    let wanted = &mut self.copy.wanted;
+                    wanted.regions.clear();
+                    wanted.reviewed = false;
+                    wanted.drawn_on = size.unwrap_or_default();
                     self.dialog = Some(Dialog::Copy);
                 }
             }
@@ -112,5 +163,36 @@ impl App {
                 &self.copy.done.join("; "),
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PixelRegion;
+
+    #[test]
+    fn a_region_has_the_pixels_under_both_corners_and_stays_in_the_image() {
+        let size = [64, 48];
+        let region = |x, y, width, height| {
+            Some(PixelRegion {
+                x,
+                y,
+                width,
+                height,
+            })
+        };
+        let between = |a, b| PixelRegion::between(a, b, size);
+        assert_eq!(between([3.2, 5.9], [9.0, 6.1]), region(3, 5, 7, 2));
+        // From the lower right as from the upper left.
+        assert_eq!(between([9.0, 6.1], [3.2, 5.9]), region(3, 5, 7, 2));
+        // Beyond the edges it ends at them.
+        assert_eq!(between([-20.0, -3.0], [500.0, 400.0]), region(0, 0, 64, 48));
+        assert_eq!(between([62.5, 46.5], [70.0, 47.2]), region(62, 46, 2, 2));
+        // A click, a line, and what lies beside the image are none.
+        assert_eq!(between([3.0, 3.0], [3.9, 3.9]), None);
+        assert_eq!(between([3.0, 3.0], [3.9, 9.0]), None);
+        assert_eq!(between([-9.0, 3.0], [-1.0, 9.0]), None);
+        assert_eq!(between([64.0, 3.0], [70.0, 9.0]), None);
+        assert_eq!(PixelRegion::between([0.0; 2], [9.0; 2], [0, 0]), None);
     }
 }

@@ -26,7 +26,7 @@ pub use audit_view::{AuditPage, AuditRow, AuditView};
 pub use browser::{Browser, SeriesKey, VolumeFile};
 pub use channels::ChannelSource;
 pub use command::{Command, Shortcut, command_table};
-pub use copy::{CopyState, CopyWanted};
+pub use copy::{CopyState, CopyWanted, PixelRegion};
 pub use diagnosis::ShownFindings;
 pub use event::{BatchRow, Event, ModelSummary, OpenedResult, RunEstimate, Traffic};
 pub use jobs::{Job, JobId, JobKind, Notice, NoticeLevel};

@@ -22,6 +22,8 @@ pub struct Place {
     pub region: String,
     /// Models that may be asked there; empty: any.
     pub models: Vec<String>,
+    /// Whether a person is asked before each sending.
+    pub asks: bool,
 }
 
 impl Place {
@@ -96,6 +98,8 @@ pub struct LeavingPage {
     pub doubts: Vec<String>,
     /// Why it may not be sent: a limit of the person's policy.
     pub refused: Option<String>,
+    /// The person has agreed to all that is sent to this server, and nothing here is doubtful.
+    pub agreed_before: bool,
     /// One of the pieces as the server would see it: width, height, RGBA.
     pub picture: Option<(usize, usize, Arc<Vec<u8>>)>,
 }
@@ -238,6 +242,7 @@ impl App {
                 self.remote.tested.take_if(|test| test.name == name);
                 self.actions.push(Action::RemoveServer(name));
             }
+            Command::SetAsks(name, asks) => self.actions.push(Action::SetAsks(name, asks)),
             Command::TestServer(name) => {
                 self.remote.tested = Some(ServerTest {
                     name: name.clone(),
@@ -312,8 +317,20 @@ impl App {
     pub(super) fn leaving(&mut self, page: LeavingPage) {
         let waits = |job: &super::Job| job.id == page.job && !job.task.is_cancelled();
         if self.jobs.iter().any(waits) {
-            self.dialog = Some(Dialog::Leaving);
+            let agreed = page.agreed_before;
+            let facts = page.facts.iter();
+            let leaves = facts.filter(|(name, _)| name == "Leaves" || name == "Price");
+            let words: Vec<String> = leaves
+                .map(|(name, what)| format!("{name}: {what}"))
+                .collect();
+            let title = format!("Sending to {} without asking", page.endpoint);
             self.remote.leaving = Some(page);
+            if agreed {
+                self.notices.push(Notice::info(&title, &words.join("; ")));
+                self.send_remote();
+            } else {
+                self.dialog = Some(Dialog::Leaving);
+            }
         } else {
             self.finish(page.job);
             self.actions.push(Action::DropRemote(page.job));

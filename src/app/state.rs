@@ -320,6 +320,7 @@ impl App {
             | Command::ChooseAuthority
             | Command::AddServer(_)
             | Command::RemoveServer(_)
+            | Command::SetAsks(..)
             | Command::TestServer(_)
             | Command::GoOn(_)
             | Command::CancelQueued(_)

@@ -67,6 +67,7 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
         redact_found: arguments.redact_found,
         deface: arguments.deface,
         reviewed: arguments.reviewed,
+        ..CopyRequest::default()
     };
     let task = Arc::new(Task::new());
     let line = ProgressLine::start(&task);

@@ -236,10 +236,10 @@ fn go(
         progress.note(&words);
     }
     drop(progress);
-    if let Some(why) = leavings.into_iter().find_map(|leaving| leaving.over) {
+    if let Some(why) = leavings.iter().find_map(|leaving| leaving.over.clone()) {
         anyhow::bail!("nothing is sent: {why}");
     }
-    if !yes && !agreed()? {
+    if !yes && !leavings.iter().all(|leaving| run.agreed_before(leaving)) && !agreed()? {
         tell_waiting(id, "nobody has agreed to sending; `--yes` agrees");
         return Ok(None);
     }

@@ -41,6 +41,33 @@ struct Rule {
 }
 
 impl Redactions {
+    /// Regions for all images of so many rows and columns; an empty list without regions.
+    pub fn for_size(rows: u16, columns: u16, regions: Vec<Region>) -> Self {
+        if regions.is_empty() {
+            return Self::default();
+        }
+        Self {
+            rules: vec![Rule {
+                rows: Some(rows),
+                columns: Some(columns),
+                regions,
+                ..Rule::default()
+            }],
+        }
+    }
+
+    /// What two lists say together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.rules.extend(other.rules);
+        self
+    }
+
+    /// Whether it says nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Reads a list.
     ///
     /// # Errors

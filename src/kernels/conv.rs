@@ -301,7 +301,15 @@ impl Conv {
         let points = tiled.iter().product::<usize>() as f64;
         let flops = self.shape.flops(tiled);
         let work = match &self.kernel {
-            Kernel::Direct(_) => flops / co as f64 * full(co) * rates.direct_secs,
+            Kernel::Direct(_) => {
+                let narrow = co <= BLOCK;
+                let rate = if narrow {
+                    rates.narrow_secs
+                } else {
+                    rates.direct_secs
+                };
+                flops / co as f64 * full(co) * rate
+            }
             Kernel::Winograd(_) => {
                 let padded = flops / (ci * co) as f64 * full(ci) * full(co);
                 // In 2-D a tile saves 9/4 of the products in place of 27/8, and has half the points.

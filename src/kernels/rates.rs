@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::blocked::Blocked;
+use super::blocked::{BLOCK, Blocked};
 use super::conv::{Conv, ConvShape, Epilogue, Method};
 use super::simd::Instructions;
 
@@ -18,6 +18,8 @@ pub struct Rates {
     pub transform_secs: f64,
     /// By the definition: per multiplication and addition.
     pub direct_secs: f64,
+    /// The same where one block of outputs is all there is: each input that is loaded serves few sums.
+    pub narrow_secs: f64,
     /// Per byte that is read or written in memory.
     pub byte_secs: f64,
     /// Handing a piece of work to all threads and waiting for the last.
@@ -43,13 +45,17 @@ impl Rates {
             stride: [2; 3],
             ..ConvShape::same(32, 64, [3; 3])
         };
-        let dims = [16, 32, 32];
-        let flops = shape.flops(shape.output_dims(dims).unwrap_or([1; 3]));
-        let direct_secs = IN_A_NETWORK * time(shape, dims, Method::Direct, instructions) / flops;
+        let direct = |shape: ConvShape, dims| {
+            let flops = shape.flops(shape.output_dims(dims).unwrap_or([1; 3]));
+            IN_A_NETWORK * time(shape, dims, Method::Direct, instructions) / flops
+        };
+        let direct_secs = direct(shape, [16, 32, 32]);
+        let narrow_secs = direct(ConvShape::same(BLOCK, BLOCK, [3; 3]), [16, 32, 32]);
         Self {
             winograd_secs,
             transform_secs: TRANSFORM * winograd_secs,
             direct_secs,
+            narrow_secs,
             byte_secs: memory(),
             start_secs: start(),
         }

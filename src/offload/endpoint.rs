@@ -299,6 +299,9 @@ pub struct Profile {
     /// Whether plain http is allowed, to this machine alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_insecure_loopback: bool,
+    /// Whether a person has agreed to all that is sent there, as long as nothing about it is doubtful.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_asking: bool,
     /// How the server knows who asks.
     #[serde(default)]
     pub authorization: Authorization,
@@ -341,6 +344,7 @@ impl Profile {
             retention: String::new(),
             models: Vec::new(),
             allow_insecure_loopback: false,
+            without_asking: false,
             authorization: Authorization::None,
             price: Price::default(),
         }
@@ -566,6 +570,20 @@ impl Endpoints {
             Ok(())
         })?;
         Ok(removed.expect("a change that succeeded removed one"))
+    }
+
+    /// Sets whether things are sent there without asking.
+    ///
+    /// # Errors
+    /// There is none of that name, or the file cannot be changed.
+    pub fn set_without_asking(home: &Path, name: &str, is_so: bool) -> Result<(), ProfileError> {
+        Self::change(home, |endpoints| {
+            let profile = endpoints.all.iter_mut().find(|p| p.name == name);
+            profile
+                .ok_or_else(|| ProfileError::Unknown(name.to_owned()))?
+                .without_asking = is_so;
+            Ok(())
+        })
     }
 
     /// Reads, changes and writes, one process at a time.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::slice_view::{GridMapping, RgbaPixels, SliceView};
 use crate::geometry::{DVec2, DVec3};
-use crate::volume::{LabelMap, Volume, Voxels};
+use crate::volume::{LabelMap, VoiWindow, Volume, Voxels};
 
 /// Draws a view, pixel by pixel, in f64 positions and f32 values.
 pub fn draw_slice_cpu(volume: &Volume, labels: Option<&LabelMap>, view: &SliceView) -> RgbaPixels {
@@ -47,6 +47,36 @@ pub fn draw_slice_cpu(volume: &Volume, labels: Option<&LabelMap>, view: &SliceVi
                     *byte = (c.clamp(0.0, 1.0) * 255.0).round() as u8;
                 }
                 out[3] = 255;
+            }
+        });
+    RgbaPixels {
+        width,
+        height,
+        rgba,
+    }
+}
+
+/// One stored image, a pixel for each of its points, or for each `step`th along both axes, so that no
+/// edge is longer than `most` pixels. Rows and columns are those of the file.
+pub fn draw_stored_cpu(volume: &Volume, k: usize, window: VoiWindow, most: usize) -> RgbaPixels {
+    let [columns, rows, count] = volume.geometry.dims();
+    let step = columns.max(rows).div_ceil(most.max(1)).max(1);
+    let [width, height] = [columns, rows].map(|n| n.div_ceil(step));
+    let view = SliceView {
+        interpolate: false,
+        ..SliceView::fitted(volume, None, Some(k), [1, 1], window)
+    };
+    let k = k.min(count.saturating_sub(1)) as f64;
+    let mut rgba = vec![255; width * height * 4];
+    rgba.par_chunks_mut((width * 4).max(4))
+        .enumerate()
+        .for_each(|(y, row)| {
+            for (x, out) in row.chunks_exact_mut(4).enumerate() {
+                let point = DVec3::new((x * step) as f64, (y * step) as f64, k);
+                let rgb = image_color(volume, &view, point);
+                for (byte, c) in out.iter_mut().zip(rgb) {
+                    *byte = (c.clamp(0.0, 1.0) * 255.0).round() as u8;
+                }
             }
         });
     RgbaPixels {

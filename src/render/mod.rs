@@ -16,7 +16,7 @@ mod textures;
 mod uniforms;
 
 pub use self::png::{png_bytes, write_png};
-pub use cpu::draw_slice_cpu;
+pub use cpu::{draw_slice_cpu, draw_stored_cpu};
 pub use heat::{heat_color, heat_opacity};
 pub use offscreen::Offscreen;
 pub use slice_gpu::{Fidelity, SliceGpu};

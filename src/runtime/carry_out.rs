@@ -258,6 +258,9 @@ impl Runtime {
             Action::RemoveServer(name) => {
                 self.servers_changed(move |home| servers::remove(home, &name));
             }
+            Action::SetAsks(name, asks) => {
+                self.servers_changed(move |home| servers::set_asks(home, &name, asks));
+            }
             Action::TestServer(name) => {
                 let home = self.home.clone();
                 self.jobs.spawn("look", None, move |outbox| {

@@ -9,7 +9,8 @@ use super::jobs::Stop;
 use crate::app::{CopyWanted, Event, JobId};
 use crate::audit::{self, Act, AuditEvent, EventId, Log, ObjectKind, Outcome, ParticipantObject};
 use crate::deidentify::{
-    self, Key, Options, PixelWork, Redactions, Report, Request, TABLE_EDITION, run as deidentify,
+    self, Key, Options, PixelWork, Redactions, Region, Report, Request, TABLE_EDITION,
+    run as deidentify,
 };
 use crate::task::Task;
 
@@ -30,6 +31,8 @@ pub struct CopyRequest {
     pub allow_burned_in: bool,
     /// A list of regions to blacken.
     pub redact: Option<PathBuf>,
+    /// What a person has drawn, beside the list.
+    pub drawn: Redactions,
     /// What looks like text in the pixels is blackened.
     pub redact_found: bool,
     /// Faces are taken out of heads.
@@ -85,7 +88,10 @@ pub fn copy_without_identity(
     let options = options(&wanted.profile)?;
     let redactions = wanted.redact.as_deref().map(Redactions::read);
     let pixel_work = PixelWork {
-        redactions: redactions.transpose()?.unwrap_or_default(),
+        redactions: redactions
+            .transpose()?
+            .unwrap_or_default()
+            .and(wanted.drawn.clone()),
         redact_found: wanted.redact_found,
         deface: wanted.deface,
         reviewed: wanted.reviewed,
@@ -126,6 +132,7 @@ fn event(wanted: &CopyRequest, codes: &str) -> AuditEvent {
             .with("table", TABLE_EDITION)
             .with("burned_in", burned_in)
             .with("redact_list", wanted.redact.is_some())
+            .with("redact_drawn", !wanted.drawn.is_empty())
             .with("redact_found", wanted.redact_found)
             .with("deface", wanted.deface)
             .with("reviewed", wanted.reviewed),
@@ -224,6 +231,18 @@ pub fn copy_words(report: &Report) -> (Vec<String>, Vec<String>) {
     (done, doubts)
 }
 
+/// What was drawn on an image, for all images of its size.
+fn drawn(wanted: &CopyWanted) -> Redactions {
+    let size = wanted.drawn_on.map(u16::try_from);
+    let [Ok(columns), Ok(rows)] = size else {
+        // DICOM has no images of more rows or columns.
+        return Redactions::default();
+    };
+    let regions = wanted.regions.iter();
+    let regions = regions.map(|r| Region::from([r.x, r.y, r.width, r.height]));
+    Redactions::for_size(rows, columns, regions.collect())
+}
+
 /// The window's copy.
 pub(super) fn copy_for_window(
     home: &Home,
@@ -241,8 +260,10 @@ pub(super) fn copy_for_window(
             "basic"
         }
         .to_owned(),
+        drawn: drawn(wanted),
         redact_found: wanted.redact_found,
         deface: wanted.deface,
+        reviewed: wanted.reviewed,
         ..CopyRequest::default()
     };
     let report = match copy_without_identity(home, &request, task) {

@@ -125,6 +125,16 @@ impl RemoteRun {
             && self.there.iter().all(|there| there.server.is_away())
     }
 
+    /// Whether the person has agreed to all that is sent to this server, and nothing about this is
+    /// doubtful: then nobody need be asked.
+    pub fn agreed_before(&self, leaving: &Leaving) -> bool {
+        let mut profiles = self.there.iter().map(|t| t.server.client().profile());
+        profiles.any(|p| p.name == leaving.endpoint && p.without_asking)
+            && leaving.over.is_none()
+            && leaving.kept_back.is_empty()
+            && leaving.doubts().is_empty()
+    }
+
     /// Asks the server whether it has the model, and counts what would leave: reads every series
     /// that is suited, and sends none. Holds it against the limits of the person's policy.
     ///
@@ -362,7 +372,7 @@ impl RemoteRun {
         }
     }
 
-    fn engine_here(&self, instead_of: Option<String>) -> LocalEngine {
+    pub(super) fn engine_here(&self, instead_of: Option<String>) -> LocalEngine {
         LocalEngine {
             model: self.engine().model.with_networks_on(None),
             mirroring: self.job.work.mirroring,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::batch_engine::LocalEngine;
 use super::home::Home;
 use super::leaving::Leaving;
 use super::remote_jobs::{RemoteError, RemoteWork};
@@ -17,6 +18,8 @@ use crate::volume::Volume;
 /// What a job says whose answers are all here.
 const ANSWERED: &str =
     "answered; open its images and go on to see the result, nothing is sent again";
+/// What a job says that was done here in place of a server, until its result has been shown.
+const DONE_HERE: &str = "done on this machine, since the server could not be reached";
 /// Longest time that is spent on a picture of what leaves.
 const PICTURE_TIME: Duration = Duration::from_secs(2);
 
@@ -118,32 +121,19 @@ impl RemoteRun {
         self.job.sent_bytes > 0 || self.running.answers.count() > 0
     }
 
-    /// Runs on open images. The job waits until its result has been shown; findings, which are one
-    /// small answer an image, are not waited for.
+    /// Runs on open images. The job waits until its mask has been shown.
     pub(super) fn run_shown(
         mut self,
         volumes: &[&Volume],
         task: &Task,
     ) -> Result<Ended, RemoteError> {
-        let waiting = |why: &str| State::Waiting {
-            why: why.to_owned(),
-        };
         self.within_limits()?;
         self.interrupted()?;
-        let engine = self.engine();
-        let ran = match (engine.model.classifies(), volumes) {
-            (false, _) => (engine.segment_of(volumes, task))
-                .map(|found| (waiting(ANSWERED), Ended::Result(Box::new(found)))),
-            (true, [image]) => engine.assess_of(image, task).map(|found| {
-                let done = State::Done {
-                    words: "shown".to_owned(),
-                };
-                let methods = engine.model.explanation_methods();
-                (done, Ended::Findings(found, methods))
-            }),
-            (true, _) => Err(Failure::Reason("it looks at one series alone".to_owned())),
-        };
+        let ran = on_images(self.engine(), volumes, ANSWERED, task);
         self.count_moved();
+        if ran.is_err() && self.may_fall_back() && !task.is_cancelled() {
+            return self.here_shown(volumes, task);
+        }
         let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
         let (state, ended) = match (ran, self.server().ended(), self.server().trouble()) {
             (Ok(ended), ..) => ended,
@@ -156,6 +146,61 @@ impl RemoteRun {
         self.running.update(&self.job)?;
         Ok(ended)
     }
+
+    /// Runs on open images on this machine, in place of a server that cannot be reached; the result
+    /// says so.
+    pub(super) fn here_shown(
+        mut self,
+        volumes: &[&Volume],
+        task: &Task,
+    ) -> Result<Ended, RemoteError> {
+        self.interrupted()?;
+        let here = self.engine_here(Some(self.job.endpoint.clone()));
+        let (state, ended) = match on_images(&here, volumes, DONE_HERE, task) {
+            Ok(ended) => ended,
+            Err(Failure::Cancelled) => (waiting("stopped"), Ended::Stopped),
+            Err(Failure::Reason(reason)) => (
+                State::Failed {
+                    why: reason.clone(),
+                },
+                Ended::Failed(reason),
+            ),
+        };
+        self.job.state = state;
+        self.running.update(&self.job)?;
+        Ok(ended)
+    }
+}
+
+fn waiting(why: &str) -> State {
+    State::Waiting {
+        why: why.to_owned(),
+    }
+}
+
+/// What a model finds on open images, and what its job says then: a mask's until it has been shown.
+/// Findings are one small answer an image, and not waited for.
+fn on_images(
+    engine: &LocalEngine,
+    volumes: &[&Volume],
+    words: &str,
+    task: &Task,
+) -> Result<(State, Ended), Failure> {
+    if !engine.model.classifies() {
+        let found = engine.segment_of(volumes, task)?;
+        return Ok((waiting(words), Ended::Result(Box::new(found))));
+    }
+    let [image] = volumes else {
+        return Err(Failure::Reason("it looks at one series alone".to_owned()));
+    };
+    let found = engine.assess_of(image, task)?;
+    let done = State::Done {
+        words: "shown".to_owned(),
+    };
+    Ok((
+        done,
+        Ended::Findings(found, engine.model.explanation_methods()),
+    ))
 }
 
 /// Stands in for the server before anything leaves: keeps the piece that shows most.

@@ -56,6 +56,7 @@ pub(super) fn places(home: &Home) -> Result<Vec<Place>, Stop> {
         url: profile.url.clone(),
         region: profile.region.clone(),
         models: profile.models.clone(),
+        asks: !profile.without_asking,
     };
     Ok(endpoints.all().iter().map(place).collect())
 }
@@ -198,6 +199,10 @@ impl Prepared {
         let counted = behind_the_window(|| count(&run, open.as_ref(), task));
         let (leaving, looked, picture) = match counted {
             Ok(counted) => counted,
+            Err(_) if run.may_fall_back() && !task.is_cancelled() => {
+                let ended = behind_the_window(|| here(job, open, run, task, outbox));
+                return told(home, &endpoint, ended, outbox);
+            }
             Err(error) => {
                 let waits = run.server().trouble();
                 let kept = match &waits {
@@ -215,7 +220,8 @@ impl Prepared {
                 });
             }
         };
-        let page = page(job, &leaving, &looked, picture, run.has_sent());
+        let mut page = page(job, &leaving, &looked, picture, run.has_sent());
+        page.agreed_before = run.agreed_before(&leaving);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(job, Ready { run, open });
         Ok(Event::Leaving(Box::new(page)))
@@ -237,26 +243,7 @@ impl Prepared {
             Some((volume, volumes)) => behind_the_window(|| show(job, volume, &volumes, run, task)),
             None => behind_the_window(|| folder(job, run, task, outbox)),
         };
-        outbox.send(Event::QueueRead(queue_rows(home)?));
-        match ended.map_err(|error| not_prepared(&error))? {
-            Sent::Event(event) => Ok(Some(event)),
-            Sent::Waits(why) => Err(waiting(&endpoint, why)),
-            Sent::Stopped => Err(Stop::Failed(Notice {
-                level: NoticeLevel::Warning,
-                ..Notice::info(
-                    "Stopped",
-                    "What was sent is with the server, which may still be working on it. The job waits in the menu Analysis, Server jobs…: go on there, or cancel it.",
-                )
-            })),
-            Sent::Failed(why) => Err(Stop::Failed(Notice {
-                level: NoticeLevel::Error,
-                details: vec![why],
-                ..Notice::info(
-                    "The server's answer could not be used",
-                    "The images are not changed. The reason stands under Details.",
-                )
-            })),
-        }
+        told(home, &endpoint, ended, outbox).map(Some)
     }
 
     /// Lets go of what nobody agreed to; a job that never began is forgotten.
@@ -363,6 +350,35 @@ fn forget(home: &Home, run: RemoteRun) -> Result<(), RemoteError> {
     Ok(Queue::open(home.root())?.remove(&id)?)
 }
 
+/// What the window is told of a run that has ended.
+fn told(
+    home: &Home,
+    endpoint: &str,
+    ended: Result<Sent, RemoteError>,
+    outbox: &Outbox,
+) -> Result<Event, Stop> {
+    outbox.send(Event::QueueRead(queue_rows(home)?));
+    match ended.map_err(|error| not_prepared(&error))? {
+        Sent::Event(event) => Ok(event),
+        Sent::Waits(why) => Err(waiting(endpoint, why)),
+        Sent::Stopped => Err(Stop::Failed(Notice {
+            level: NoticeLevel::Warning,
+            ..Notice::info(
+                "Stopped",
+                "What was sent is with the server, which may still be working on it. The job waits in the menu Analysis, Server jobs…: go on there, or cancel it.",
+            )
+        })),
+        Sent::Failed(why) => Err(Stop::Failed(Notice {
+            level: NoticeLevel::Error,
+            details: vec![why],
+            ..Notice::info(
+                "The server's answer could not be used",
+                "The images are not changed. The reason stands under Details.",
+            )
+        })),
+    }
+}
+
 /// How what was agreed to has ended.
 enum Sent {
     Event(Event),
@@ -380,9 +396,14 @@ fn show(
 ) -> Result<Sent, RemoteError> {
     let queued = run.job().id.to_string();
     let images: Vec<&Volume> = volumes.iter().map(Arc::as_ref).collect();
-    Ok(match run.run_shown(&images, task)? {
+    let ended = run.run_shown(&images, task)?;
+    Ok(returned(job, queued, volume, images[0], ended))
+}
+
+fn returned(job: JobId, queued: String, volume: VolumeId, image: &Volume, ended: Ended) -> Sent {
+    match ended {
         Ended::Result(segmentation) => {
-            let statistics = label_statistics(images[0], &segmentation.map);
+            let statistics = label_statistics(image, &segmentation.map);
             Sent::Event(Event::Returned {
                 job,
                 queued,
@@ -400,7 +421,35 @@ fn show(
         Ended::Waits(why) => Sent::Waits(why),
         Ended::Stopped => Sent::Stopped,
         Ended::Failed(why) => Sent::Failed(why),
-    })
+    }
+}
+
+/// On this machine, in place of a server that cannot be reached.
+fn here(
+    job: JobId,
+    open: Open,
+    run: RemoteRun,
+    task: &Task,
+    outbox: &Outbox,
+) -> Result<Sent, RemoteError> {
+    outbox.send(Event::Notice(Notice::info(
+        &format!("{} cannot be reached: this machine does its work", run.job().endpoint),
+        "So says fallback_to_local in places.toml. Nothing is sent, and the result says where it was made.",
+    )));
+    let Some((volume, volumes)) = open else {
+        let (_, summary, _) = run.run_here(task, |index, row| {
+            outbox.send(Event::BatchRow {
+                index,
+                row: batch_row(row),
+            });
+        })?;
+        let summary = summary.words();
+        return Ok(Sent::Event(Event::BatchDone { job, summary }));
+    };
+    let queued = run.job().id.to_string();
+    let images: Vec<&Volume> = volumes.iter().map(Arc::as_ref).collect();
+    let ended = run.here_shown(&images, task)?;
+    Ok(returned(job, queued, volume, images[0], ended))
 }
 
 fn folder(job: JobId, run: RemoteRun, task: &Task, outbox: &Outbox) -> Result<Sent, RemoteError> {
@@ -493,6 +542,7 @@ fn page(
             .chain(leaving.kept_back.clone())
             .collect(),
         refused: leaving.over.clone(),
+        agreed_before: false,
         picture,
     }
 }

@@ -129,6 +129,28 @@ pub(super) fn add(home: &Home, draft: &ServerDraft) -> Result<(), Stop> {
     })
 }
 
+/// Sets whether a person is asked before each sending.
+pub(super) fn set_asks(home: &Home, name: &str, asks: bool) -> Result<(), Stop> {
+    let what = if asks {
+        "asks before sending"
+    } else {
+        "sends without asking"
+    };
+    let set = || {
+        let profile = Endpoints::load(home.root())?.find(name)?.clone();
+        change_endpoint(home, what, &profile, || {
+            Ok(Endpoints::set_without_asking(home.root(), name, !asks)?)
+        })
+    };
+    set().map_err(|error: RemoteError| {
+        failed(
+            "The server was not changed",
+            "It stays as it was. The reason stands under Details.",
+            &error,
+        )
+    })
+}
+
 /// Takes a server away.
 pub(super) fn remove(home: &Home, name: &str) -> Result<(), Stop> {
     let removed = || {

@@ -1,20 +1,40 @@
-//! A copy of the open study without identity: what goes into it, and what was done.
+//! A copy of the open study without identity: what goes into it, what is blackened in its pixels,
+//! and what was done.
 
 use eframe::egui::{self, ProgressBar, RichText, Ui};
 
 use super::dialogs::title_ui;
+use super::region_editor::regions_ui;
 use super::widgets::{cell_ui, icon_line_ui, primary_button_ui};
 use super::{icons, theme};
-use crate::app::{App, Command};
+use crate::app::{App, Command, CopyWanted};
 
 /// Draws the dialog.
 pub fn copy_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
-    title_ui(ui, "Copy without identity", 620.0, commands);
+    title_ui(ui, "Copy without identity", 960.0, commands);
+    let copy = &app.copy;
+    let mut wanted = copy.wanted.clone();
+    ui.horizontal_top(|ui| {
+        ui.add_enabled_ui(copy.job.is_none(), |ui| {
+            ui.vertical(|ui| regions_ui(ui, app, &mut wanted));
+        });
+        ui.add_space(12.0);
+        ui.vertical(|ui| {
+            ui.set_width(ui.available_width());
+            choices_ui(ui, app, &mut wanted, commands);
+        });
+    });
+    if wanted != copy.wanted {
+        commands.push(Command::SetCopy(wanted));
+    }
+}
+
+/// What is copied and how, the button, and what was done.
+fn choices_ui(ui: &mut Ui, app: &App, wanted: &mut CopyWanted, commands: &mut Vec<Command>) {
     let copy = &app.copy;
     let running = copy
         .job
         .and_then(|id| app.jobs.iter().find(|job| job.id == id));
-    let mut wanted = copy.wanted.clone();
     ui.add_enabled_ui(running.is_none(), |ui| {
         ui.horizontal(|ui| {
             for (whole, label) in [(false, "This series"), (true, "The whole study")] {
@@ -33,20 +53,26 @@ pub fn copy_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
             &mut wanted.redact_found,
             "Blacken what looks like text in the pixels",
         );
+        ui.add_enabled_ui(!wanted.regions.is_empty() || wanted.redact_found, |ui| {
+            ui.checkbox(
+                &mut wanted.reviewed,
+                "I have looked at all images: what is blackened is all the text there is",
+            )
+            .on_hover_text(
+                "Blackened images are then marked as free of burned-in text (Burned In Annotation)",
+            );
+        });
         ui.add_space(4.0);
         ui.horizontal(|ui| {
             ui.label(RichText::new("Folder").color(theme::TEXT_WEAK));
             let folder = wanted.folder.as_ref();
             let text = folder.map_or("Not chosen".to_owned(), |p| p.display().to_string());
-            cell_ui(ui, 400.0, 24.0, &text);
+            cell_ui(ui, 250.0, 24.0, &text);
             if ui.button("Choose folder…").clicked() {
                 commands.push(Command::ChooseCopyFolder);
             }
         });
     });
-    if wanted != copy.wanted {
-        commands.push(Command::SetCopy(wanted));
-    }
     let files = app.copy_files(copy.wanted.whole_study);
     if files
         .iter()

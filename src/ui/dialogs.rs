@@ -6,6 +6,7 @@ use eframe::egui::{
 };
 
 use super::copy_dialog::copy_ui;
+use super::region_editor::forget_copy;
 use super::remote_dialog::{forget_picture, leaving_ui, place_ui};
 use super::results_panel::mirroring_ui;
 use super::review_dialogs::{edit_ui, forget, reviewer_ui};
@@ -18,6 +19,7 @@ pub fn dialog_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
     let Some(dialog) = app.dialog else {
         forget(ctx);
         forget_picture(ctx);
+        forget_copy(ctx);
         return;
     };
     let response = Modal::new(Id::unique("dialog")).show(ctx, |ui| match dialog {

@@ -21,3 +21,4 @@ pub const IMAGES: &str = "\u{E836}";
 pub const PENCIL: &str = "\u{E3B4}";
 pub const ARROW_UP_RIGHT: &str = "\u{E092}";
 pub const USER: &str = "\u{E4C2}";
+pub const ARROW_COUNTER_CLOCKWISE: &str = "\u{E038}";

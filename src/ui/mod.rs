@@ -15,6 +15,7 @@ mod findings_list;
 mod icons;
 mod menu;
 mod queue_window;
+mod region_editor;
 mod remote_dialog;
 mod results_panel;
 mod review_dialogs;

@@ -47,6 +47,19 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         icon_line_ui(ui, icons::PROHIBIT, theme::FAILURE, why);
     }
     ui.add_space(8.0);
+    // What is doubtful is asked about each time, whatever was agreed to.
+    let lasting = Id::unique("agreed for good");
+    let mut for_good = ui.data(|d| d.get_temp::<bool>(lasting)).unwrap_or(false);
+    if page.refused.is_none() && page.doubts.is_empty() {
+        let words = format!(
+            "Send to {} without asking from now on, as long as nothing is doubtful",
+            page.endpoint
+        );
+        ui.checkbox(&mut for_good, words).on_hover_text(
+            "Each sending is on record; Analysis, Model servers… has it asked again",
+        );
+    }
+    ui.data_mut(|d| d.insert_temp(lasting, for_good));
     ui.horizontal(|ui| {
         if ui
             .add(egui::Button::new("Do not send").min_size(vec2(150.0, 32.0)))
@@ -56,6 +69,9 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         }
         let label = format!("Send to {}", page.endpoint);
         if primary_button_ui(ui, icons::ARROW_UP_RIGHT, &label, page.refused.is_none()).clicked() {
+            if for_good {
+                commands.push(Command::SetAsks(page.endpoint.clone(), false));
+            }
             commands.push(Command::SendRemote);
         }
     });
@@ -98,7 +114,10 @@ fn texture_of(ui: &Ui, page: &LeavingPage) -> Option<TextureHandle> {
 /// Forgets the picture: it shows a patient.
 pub fn forget_picture(ctx: &egui::Context) {
     let place = Id::unique("leaving picture");
-    ctx.data_mut(|d| d.remove::<(u64, TextureHandle)>(place));
+    ctx.data_mut(|d| {
+        d.remove::<(u64, TextureHandle)>(place);
+        d.remove::<bool>(Id::unique("agreed for good"));
+    });
 }
 
 fn facts_ui(ui: &mut Ui, page: &LeavingPage) {

@@ -50,14 +50,22 @@ fn list_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         ui.horizontal(|ui| {
             for (width, text) in [
                 (110.0, &place.name),
-                (290.0, &place.url),
-                (120.0, &place.region),
+                (260.0, &place.url),
+                (100.0, &place.region),
             ] {
                 cell_ui(ui, width, 26.0, text);
             }
             let busy = app.remote.tested.as_ref().is_some_and(|t| t.is_running);
             if ui.add_enabled(!busy, egui::Button::new("Test")).clicked() {
                 commands.push(Command::TestServer(place.name.clone()));
+            }
+            let mut asks = place.asks;
+            let box_of = ui.checkbox(&mut asks, "Asks");
+            if box_of
+                .on_hover_text("What would leave is shown before each sending; without, only when something about it is doubtful")
+                .changed()
+            {
+                commands.push(Command::SetAsks(place.name.clone(), asks));
             }
             if ui.button("Remove").clicked() {
                 commands.push(Command::RemoveServer(place.name.clone()));

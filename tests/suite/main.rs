@@ -12,6 +12,7 @@ mod batch;
 mod cascade;
 mod channels;
 mod cli;
+mod comparison_window;
 mod compress;
 mod copy_window;
 mod deidentify;

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn negatoscope(home: &Path, arguments: &[&str]) -> Output {
+pub fn negatoscope(home: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_negatoscope"))
         .arg("--home")
         .arg(home)
@@ -19,7 +19,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {told}"))
 }
 
-fn data(path: &str) -> Option<String> {
+pub fn data(path: &str) -> Option<String> {
     let Ok(root) = std::env::var("NEGATOSCOPE_TEST_DATA") else {
         eprintln!("skipped: NEGATOSCOPE_TEST_DATA is not set");
         return None;
@@ -27,9 +27,11 @@ fn data(path: &str) -> Option<String> {
     Some(Path::new(&root).join(path).display().to_string())
 }
 
-/// A bundled package as another version, called present from another threshold on.
-fn other_version(folder: &Path, version: &str, threshold: f64) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/pneumonia-28");
+/// A bundled package with another manifest.
+pub fn changed_package(folder: &Path, id: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("assets/models")
+        .join(id);
     let to = folder.join("other");
     std::fs::create_dir_all(&to).unwrap();
     std::fs::copy(
@@ -39,19 +41,24 @@ fn other_version(folder: &Path, version: &str, threshold: f64) -> PathBuf {
     .unwrap();
     let text = std::fs::read_to_string(from.join("manifest.json")).unwrap();
     let mut manifest: Value = serde_json::from_str(&text).unwrap();
-    manifest["version"] = version.into();
-    for class in manifest["classification"]["classes"]
-        .as_array_mut()
-        .unwrap()
-    {
-        if !class["threshold"].is_null() {
-            class["threshold"] = threshold.into();
-            class["not_sure"] = Value::Null;
-            class["operating_point"] = Value::Null;
-        }
-    }
+    change(&mut manifest);
     std::fs::write(to.join("manifest.json"), manifest.to_string()).unwrap();
     to
+}
+
+/// Another version, called present from another threshold on.
+fn other_version(folder: &Path, version: &str, threshold: f64) -> PathBuf {
+    changed_package(folder, "pneumonia-28", |manifest| {
+        manifest["version"] = version.into();
+        let classes = manifest["classification"]["classes"].as_array_mut();
+        for class in classes.unwrap() {
+            if !class["threshold"].is_null() {
+                class["threshold"] = threshold.into();
+                class["not_sure"] = Value::Null;
+                class["operating_point"] = Value::Null;
+            }
+        }
+    })
 }
 
 #[test]

@@ -111,6 +111,9 @@ pub struct Add {
     /// Allow plain http, to this machine alone.
     #[arg(long)]
     allow_insecure_loopback: bool,
+    /// Send there without asking each time, as long as nothing about it is doubtful.
+    #[arg(long)]
+    without_asking: bool,
 }
 
 /// `NAME:DATATYPE:SHAPE`.
@@ -174,6 +177,7 @@ impl Add {
             region: self.region.clone().unwrap_or_default(),
             retention: self.retention.clone(),
             allow_insecure_loopback: self.allow_insecure_loopback,
+            without_asking: self.without_asking,
             price: Price {
                 currency: self.currency.clone(),
                 per_gpu_second: self.price_per_gpu_second,

@@ -2,6 +2,7 @@
 
 use super::Native;
 use super::fuse::activation_of;
+use super::ops::room;
 use super::tokens::{has_rows, in_place, scratch_bytes, to_the_end, to_the_front};
 use super::value::dims_of;
 use crate::inference::Error;
@@ -39,6 +40,8 @@ struct Walk {
     place: Vec<Place>,
     /// In blocks of eight.
     blocks: Vec<bool>,
+    /// Floats that memory in blocks has room for.
+    room: Vec<usize>,
     by: Vec<By>,
 }
 
@@ -57,6 +60,7 @@ impl Walk {
         let mut walk = Self {
             place: vec![Place::Own; nodes.len()],
             blocks: vec![false; nodes.len()],
+            room: vec![0; nodes.len()],
             by: vec![By::Nothing; nodes.len()],
             shapes,
             last,
@@ -101,6 +105,18 @@ impl Walk {
         self.last[home] == n
     }
 
+    /// Whether a concatenation is written behind its first operand.
+    fn grows(&self, first: usize, n: usize) -> bool {
+        let home = match self.place[first] {
+            Place::Own => first,
+            Place::Of(home) => home,
+        };
+        let shape = &self.shapes[n];
+        // A norm that waits on the operand is applied while it is copied.
+        let noted = self.by[first] == By::Nothing;
+        !noted && self.room[home] >= blocked_floats(dims_of(shape), shape[1]) && self.ends(first, n)
+    }
+
     fn node(&mut self, native: &Native, n: usize) {
         let node = &native.program.graph().nodes[n];
         let Some(&first) = node.from.first() else {
@@ -113,9 +129,11 @@ impl Walk {
         let new = |walk: &mut Self, blocks: bool, by: By| {
             (walk.blocks[n], walk.by[n]) = (blocks, by);
         };
+        let room = |walk: &Self| room(native.program.graph(), &walk.shapes, n);
         match &node.op {
             Op::Conv { .. } if native.convs.contains_key(&n) => new(self, true, By::Blocks),
             Op::ConvTranspose { .. } if native.transposed.contains_key(&n) => {
+                self.room[n] = room(self);
                 new(self, true, By::Blocks);
             }
             Op::Add
@@ -145,11 +163,17 @@ impl Walk {
                         .iter()
                         .all(|at| self.shapes[*at][1].is_multiple_of(BLOCK)) =>
             {
-                new(self, true, By::Blocks);
+                if self.grows(first, n) {
+                    self.join(n, first, By::Blocks);
+                } else {
+                    self.room[n] = room(self);
+                    new(self, true, By::Blocks);
+                }
             }
             Op::MaxPool(_) | Op::AveragePool { .. } if on_grid => new(self, true, By::Blocks),
             Op::GlobalAveragePool if on_grid && in_blocks => new(self, false, By::Blocks),
             Op::Resize { to, .. } if on_grid && in_blocks && whole(to, &from[2..]) => {
+                self.room[n] = room(self);
                 new(self, true, By::Blocks);
             }
             Op::Transpose { order } if in_blocks && to_the_end(order) => {
@@ -192,7 +216,7 @@ impl Walk {
     fn bytes(&self, n: usize) -> usize {
         let shape = &self.shapes[n];
         4 * if self.blocks[n] {
-            blocked_floats(dims_of(shape), shape[1])
+            blocked_floats(dims_of(shape), shape[1]).max(self.room[n])
         } else {
             shape.iter().product()
         }

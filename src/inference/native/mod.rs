@@ -365,7 +365,8 @@ impl Run<'_> {
         let input = self.take(native.program.graph().nodes[n].from[0]);
         let input = input.into_grid(self.pool).settled(self.pool);
         let shape = self.shapes[n].clone();
-        let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
+        let room = ops::room(native.program.graph(), &self.shapes, n);
+        let mut grid = Grid::with_room(self.pool, dims_of(&shape), shape[1], room);
         let Store::Grid(from) = &input.store else {
             unreachable!("it was made a grid");
         };

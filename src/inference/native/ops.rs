@@ -11,7 +11,7 @@ use crate::kernels::{
     Activation, BLOCK, Interpolation, PoolKind, PoolShape, View, ViewMut, blocked_floats,
     global_mean, pool, resize,
 };
-use crate::model::graph::{Affine, Op, Pool, ResizeMode, ResizeTo};
+use crate::model::graph::{Affine, Graph, Op, Pool, ResizeMode, ResizeTo};
 
 impl Run<'_> {
     /// An operation that grids have a way for; `None` leaves it to the reference.
@@ -136,7 +136,8 @@ impl Run<'_> {
     fn mapped(&mut self, n: usize, from: usize, work: impl FnOnce(View<'_>, ViewMut<'_>)) -> Value {
         let value = self.take(from).into_grid(self.pool).settled(self.pool);
         let shape = self.shapes[n].clone();
-        let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
+        let room = room(self.native.program.graph(), &self.shapes, n);
+        let mut grid = Grid::with_room(self.pool, dims_of(&shape), shape[1], room);
         let Store::Grid(source) = &value.store else {
             unreachable!("it was made a grid");
         };
@@ -237,8 +238,9 @@ impl Run<'_> {
         let shape = self.shapes[n].clone();
         let dims = dims_of(&shape);
         let floats = blocked_floats(dims, shape[1]);
-        // Dense blocks join their channels to all before, again and again: where nobody else has
-        // those, and there is room behind them, only the new ones are written.
+        // Dense blocks join their channels to all before, again and again, and decoders join a skip
+        // to what they enlarged: where nobody else has the first channels, and there is room behind
+        // them, only the new ones are written.
         let first = self.take(from[0]).into_grid(self.pool);
         let (mut grid, mut at) = match first.growing(floats) {
             Ok(mut grid) => {
@@ -248,7 +250,7 @@ impl Run<'_> {
                 (grid, at)
             }
             Err(first) => {
-                let room = self.room(n);
+                let room = room(self.native.program.graph(), &self.shapes, n);
                 let mut joined = Grid::with_room(self.pool, dims, shape[1], room);
                 let Store::Grid(part) = &first.store else {
                     unreachable!("it was made a grid");
@@ -277,19 +279,27 @@ impl Run<'_> {
     }
 }
 
-impl Run<'_> {
-    /// Floats that the channels of a concatenation grow to, where concatenations follow on it.
-    fn room(&self, n: usize) -> usize {
-        let nodes = &self.native.program.graph().nodes;
-        let mut last = n;
-        for (at, node) in nodes.iter().enumerate().skip(n + 1) {
-            if matches!(node.op, Op::Concat { axis: 1 }) && node.from.first() == Some(&last) {
-                last = at;
-            }
+/// Floats that the memory of a value has room for: its own, or those of the concatenation that it
+/// begins, and of concatenations that follow on that.
+///
+/// Only what is computed just before has such room; a skip would hold it for most of the run.
+pub fn room(graph: &Graph, shapes: &[Vec<usize>], n: usize) -> usize {
+    let nodes = &graph.nodes;
+    let is_early = !matches!(
+        nodes[n].op,
+        Op::ConvTranspose { .. } | Op::Resize { .. } | Op::Concat { .. }
+    );
+    let mut last = n;
+    for (at, node) in nodes.iter().enumerate().skip(n + 1) {
+        if is_early {
+            break;
         }
-        let shape = &self.shapes[last];
-        blocked_floats(dims_of(shape), shape[1])
+        if matches!(node.op, Op::Concat { axis: 1 }) && node.from.first() == Some(&last) {
+            last = at;
+        }
     }
+    let shape = &shapes[last];
+    blocked_floats(dims_of(shape), shape[1])
 }
 
 /// Scale and offset per channel of a stored norm.

@@ -6,6 +6,23 @@ pub struct Pool {
     free: Vec<Vec<f32>>,
 }
 
+/// Floats beyond which room that stays empty costs more than fresh pages.
+const LARGE: usize = 4 << 20;
+
+/// Largest buffer that is taken for so many floats. A large one that served a small value would be
+/// missed where the next large value comes.
+const fn most(floats: usize) -> usize {
+    let loose = floats.saturating_mul(4);
+    let tight = floats.saturating_add(floats / 4);
+    if loose <= LARGE {
+        loose
+    } else if tight > LARGE {
+        tight
+    } else {
+        LARGE
+    }
+}
+
 impl Pool {
     /// A buffer of `floats`; what it holds is left over from its last use.
     ///
@@ -16,7 +33,7 @@ impl Pool {
             .free
             .iter()
             .enumerate()
-            .filter(|(_, b)| b.capacity() >= floats && b.capacity() / 4 <= floats)
+            .filter(|(_, b)| b.capacity() >= floats && b.capacity() <= most(floats))
             .min_by_key(|(_, b)| b.capacity())
             .map(|(n, _)| n);
         let mut buffer = if let Some(n) = fitting {
@@ -55,5 +72,19 @@ mod tests {
         // Nothing fits: the one that waits goes.
         let large = pool.take(1000);
         assert!(pool.free.is_empty() && large.len() == 1000);
+    }
+
+    #[test]
+    fn a_large_buffer_waits_for_a_value_of_its_size() {
+        assert_eq!([most(10), most(LARGE / 2)], [40, LARGE]);
+        assert_eq!(most(LARGE), LARGE + LARGE / 4);
+        let mut pool = Pool::default();
+        let large = pool.take(4 * LARGE);
+        let place = large.as_ptr();
+        pool.put(large);
+        // The large one would fit; it goes, so that two do not wait.
+        let small = pool.take(LARGE);
+        assert!(small.capacity() < 2 * LARGE && small.as_ptr() != place);
+        assert!(pool.free.is_empty());
     }
 }
