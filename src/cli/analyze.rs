@@ -59,7 +59,7 @@ pub struct Arguments {
     /// first. All else happens here. `auto`: where the policy in places.toml says.
     #[arg(long, value_name = "ENDPOINT", conflicts_with = "explain")]
     remote: Option<String>,
-    /// Run on several places at once, each study on whichever is free: `local,ENDPOINT`.
+    /// Run on several places at once, each study on whichever is free: `local,ENDPOINT,…`.
     #[arg(
         long,
         value_name = "PLACES",
@@ -78,19 +78,17 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The endpoint of `local,ENDPOINT`, and whether this machine works too.
-fn places_of(places: &[String]) -> anyhow::Result<(Option<&str>, bool)> {
+/// The endpoints of `local,ENDPOINT,…`, and whether this machine works too.
+fn places_of(places: &[String]) -> anyhow::Result<(Vec<String>, bool)> {
     let here_too = places.iter().any(|place| place == "local");
-    let others: Vec<&str> = places
-        .iter()
-        .map(String::as_str)
-        .filter(|p| *p != "local")
-        .collect();
-    match others[..] {
-        [] => Ok((None, false)),
-        [one] => Ok((Some(one), here_too)),
-        _ => anyhow::bail!("one endpoint beside this machine: local,ENDPOINT"),
+    let mut others: Vec<String> = Vec::new();
+    for place in places.iter().filter(|p| *p != "local") {
+        if others.contains(place) {
+            anyhow::bail!("{place} is named twice");
+        }
+        others.push(place.clone());
     }
+    Ok((others, here_too))
 }
 
 /// `NAME=SERIES`.
@@ -130,23 +128,23 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
     if arguments.choices {
         return super::places::show(home, &arguments.model, &plan, arguments.json);
     }
-    let (endpoint, here_too) = match (&arguments.remote, &arguments.places[..]) {
-        (Some(remote), _) => (Some(remote.as_str()), false),
-        (None, []) => (None, false),
-        (None, places) => places_of(places)?,
+    let (mut endpoints, here_too) = match &arguments.remote {
+        Some(remote) => (vec![remote.clone()], false),
+        None => places_of(&arguments.places)?,
     };
-    if let Some(endpoint) = endpoint {
+    if !endpoints.is_empty() {
         let [model] = &arguments.model[..] else {
             anyhow::bail!("one model at a time runs on a server: begin a job for each");
         };
-        let endpoint = match endpoint {
-            "auto" => super::places::chosen(home, model, &plan)?,
-            named => Some(named.to_owned()),
-        };
-        if let Some(endpoint) = endpoint {
+        if endpoints == ["auto"] {
+            endpoints = super::places::chosen(home, model, &plan)?
+                .into_iter()
+                .collect();
+        }
+        if let Some((first, further)) = endpoints.split_first() {
             return super::queue::analyze(
                 home,
-                (&endpoint, here_too),
+                (first, further, here_too),
                 model,
                 &plan,
                 arguments.yes,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::Ending;
@@ -33,6 +34,14 @@ enum What {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Write a model's package without its weights: for machines that run it on a server alone.
+    Outline {
+        /// `ID` or `ID@VERSION`.
+        id: String,
+        /// Folder to make; it must not exist.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
     /// Import a model: a package, or a folder of a known foreign format.
     Import {
@@ -152,8 +161,13 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
             } else {
                 for e in &entries {
                     let pinned = if e.pinned { ", pinned" } else { "" };
+                    let place = if e.manifest.is_on_a_server() {
+                        ", only on a server"
+                    } else {
+                        ""
+                    };
                     say(&format!(
-                        "{:<28} {:<8} {} ({}{pinned}, {})",
+                        "{:<28} {:<8} {} ({}{pinned}{place}, {})",
                         e.manifest.key(),
                         e.manifest.modality,
                         e.manifest.name,
@@ -162,6 +176,23 @@ pub fn run(home: &Home, arguments: &Arguments) -> anyhow::Result<Ending> {
                     ))?;
                 }
             }
+        }
+        What::Outline { id, out } => {
+            let package = registry.load(id)?;
+            let outline = package.manifest().outline()?;
+            std::fs::create_dir(out)
+                .with_context(|| format!("the folder cannot be made: {}", out.display()))?;
+            let mut text = serde_json::to_vec_pretty(&outline)?;
+            text.push(b'\n');
+            std::fs::write(out.join("manifest.json"), text)?;
+            if let Some(card) = &package.files().card {
+                std::fs::write(out.join("MODEL_CARD.md"), card)?;
+            }
+            say(&format!(
+                "{} without weights: {}",
+                outline.key(),
+                out.display()
+            ))?;
         }
         What::Show { id, json } => {
             let package = registry.load(id)?;
@@ -430,6 +461,7 @@ fn entry_json(entry: &model::Entry) -> Value {
         "origin": entry.origin.words(),
         "public_key": entry.origin.public_key(),
         "pinned": entry.pinned,
+        "only_on_a_server": manifest.is_on_a_server(),
         "sha256": manifest.weights_sha256,
     })
 }

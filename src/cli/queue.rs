@@ -12,7 +12,7 @@ use super::progress::ProgressLine;
 use crate::batch::{Plan, Summary};
 use crate::offload::Endpoints;
 use crate::queue::{Job, JobId, Queue, State};
-use crate::runtime::{Home, Ran, RemoteRun, RemoteWork, cancel, enqueue};
+use crate::runtime::{Home, Leaving, Ran, RemoteRun, RemoteWork, cancel, enqueue};
 use crate::task::Task;
 
 #[derive(clap::Args, Debug)]
@@ -85,7 +85,7 @@ fn line(queue: &Queue, job: &Job<RemoteWork>) -> String {
         job.id,
         job.created,
         work.model,
-        job.endpoint,
+        work.places(&job.endpoint),
         first.unwrap_or_default(),
         if work.shown.is_some() {
             "the window".to_owned()
@@ -108,6 +108,7 @@ fn list(queue: &Queue, json: bool) -> anyhow::Result<Ending> {
                 let running = !job.state.is_over() && queue.is_running(&job.id);
                 json!({
                     "id": job.id, "created": job.created, "endpoint": job.endpoint,
+                    "also_on": job.work.also_on,
                     "model": job.work.model, "inputs": job.work.inputs, "output": job.work.output,
                     "state": if running { "running" } else { job.state.name() },
                     "words": job.state.words(),
@@ -159,16 +160,20 @@ fn resume(home: &Home, queue: &Queue, name: Option<&str>, yes: bool) -> anyhow::
 /// `analyze --remote`: a new job, shown, agreed to and run as far as it goes.
 pub(super) fn analyze(
     home: &Home,
-    (endpoint, here_too): (&str, bool),
+    (endpoint, also_on, here_too): (&str, &[String], bool),
     model: &str,
     plan: &Plan,
     yes: bool,
     json: bool,
 ) -> anyhow::Result<Ending> {
-    Endpoints::load(home.root())?.find(endpoint)?;
+    let known = Endpoints::load(home.root())?;
+    for name in std::iter::once(endpoint).chain(also_on.iter().map(String::as_str)) {
+        known.find(name)?;
+    }
     let queue = Queue::open(home.root())?;
     let work = RemoteWork {
         here_too,
+        also_on: also_on.to_vec(),
         ..RemoteWork::new(home, model, plan)?
     };
     let job = enqueue(&queue, endpoint, work)?;
@@ -209,8 +214,8 @@ fn go(
 ) -> anyhow::Result<Option<(Job<RemoteWork>, Summary)>> {
     let task = Arc::new(Task::new());
     let progress = ProgressLine::start(&task);
-    let run = RemoteRun::take(home, queue, id)?;
-    let leaving = match run.leaving(&task) {
+    let mut run = RemoteRun::take(home, queue, id)?;
+    let (leavings, left_out) = match run.leavings(&task) {
         Err(error) if run.may_fall_back() => {
             progress.note(&format!(
                 "{error}: the work is done here, as the policy says"
@@ -221,14 +226,20 @@ fn go(
         }
         other => other?,
     };
-    for words in leaving.lines() {
+    for words in &left_out {
+        progress.note(words);
+    }
+    if leavings.len() > 1 {
+        progress.note("each series goes to one of these servers, whichever is free:");
+    }
+    for words in leavings.iter().flat_map(Leaving::lines) {
         progress.note(&words);
     }
     drop(progress);
-    if let Some(why) = &leaving.over {
+    if let Some(why) = leavings.iter().find_map(|leaving| leaving.over.clone()) {
         anyhow::bail!("nothing is sent: {why}");
     }
-    if !yes && !run.agreed_before(&leaving) && !agreed()? {
+    if !yes && !leavings.iter().all(|leaving| run.agreed_before(leaving)) && !agreed()? {
         tell_waiting(id, "nobody has agreed to sending; `--yes` agrees");
         return Ok(None);
     }

@@ -6,12 +6,23 @@ use std::time::Instant;
 
 use super::envelope::modality_issue;
 use super::native::{Native, Workspace};
+use super::plan::RunPlan;
 use super::tensor::{Array, Program};
-use super::{Error, Executor, Settings, device_name, familiar, resize_plane};
+use super::{
+    Error, Executor, Settings, device_name, elsewhere, familiar, has_weights, resize_plane,
+};
 use crate::findings::{Assessment, Call, Finding, Provenance, ReviewState};
+use crate::kernels::Rates;
 use crate::model::{ClassActivation, Classification, ImagePreparation, VerifiedPackage};
 use crate::task::Task;
 use crate::volume::{Volume, auto_window};
+
+/// Passes over an image before the network: windowed, compared with known ones, resized.
+const PREPARE: f64 = 40.0;
+
+/// What a result says whose network ran on another machine.
+const UNEXPLAINED: &str =
+    "none: where the evidence lies can only be shown where the network runs, it ran elsewhere";
 
 /// A classifier ready to run.
 #[derive(Clone, Debug)]
@@ -174,14 +185,19 @@ impl Classifier {
         task: &Task,
     ) -> Result<Vec<f64>, Error> {
         let results = self.results_of(input, workspace, task)?;
+        Ok(self.probabilities_from(&results))
+    }
+
+    /// The same for what the network gives.
+    fn probabilities_from(&self, results: &[f32]) -> Vec<f64> {
         let classification = self.classification();
         let temperature = classification.temperature.unwrap_or(1.0);
         let scaled = results.iter().map(|r| f64::from(*r) / temperature);
-        Ok(match classification.activation {
+        match classification.activation {
             ClassActivation::Softmax => softmax(scaled.collect()),
             ClassActivation::Sigmoid => scaled.map(|r| 1.0 / (1.0 + (-r).exp())).collect(),
             ClassActivation::None => results.iter().copied().map(f64::from).collect(),
-        })
+        }
     }
 
     /// The network's results for a prepared input, one for each class.
@@ -191,6 +207,7 @@ impl Classifier {
         workspace: &mut Workspace,
         task: &Task,
     ) -> Result<Vec<f32>, Error> {
+        has_weights(self.package.manifest(), &Settings::default())?;
         let mut found = self.network.run(input, workspace, task)?;
         let results = std::mem::take(&mut found[0].values);
         let classification = self.classification();
@@ -204,7 +221,56 @@ impl Classifier {
         Ok(results)
     }
 
-    /// Assesses one image of a volume.
+    /// What a run on all images of a volume would need and exchange; at most, since an image that the
+    /// model is not for goes no further.
+    ///
+    /// # Errors
+    /// [`Error::Network`]; [`Error::Input`] for an image that is more than one call may carry.
+    pub fn plan(&self, volume: &Volume, settings: &Settings) -> Result<RunPlan, Error> {
+        has_weights(self.package.manifest(), settings)?;
+        let classification = self.classification();
+        let (size, classes) = (&classification.size, classification.classes.len());
+        let [ni, nj, images] = volume.geometry.dims();
+        let rates = Rates::of_this_machine();
+        let preparing = 4.0 * PREPARE * (ni * nj) as f64 * rates.byte_secs;
+        let of_all = |one: f64| one * images as f64;
+        let dims = [images, size[0], size[1]];
+        Ok(match &settings.elsewhere {
+            Some(other) => RunPlan {
+                // Values and scores, twice each: as numbers and on their way.
+                needed_bytes: 8 * (size.iter().product::<usize>() + classes) as u64,
+                flops: of_all(self.network.flops(size)?),
+                seconds: of_all(preparing),
+                traffic: elsewhere::classes_traffic(images, size, classes, other.most_bytes())?,
+                dims,
+            },
+            None => RunPlan {
+                needed_bytes: self.needed_bytes()?,
+                flops: of_all(self.network.flops(size)?),
+                seconds: of_all(preparing + self.network.expected_secs(size, &rates)?),
+                traffic: elsewhere::Traffic::default(),
+                dims,
+            },
+        })
+    }
+
+    /// Probability of each class of a plane, its network here or elsewhere.
+    fn looked_at(
+        &self,
+        plane: &GrayPlane,
+        settings: &Settings,
+        task: &Task,
+    ) -> Result<Vec<f64>, Error> {
+        let Some(other) = &settings.elsewhere else {
+            return self.probabilities(plane, &mut Workspace::default(), task);
+        };
+        let classes = self.classification().classes.len();
+        let scores = elsewhere::classes(other.as_ref(), &self.input(plane), classes, task)?;
+        Ok(self.probabilities_from(&scores))
+    }
+
+    /// Assesses one image of a volume. Where its network runs elsewhere, all else is done here: an
+    /// image that the model is not for never leaves.
     ///
     /// # Errors
     /// [`Error`]; an image that the model is not for gives an assessment that says so.
@@ -238,7 +304,7 @@ impl Classifier {
                 .and_then(|t| familiar::stranger(t, &plane.values, plane.dims));
             refused.extend(strange);
             if refused.is_empty() {
-                let found = self.probabilities(&plane, &mut Workspace::default(), task)?;
+                let found = self.looked_at(&plane, settings, task)?;
                 findings = findings_of(classification, &found);
             }
         }
@@ -247,6 +313,16 @@ impl Classifier {
             (doubts.into_iter()).map(|reason| crate::study::Issue::OutsideEnvelope { reason }),
         );
         let source = &volume.source;
+        let mut parameters = vec![
+            ("size".to_owned(), format!("{:?}", classification.size)),
+            (
+                "temperature".to_owned(),
+                format!("{:?}", classification.temperature),
+            ),
+        ];
+        if settings.elsewhere.is_some() {
+            parameters.push(("explanation".to_owned(), UNEXPLAINED.to_owned()));
+        }
         Ok(Assessment {
             findings,
             explanations: Vec::new(),
@@ -259,14 +335,11 @@ impl Classifier {
                 model_name: manifest.name.clone(),
                 model_version: manifest.version.clone(),
                 model_sha256: manifest.weights_sha256.clone(),
-                device: device_name(Executor::Native),
-                parameters: vec![
-                    ("size".to_owned(), format!("{:?}", classification.size)),
-                    (
-                        "temperature".to_owned(),
-                        format!("{:?}", classification.temperature),
-                    ),
-                ],
+                device: match &settings.elsewhere {
+                    Some(other) => other.device(),
+                    None => device_name(Executor::Native),
+                },
+                parameters,
                 inputs: (source.image(k))
                     .map(|image| image.sop_instance_uid.to_string())
                     .into_iter()

@@ -47,6 +47,13 @@ pub trait Elsewhere: Debug + Send + Sync {
     /// # Errors
     /// As [`Elsewhere::labels`].
     fn scores(&self, call: &Call<'_>, heads: usize, task: &Task) -> Result<Vec<f32>, Error>;
+
+    /// A score for each of the `classes` of one whole image.
+    ///
+    /// # Errors
+    /// As [`Elsewhere::labels`].
+    fn class_scores(&self, call: &Call<'_>, classes: usize, task: &Task)
+    -> Result<Vec<f32>, Error>;
 }
 
 /// What a run exchanges with another machine, at most: before any compression.
@@ -180,6 +187,57 @@ pub fn layers(
 
 fn short(length: usize) -> Error {
     Error::Elsewhere(format!("it sent {length} values, fewer than were asked for").into())
+}
+
+/// A score for each class of an image, as the network would give it here.
+///
+/// # Errors
+/// As [`Elsewhere::class_scores`]; [`Error::Elsewhere`] for scores that cannot be those of the model.
+pub(super) fn classes(
+    elsewhere: &dyn Elsewhere,
+    input: &Array,
+    classes: usize,
+    task: &Task,
+) -> Result<Vec<f32>, Error> {
+    let call = Call {
+        part: "",
+        shape: &input.shape,
+        values: &input.values,
+    };
+    let scores = elsewhere.class_scores(&call, classes, task)?;
+    if scores.len() != classes || scores.iter().any(|s| !s.is_finite()) {
+        return Err(Error::Elsewhere(
+            format!(
+                "it sent {} scores for {classes} classes, or one that is no number",
+                scores.len()
+            )
+            .into(),
+        ));
+    }
+    Ok(scores)
+}
+
+/// What whole images exchange.
+///
+/// # Errors
+/// [`Error::Input`] for an image that is more than one call may carry.
+pub(super) fn classes_traffic(
+    images: usize,
+    size: &[usize],
+    classes: usize,
+    most_bytes: u64,
+) -> Result<Traffic, Error> {
+    let image = 4 * size.iter().product::<usize>() as u64;
+    if image > most_bytes {
+        return Err(Error::Input(format!(
+            "the other machine takes {most_bytes} bytes at once, an image of this model has {image}"
+        )));
+    }
+    Ok(Traffic {
+        calls: images as u64,
+        sent_bytes: image * images as u64,
+        received_bytes: 4 * (classes * images) as u64,
+    })
 }
 
 /// Networks on patches, here or elsewhere.

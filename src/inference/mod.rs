@@ -60,12 +60,23 @@ pub enum Error {
     /// A package that passed its checks but not these.
     #[error("the model cannot be built: {0}")]
     Network(String),
+    /// A package without weights, asked to run here.
+    #[error("{0} is here without its weights: it runs on a server alone (`--remote ENDPOINT`)")]
+    OnAServer(String),
     /// A network that runs on another machine gave no answer that can be used.
     #[error("the model on the other machine gave no answer that can be used")]
     Elsewhere(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The reference executor failed.
     #[error("the reference executor failed")]
     Candle(#[from] candle_core::Error),
+}
+
+/// Whether a model's networks can run where the settings say.
+fn has_weights(manifest: &crate::model::Manifest, settings: &Settings) -> Result<(), Error> {
+    if manifest.is_on_a_server() && settings.elsewhere.is_none() {
+        return Err(Error::OnAServer(manifest.key()));
+    }
+    Ok(())
 }
 
 fn gb(bytes: u64) -> String {

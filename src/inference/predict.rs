@@ -76,6 +76,11 @@ impl Stages {
         })
     }
 
+    /// Names of all networks for another machine.
+    pub fn parts(&self) -> Vec<String> {
+        self.list.iter().flat_map(Stage::parts).collect()
+    }
+
     /// What a run on a grid would need beyond what is in memory already.
     ///
     /// # Errors

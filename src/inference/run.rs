@@ -12,7 +12,8 @@ use super::normalize::{normalize, range};
 use super::plan::RunPlan;
 use super::predict::Stages;
 use super::{
-    Error, GrayPlane, candle_executor, channels, largest_component, layers, predict_monai,
+    Error, GrayPlane, candle_executor, channels, has_weights, largest_component, layers,
+    predict_monai,
 };
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
@@ -174,6 +175,15 @@ impl Model {
         &self.package
     }
 
+    /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
+    /// there is one network.
+    pub fn parts(&self) -> Vec<String> {
+        match &self.body {
+            Body::Stages(stages) => stages.parts(),
+            Body::Layers { .. } | Body::Monai(_) => vec![String::new()],
+        }
+    }
+
     /// What a run on this volume would need: exact where the box can be known at once, else
     /// for the whole grid. Takes about a second for a large volume.
     ///
@@ -187,6 +197,7 @@ impl Model {
     ) -> Result<RunPlan, Error> {
         let available_bytes = settings.available_bytes;
         let manifest = self.package.manifest();
+        has_weights(manifest, settings)?;
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
             Body::Layers { network, region } => (network, region),
@@ -246,6 +257,7 @@ impl Model {
         task: &Task,
     ) -> Result<Found, Error> {
         let manifest = self.package.manifest();
+        has_weights(manifest, settings)?;
         let doubts = channels::check(manifest, volumes)?;
         let (volume, further) = volumes.split_first().expect("as many as channels");
         let volume = *volume;

@@ -9,6 +9,9 @@ use super::procedure::{LabelRule, Procedure};
 use crate::findings::OperatingPoint;
 use crate::study::{CodedConcept, Uid, same_kind};
 
+/// In place of a hash: the package has no weights, and its graph nothing but the input.
+pub const ON_A_SERVER: &str = "none";
+
 /// Version of the manifest's own shape.
 pub const SHAPE: &str = "negatoscope-model/1";
 
@@ -58,7 +61,8 @@ pub struct Manifest {
     pub earlier: Vec<Stage>,
     /// Labels 1 to 255.
     pub labels: Vec<Label>,
-    /// SHA-256 of `weights.safetensors`, hex.
+    /// SHA-256 of `weights.safetensors`, hex; [`ON_A_SERVER`] for a model whose weights are on a
+    /// server alone.
     pub weights_sha256: String,
     /// Where it came from (origin, commit, file hashes).
     #[serde(default)]
@@ -408,6 +412,48 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether there are no weights here: its networks run on a server alone.
+    pub fn is_on_a_server(&self) -> bool {
+        self.weights_sha256 == ON_A_SERVER
+    }
+
+    /// The same model for machines that have no weights of it: each graph is its input alone.
+    ///
+    /// # Errors
+    /// [`ManifestError::Value`] for layers over the whole grid, whose form says what a server needs
+    /// to see for a part of it.
+    pub fn outline(&self) -> Result<Self, ManifestError> {
+        let mut outline = self.clone();
+        let stages = outline.earlier.iter_mut().map(|stage| &mut stage.network);
+        for network in stages.chain([&mut outline.network]) {
+            let input = network.graph.as_ref().and_then(Graph::input);
+            let (channels, axes) = input.ok_or_else(|| {
+                let why = "a model without a graph runs only where its weights are";
+                ManifestError::Value(why.to_owned())
+            })?;
+            let mut graph = Graph::new(channels, axes);
+            graph.outputs = vec![0];
+            network.graph = Some(graph);
+        }
+        let hash = std::mem::replace(&mut outline.weights_sha256, ON_A_SERVER.to_owned());
+        outline.origin.insert("weights_sha256".to_owned(), hash);
+        outline.check().map_err(ManifestError::Value)?;
+        Ok(outline)
+    }
+
+    /// Graphs of nothing but an input go with weights elsewhere, and the other way round.
+    fn check_outline(&self) -> Result<(), String> {
+        let stages = self.earlier.iter().map(|stage| &stage.network);
+        let is_outline = |network: &Network| {
+            let graph = network.graph.as_ref();
+            graph.is_some_and(|g| g.nodes.len() == 1 && g.outputs == [0])
+        };
+        if self.is_on_a_server() && !stages.chain([&self.network]).all(is_outline) {
+            return Err("a model without weights has graphs of one node, their input".to_owned());
+        }
+        Ok(())
+    }
+
     /// `id@version`.
     pub fn key(&self) -> String {
         format!("{}@{}", self.id, self.version)
@@ -453,6 +499,7 @@ impl Manifest {
             return Err("the id or version is no plain word".to_owned());
         }
         self.check_procedure()?;
+        self.check_outline()?;
         self.envelope.check()?;
         let mut channels = 1;
         for (n, layer) in self.network.layers.iter().enumerate() {

@@ -1,7 +1,8 @@
 //! Model packages: what a model is, what it is for, and proof that its weights are the stated ones.
 //!
 //! A package is a folder (or one `.negmodel` file, a ZIP of it) with `manifest.json`,
-//! `weights.safetensors` and a `MODEL_CARD.md`. Absent on purpose: tensors, running.
+//! `weights.safetensors` and a `MODEL_CARD.md`. A model that runs on a server alone has no weights:
+//! its manifest says `"weights_sha256": "none"`. Absent on purpose: tensors, running.
 
 mod builtin;
 pub mod channels;
@@ -18,8 +19,8 @@ pub mod stored;
 pub use envelope::{Envelope, Template, Values};
 pub use manifest::{
     Class, ClassActivation, Classification, Conform, Crop, ImagePreparation, Input, Label, Layer,
-    Manifest, ManifestError, Network, Normalization, Output, OutputKind, SHAPE as MANIFEST_SHAPE,
-    Stage,
+    Manifest, ManifestError, Network, Normalization, ON_A_SERVER, Output, OutputKind,
+    SHAPE as MANIFEST_SHAPE, Stage,
 };
 pub use package::{Error, PackageFiles, VerifiedPackage, sha256_hex};
 pub use registry::{Entry, Registry};

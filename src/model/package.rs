@@ -138,8 +138,8 @@ pub struct PackageFiles {
     pub path: PathBuf,
 }
 
-/// A package whose weights have the manifest's hash and fit its network. Made only by
-/// [`VerifiedPackage::verify`].
+/// A package whose weights have the manifest's hash and fit its network, or one that has none and
+/// says so. Made only by [`VerifiedPackage::verify`].
 #[derive(Clone, Debug)]
 pub struct VerifiedPackage {
     manifest: Manifest,
@@ -162,9 +162,13 @@ impl PackageFiles {
                     path: path.to_owned(),
                 });
             }
+            let manifest = file("manifest.json", LARGEST_TEXT)?;
             return Ok(Self {
-                manifest: file("manifest.json", LARGEST_TEXT)?,
-                weights: file("weights.safetensors", LARGEST_WEIGHTS)?,
+                weights: match file("weights.safetensors", LARGEST_WEIGHTS) {
+                    Err(_) if is_on_a_server(&manifest) => Vec::new(),
+                    other => other?,
+                },
+                manifest,
                 card: file("MODEL_CARD.md", LARGEST_TEXT).ok(),
                 signature: optional(path.join(SIGNATURE_FILE))?,
                 path: path.to_owned(),
@@ -192,9 +196,13 @@ impl PackageFiles {
             }
             Ok(bytes)
         };
+        let manifest = member("manifest.json", LARGEST_TEXT)?;
         Ok(Self {
-            manifest: member("manifest.json", LARGEST_TEXT)?,
-            weights: member("weights.safetensors", LARGEST_WEIGHTS)?,
+            weights: match member("weights.safetensors", LARGEST_WEIGHTS) {
+                Err(_) if is_on_a_server(&manifest) => Vec::new(),
+                other => other?,
+            },
+            manifest,
             card: member("MODEL_CARD.md", LARGEST_TEXT).ok(),
             signature: match member(SIGNATURE_FILE, LARGEST_TEXT) {
                 Err(Error::NotAPackage { reason, .. }) if reason.ends_with("is missing") => None,
@@ -203,6 +211,10 @@ impl PackageFiles {
             path: path.to_owned(),
         })
     }
+}
+
+fn is_on_a_server(manifest: &[u8]) -> bool {
+    Manifest::parse(manifest).is_ok_and(|manifest| manifest.is_on_a_server())
 }
 
 /// A file that may be absent. One that cannot be read is an error: an unreadable signature must not
@@ -261,6 +273,17 @@ impl VerifiedPackage {
             source,
             path: path.clone(),
         })?;
+        if manifest.is_on_a_server() {
+            if !files.weights.is_empty() {
+                let reason = "the manifest says that there are none here".to_owned();
+                return Err(Error::Weights { reason, path });
+            }
+            return Ok(Self {
+                manifest,
+                files,
+                signature,
+            });
+        }
         let found = sha256_hex(&files.weights);
         if !found.eq_ignore_ascii_case(&manifest.weights_sha256) {
             let expected = manifest.weights_sha256.clone();

@@ -233,7 +233,9 @@ impl Registry {
             })
             .map_err(io)
         };
-        write("weights.safetensors", &files.weights)?;
+        if !package.manifest().is_on_a_server() {
+            write("weights.safetensors", &files.weights)?;
+        }
         if let Some(card) = &files.card {
             write("MODEL_CARD.md", card)?;
         }

@@ -49,8 +49,10 @@ pub fn run_batch(
     task: &Task,
     on_row: impl FnMut(usize, &Row),
 ) -> Result<(Summary, Vec<Row>), BatchError> {
+    let model = LoadedModel::open(home, model, Through::Batch)?;
+    model.runs_here()?;
     let engine = LocalEngine {
-        model: LoadedModel::open(home, model, Through::Batch)?,
+        model,
         mirroring: plan.mirroring,
         explain: plan.explain,
         away: None,
@@ -80,26 +82,42 @@ pub(super) struct Away {
 impl LocalEngine {
     /// A model's result on the images of its channels.
     pub fn segment_of(&self, volumes: &[&Volume], task: &Task) -> Result<Segmentation, Failure> {
+        let run = || {
+            let (segmentation, _) = self.model.run(volumes, self.mirroring, None, task)?;
+            Ok(segmentation)
+        };
         if let Some(away) = &self.away {
-            return self.on_record(away, volumes, task);
+            return self.on_record(away, volumes, run);
         }
-        match self.model.run(volumes, self.mirroring, None, task) {
-            Ok((mut segmentation, _)) => {
-                if let Some(endpoint) = &self.instead_of {
-                    let device = &mut segmentation.provenance.device;
-                    *device = format!(
-                        "{device}, in place of model server {endpoint}, which could not be reached"
-                    );
-                }
-                Ok(segmentation)
-            }
-            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
-            Err(error) => Err(Failure::from_error(&error)),
+        let mut segmentation = run().map_err(|error| failure(&error))?;
+        self.stands_in(&mut segmentation.provenance.device);
+        Ok(segmentation)
+    }
+
+    /// What a model of whole images says about each image of a volume.
+    pub fn assess_of(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {
+        let run = || self.model.assess(volume, task);
+        if let Some(away) = &self.away {
+            return self.on_record(away, &[volume], run);
+        }
+        let mut found = run().map_err(|error| failure(&error))?;
+        for assessment in &mut found {
+            self.stands_in(&mut assessment.provenance.device);
+        }
+        Ok(found)
+    }
+
+    /// Says for which server this machine did the work.
+    fn stands_in(&self, device: &mut String) {
+        if let Some(endpoint) = &self.instead_of {
+            *device = format!(
+                "{device}, in place of model server {endpoint}, which could not be reached"
+            );
         }
     }
 
     /// One run with what leaves on record before it does, and how it ended after.
-    fn on_record(
+    fn on_record<T>(
         &self,
         Away {
             server,
@@ -107,8 +125,8 @@ impl LocalEngine {
             policy,
         }: &Away,
         volumes: &[&Volume],
-        task: &Task,
-    ) -> Result<Segmentation, Failure> {
+        run: impl FnOnce() -> Result<T, RunError>,
+    ) -> Result<T, Failure> {
         if let Some(why) = volumes.iter().find_map(|v| policy.keeps(&v.modality)) {
             return Err(Failure::Reason(why));
         }
@@ -122,7 +140,7 @@ impl LocalEngine {
         server.take_measured();
         let started = Instant::now();
         let act = log.begin(&event()).map_err(|e| Failure::from_error(&e))?;
-        let ran = self.model.run(volumes, self.mirroring, None, task);
+        let ran = run();
         let measured = Measured {
             voxels: volumes[0].geometry.voxel_count() as u64,
             seconds: started.elapsed().as_secs_f64(),
@@ -144,18 +162,24 @@ impl LocalEngine {
         };
         act.close(&end).map_err(|e| Failure::from_error(&e))?;
         match ran {
-            Ok((segmentation, _)) => {
+            Ok(found) => {
                 // Answers of an earlier run took no time in this one.
                 if measured.requests > 0 {
                     self.model.keep(&measured);
                 }
-                Ok(segmentation)
+                Ok(found)
             }
-            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
             // The rest would meet the same: the job waits, or ends.
             Err(_) if server.trouble().or(server.ended()).is_some() => Err(Failure::Cancelled),
-            Err(error) => Err(Failure::from_error(&error)),
+            Err(error) => Err(failure(&error)),
         }
+    }
+}
+
+fn failure(error: &RunError) -> Failure {
+    match error {
+        RunError::Cancelled(_) => Failure::Cancelled,
+        error => Failure::from_error(error),
     }
 }
 
@@ -218,11 +242,7 @@ impl Engine for LocalEngine {
     }
 
     fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {
-        match self.model.assess(volume, task) {
-            Ok(found) => Ok(found),
-            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
-            Err(error) => Err(Failure::from_error(&error)),
-        }
+        self.assess_of(volume, task)
     }
 
     fn explain(
@@ -231,11 +251,9 @@ impl Engine for LocalEngine {
         volume: &Volume,
         task: &Task,
     ) -> Result<Vec<MapPicture>, Failure> {
-        match explain_findings(&self.model, assessments, volume, self.explain, task) {
-            Ok(()) => Ok(map_pictures(assessments, volume)),
-            Err(RunError::Cancelled(_)) => Err(Failure::Cancelled),
-            Err(error) => Err(Failure::from_error(&error)),
-        }
+        explain_findings(&self.model, assessments, volume, self.explain, task)
+            .map_err(|error| failure(&error))?;
+        Ok(map_pictures(assessments, volume))
     }
 
     fn now(&self) -> DateTime<Utc> {

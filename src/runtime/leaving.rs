@@ -34,6 +34,8 @@ pub struct Leaving {
     pub currency: String,
     /// Series that show a head: a face can be told from its slices.
     pub heads: usize,
+    /// Series of images as people see them: words in the pixels leave with them.
+    pub pictures: usize,
     /// Why series stay here by the person's policy; each reason once.
     pub kept_back: Vec<String>,
     /// Why all of this may not be sent: a limit of the person's policy.
@@ -58,6 +60,7 @@ impl Leaving {
             price: None,
             currency: profile.price.currency.clone(),
             heads: 0,
+            pictures: 0,
             kept_back: Vec::new(),
             over: None,
         }
@@ -121,11 +124,19 @@ impl Leaving {
     /// What is doubtful about sending it.
     pub fn doubts(&self) -> Vec<String> {
         let may = "may show a face, which can be recognized from its slices";
-        match (self.heads, self.series) {
+        let mut doubts = match (self.heads, self.series) {
             (0, _) => Vec::new(),
             (1, 1) => vec![format!("The series {may}")],
             (heads, _) => vec![format!("{heads} of the series {may}")],
+        };
+        if self.pictures > 0 {
+            doubts.push(
+                "Whole pictures leave: words that stand in their pixels leave with them, as far \
+                 as they can be read at the model's size"
+                    .to_owned(),
+            );
         }
+        doubts
     }
 
     /// Lines for a person at a terminal.

@@ -49,9 +49,10 @@ impl From<inference::Error> for RunError {
     }
 }
 
-/// A model with its weights in memory, for any number of runs.
+/// A model with its weights in memory, for any number of runs. A copy shares them.
+#[derive(Clone)]
 pub struct LoadedModel {
-    ready: Ready,
+    ready: Arc<Ready>,
     /// Where its runs are kept for monitoring.
     store: Store,
     /// What its runs here took.
@@ -83,7 +84,7 @@ impl LoadedModel {
             Ready::Segments(Box::new(Model::new(package, &load)?))
         };
         Ok(Self {
-            ready,
+            ready: Arc::new(ready),
             store: Store::new(home.root()),
             history: History::new(home.root()),
             through,
@@ -91,18 +92,33 @@ impl LoadedModel {
         })
     }
 
-    /// The same model with its networks on another machine.
+    /// The same model with its networks on another machine; on this one with `None`.
+    #[must_use]
+    pub fn with_networks_on(&self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self {
+            elsewhere,
+            ..self.clone()
+        }
+    }
+
+    /// Whether its networks can run on this machine.
     ///
     /// # Errors
-    /// [`RunError::Inference`] for a model of whole images, which is small enough to run here.
-    pub fn with_networks_on(mut self, elsewhere: Arc<dyn Elsewhere>) -> Result<Self, RunError> {
-        if self.classifies() {
-            return Err(RunError::Inference(inference::Error::Input(
-                "models of whole images run on this machine".to_owned(),
-            )));
+    /// [`inference::Error::OnAServer`] for a package without weights.
+    pub fn runs_here(&self) -> Result<(), RunError> {
+        if self.manifest().is_on_a_server() {
+            return Err(inference::Error::OnAServer(self.key()).into());
         }
-        self.elsewhere = Some(elsewhere);
-        Ok(self)
+        Ok(())
+    }
+
+    /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
+    /// there is one network.
+    pub fn parts(&self) -> Vec<String> {
+        match &*self.ready {
+            Ready::Segments(model) => model.parts(),
+            Ready::Findings(_) => vec![String::new()],
+        }
     }
 
     fn settings(&self, mirroring: bool) -> Settings {
@@ -116,12 +132,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn plan(
-        &self,
-        volume: &Volume,
-        mirroring: bool,
-        task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
+    pub fn plan(&self, volume: &Volume, mirroring: bool, task: &Task) -> Result<RunPlan, RunError> {
         self.plan_with(volume, &self.settings(mirroring), task)
     }
 
@@ -135,7 +146,7 @@ impl LoadedModel {
         volume: &Volume,
         mirroring: bool,
         task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
+    ) -> Result<RunPlan, RunError> {
         let settings = Settings {
             elsewhere,
             ..settings(mirroring)
@@ -148,15 +159,15 @@ impl LoadedModel {
         volume: &Volume,
         settings: &Settings,
         task: &Task,
-    ) -> Result<Option<RunPlan>, RunError> {
-        match &self.ready {
-            Ready::Segments(model) => Ok(Some(model.plan(volume, settings, task)?)),
-            Ready::Findings(_) => Ok(None),
-        }
+    ) -> Result<RunPlan, RunError> {
+        Ok(match &*self.ready {
+            Ready::Segments(model) => model.plan(volume, settings, task)?,
+            Ready::Findings(classifier) => classifier.plan(volume, settings)?,
+        })
     }
 
     fn manifest(&self) -> &Manifest {
-        match &self.ready {
+        match &*self.ready {
             Ready::Segments(model) => model.package().manifest(),
             Ready::Findings(classifier) => classifier.package().manifest(),
         }
@@ -189,12 +200,8 @@ impl LoadedModel {
 
     /// Peak memory that a run on this volume takes beyond the volume; 0 when it cannot be said.
     pub fn needed_bytes(&self, volume: &Volume, mirroring: bool) -> u64 {
-        match &self.ready {
-            Ready::Segments(model) => model
-                .plan(volume, &self.settings(mirroring), &Task::new())
-                .map_or(0, |plan| plan.needed_bytes),
-            Ready::Findings(classifier) => classifier.needed_bytes().unwrap_or(0),
-        }
+        self.plan(volume, mirroring, &Task::new())
+            .map_or(0, |plan| plan.needed_bytes)
     }
 
     /// Runs on the images of its channels (mostly one); the result is on the first one's grid. How
@@ -254,7 +261,7 @@ impl LoadedModel {
             watch,
             ..self.settings(mirroring)
         };
-        let Ready::Segments(model) = &self.ready else {
+        let Ready::Segments(model) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives findings of whole images, not segments".to_owned(),
             )));
@@ -272,25 +279,27 @@ impl LoadedModel {
         elsewhere: Arc<dyn Elsewhere>,
         task: &Task,
     ) -> Result<(), RunError> {
-        let Ready::Segments(model) = &self.ready else {
-            return Ok(());
-        };
         let settings = Settings {
             elsewhere: Some(elsewhere),
             ..settings(mirroring)
         };
-        model.run_channels(volumes, &settings, task)?;
+        match &*self.ready {
+            Ready::Segments(model) => model.run_channels(volumes, &settings, task).map(drop)?,
+            Ready::Findings(classifier) => {
+                assess_all(classifier, volumes[0], &settings, task)?;
+            }
+        }
         Ok(())
     }
 
     /// Whether it gives findings of whole images.
-    pub const fn classifies(&self) -> bool {
-        matches!(self.ready, Ready::Findings(_))
+    pub fn classifies(&self) -> bool {
+        matches!(*self.ready, Ready::Findings(_))
     }
 
     /// Ways of explaining its findings, the best first.
     pub fn explanation_methods(&self) -> Vec<ExplanationMethod> {
-        match &self.ready {
+        match &*self.ready {
             Ready::Findings(classifier) => classifier.explanation_methods(),
             Ready::Segments(_) => Vec::new(),
         }
@@ -308,7 +317,7 @@ impl LoadedModel {
         method: ExplanationMethod,
         task: &Task,
     ) -> Result<Explanation, RunError> {
-        let Ready::Findings(classifier) = &self.ready else {
+        let Ready::Findings(classifier) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives segments, which need no explanation".to_owned(),
             )));
@@ -326,15 +335,28 @@ impl LoadedModel {
     /// # Errors
     /// [`RunError`].
     pub fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, RunError> {
-        let Ready::Findings(classifier) = &self.ready else {
+        let Ready::Findings(classifier) = &*self.ready else {
             return Err(RunError::Inference(inference::Error::Input(
                 "it gives segments, not findings of whole images".to_owned(),
             )));
         };
+        let started = Instant::now();
         let watched = Watched::start(&self.store, self.through, self.manifest(), volume);
-        match assess_all(classifier, volume, task) {
+        let settings = self.settings(true);
+        match assess_all(classifier, volume, &settings, task) {
             Ok(mut assessments) => {
-                watched.assessed(classifier.needed_bytes().ok(), &mut assessments);
+                let plan = classifier.plan(volume, &settings).ok();
+                // An image that the model is not for takes no time worth knowing.
+                let all = assessments.iter().all(|a| a.refused.is_empty());
+                if let Some(plan) = plan.as_ref().filter(|_| all && self.elsewhere.is_none()) {
+                    self.keep(&Measured {
+                        voxels: volume.geometry.voxel_count() as u64,
+                        planned_secs: plan.seconds,
+                        seconds: started.elapsed().as_secs_f64(),
+                        ..Measured::default()
+                    });
+                }
+                watched.assessed(plan.map(|plan| plan.needed_bytes), &mut assessments);
                 Ok(assessments)
             }
             Err(error) => {
@@ -348,15 +370,15 @@ impl LoadedModel {
 fn assess_all(
     classifier: &Classifier,
     volume: &Volume,
+    settings: &Settings,
     task: &Task,
 ) -> Result<Vec<Assessment>, RunError> {
-    let settings = settings(true);
     let [.., images] = volume.geometry.dims();
     task.begin("Looking at the images", images);
     (0..images)
         .map(|k| {
             task.check()?;
-            let found = classifier.assess(volume, k, &settings, task)?;
+            let found = classifier.assess(volume, k, settings, task)?;
             task.report(k + 1, images);
             Ok(found)
         })
@@ -458,7 +480,8 @@ pub(super) fn estimate(
             places: Vec::new(),
         });
     }
-    let model = match &loaded.ready {
+    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
+    let model = match &*loaded.ready {
         Ready::Segments(model) => model,
         Ready::Findings(classifier) => {
             return Ok(RunEstimate {
@@ -472,11 +495,10 @@ pub(super) fn estimate(
                 available_bytes: available_bytes(),
                 seconds: Some(1.0),
                 device,
-                places: Vec::new(),
+                places,
             });
         }
     };
-    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
     let plan = model.plan(volume, &settings(mirroring), &Task::new());
     // A refusal for memory is an estimate too: the window shows its numbers.
     let plan = match plan {

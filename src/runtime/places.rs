@@ -76,11 +76,7 @@ impl<'a> Choosing<'a> {
         let endpoints = Endpoints::load(home.root())?;
         let there = endpoints.all().iter().map(|profile| {
             let known = profile.models.is_empty() || profile.models.contains(&name);
-            let refused = if model.classifies() {
-                Some("models of whole images run on this machine".to_owned())
-            } else {
-                (!known).then(|| "the model is not among this endpoint's".to_owned())
-            };
+            let refused = (!known).then(|| "the model is not among this endpoint's".to_owned());
             let choice = Choice {
                 endpoint: Some(profile.name.clone()),
                 seconds: Some(0.0),
@@ -125,9 +121,7 @@ impl<'a> Choosing<'a> {
                 }
                 refuse(&mut self.here, error.to_string());
             }
-            // A classifier: small enough to be nowhere else.
-            Ok(None) => add_secs(&mut self.here, Some(1.0)),
-            Ok(Some(plan)) => {
+            Ok(plan) => {
                 self.here.needed_bytes = self.here.needed_bytes.max(plan.needed_bytes);
                 add_secs(&mut self.here, Some(plan.seconds.max(0.0) * factor));
             }
@@ -153,8 +147,7 @@ impl<'a> Choosing<'a> {
             match model.plan_at(Some(thought), volume, self.mirroring, task) {
                 Err(RunError::Cancelled(cancelled)) => return Err(cancelled.into()),
                 Err(error) => refuse(choice, error.to_string()),
-                Ok(None) => {}
-                Ok(Some(plan)) => add_there(choice, profile, &plan, &self.history, &key),
+                Ok(plan) => add_there(choice, profile, &plan, &self.history, &key),
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::inference::{Call, Elsewhere, Error};
 use crate::offload::protocol::TensorMetadata;
 use crate::offload::{
     self, Account, Binary, Client, Datatype, InferAnswer, InferRequest, InputTensor, Limits,
-    Measured, Profile, Spending, Spent, WantedOutput, random_id,
+    Measured, Profile, Service, Spending, Spent, WantedOutput, random_id,
 };
 use crate::queue::{self, Answers};
 use crate::task::Task;
@@ -225,12 +225,29 @@ impl Server {
         &self.client
     }
 
-    /// Asks whether the server and the model are there and fit, before anything leaves.
+    /// Asks whether the server and all parts of the model are there and fit, before anything leaves.
     ///
     /// # Errors
     /// [`Error::Elsewhere`].
-    pub fn check(&self, task: &Task) -> Result<(), Error> {
-        self.wire(&self.model, task).map(|_| ())
+    pub fn check(&self, parts: &[String], task: &Task) -> Result<(), Error> {
+        for part in parts {
+            self.wire(&self.named(part)?, task)?;
+        }
+        Ok(())
+    }
+
+    /// The name of a part of the model there.
+    fn named(&self, part: &str) -> Result<String, Error> {
+        match (part, &self.client.profile().service) {
+            ("", _) => Ok(self.model.clone()),
+            // Whatever it is asked for, one model answers: it would be taken for another.
+            (_, Service::Sagemaker { .. }) => Err(refused(format!(
+                "a SageMaker endpoint has one model, {} has several networks (stages or folds): \
+                 run it on this machine, or on a server with a model for each",
+                self.model
+            ))),
+            (part, _) => Ok(format!("{}.{part}", self.model)),
+        }
     }
 
     fn failed(&self, error: offload::Error) -> Error {
@@ -359,10 +376,7 @@ impl Server {
         if let Some(why) = self.ended() {
             return Err(refused(why));
         }
-        let model = match call.part {
-            "" => self.model.clone(),
-            part => format!("{}.{part}", self.model),
-        };
+        let model = self.named(call.part)?;
         let Wire { input, output } = self.wire(&model, task)?;
         if !allowed.contains(&output.datatype) {
             let words: Vec<&str> = allowed.iter().map(|d| d.word()).collect();
@@ -465,6 +479,10 @@ impl Elsewhere for Thought {
     fn scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
         Err(refused("it is only counted with".to_owned()))
     }
+
+    fn class_scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
+        Err(refused("it is only counted with".to_owned()))
+    }
 }
 
 impl Elsewhere for Server {
@@ -490,6 +508,16 @@ impl Elsewhere for Server {
         let shape: Vec<u64> = call.shape.iter().map(|n| *n as u64).collect();
         let shape = [&[1, heads as u64], &shape[2..]].concat();
         let found = self.ask(call, &shape, &[Datatype::Fp32], task)?;
+        Ok(bytemuck::pod_collect_to_vec(&found.bytes))
+    }
+
+    fn class_scores(
+        &self,
+        call: &Call<'_>,
+        classes: usize,
+        task: &Task,
+    ) -> Result<Vec<f32>, Error> {
+        let found = self.ask(call, &[1, classes as u64], &[Datatype::Fp32], task)?;
         Ok(bytemuck::pod_collect_to_vec(&found.bytes))
     }
 }

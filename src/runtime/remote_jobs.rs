@@ -49,6 +49,9 @@ pub enum RemoteError {
     /// A job without a folder for results.
     #[error("the job was begun in the window: go on with it there, under Analysis, Server jobs")]
     Shown,
+    /// A job on several servers, of which a window shows one.
+    #[error("the job was begun for several servers: go on with `negatoscope queue resume`")]
+    Several,
     /// What a person's policy says.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -107,6 +110,9 @@ pub struct RemoteWork {
     /// Whether this machine works on it too, beside the server.
     #[serde(default)]
     pub here_too: bool,
+    /// Further endpoints that work on it, beside the job's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_on: Vec<String>,
 }
 
 impl RemoteWork {
@@ -127,7 +133,23 @@ impl RemoteWork {
             channels: plan.channels.clone(),
             shown: None,
             here_too: false,
+            also_on: Vec::new(),
         })
+    }
+
+    /// The model's id: its name on a server.
+    pub fn model_id(&self) -> &str {
+        self.model.split('@').next().unwrap_or_default()
+    }
+
+    /// All endpoints of a job, its own first.
+    pub fn endpoints<'a>(&'a self, own: &'a str) -> impl Iterator<Item = &'a str> {
+        std::iter::once(own).chain(self.also_on.iter().map(String::as_str))
+    }
+
+    /// The names of [`RemoteWork::endpoints`].
+    pub fn places(&self, own: &str) -> String {
+        self.endpoints(own).collect::<Vec<_>>().join(", ")
     }
 
     /// What is finished already is never done again.

@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::batch_engine::LocalEngine;
 use super::home::Home;
 use super::leaving::Leaving;
 use super::remote_jobs::{RemoteError, RemoteWork};
 use super::remote_run::RemoteRun;
 use crate::batch::Failure;
-use crate::findings::Segmentation;
+use crate::findings::{Assessment, ExplanationMethod, Segmentation};
 use crate::inference::{Call, Elsewhere, Error};
 use crate::queue::{Job, JobId, Queue, State};
 use crate::task::{Cancelled, Task};
@@ -26,6 +27,8 @@ const PICTURE_TIME: Duration = Duration::from_secs(2);
 pub(super) enum Ended {
     /// With a result.
     Result(Box<Segmentation>),
+    /// With what a model of whole images says, and how that can be explained here. Its job is done.
+    Findings(Vec<Assessment>, Vec<ExplanationMethod>),
     /// The server is away; the job waits, and says why.
     Waits(String),
     /// A person stopped it; the job waits.
@@ -69,11 +72,11 @@ impl RemoteRun {
         volumes: &[&Volume],
         task: &Task,
     ) -> Result<Leaving, RemoteError> {
-        let mut leaving = self.asked(task)?;
+        let mut leaving = self.asked(0, task)?;
         if let Some(first) = volumes.first() {
-            self.count(&mut leaving, first, task)?;
+            self.count(0, &mut leaving, first, task)?;
         }
-        self.sum_up(leaving)
+        self.sum_up(0, leaving)
     }
 
     /// One of the pieces that would leave, as a gray picture: width, height, RGBA.
@@ -84,14 +87,14 @@ impl RemoteRun {
     ) -> Option<(usize, usize, Arc<Vec<u8>>)> {
         task.begin("Looking at what would leave", 0);
         let rehearsal = Arc::new(Rehearsal {
-            most_bytes: self.server.most_bytes(),
+            most_bytes: self.server().most_bytes(),
             begun: Instant::now(),
             best: Mutex::default(),
         });
         let there = Arc::clone(&rehearsal) as Arc<dyn Elsewhere>;
         // It stops itself when it has seen enough; what it was stopped by does not matter.
         let _ = self
-            .engine
+            .engine()
             .model
             .rehearse(volumes, self.job().work.mirroring, there, task);
         let best = rehearsal
@@ -118,27 +121,22 @@ impl RemoteRun {
         self.job.sent_bytes > 0 || self.running.answers.count() > 0
     }
 
-    /// Runs on open images. The job waits until its result has been shown.
+    /// Runs on open images. The job waits until its mask has been shown.
     pub(super) fn run_shown(
         mut self,
         volumes: &[&Volume],
         task: &Task,
     ) -> Result<Ended, RemoteError> {
-        let waiting = |why: &str| State::Waiting {
-            why: why.to_owned(),
-        };
         self.within_limits()?;
         self.interrupted()?;
-        let ran = self.engine.segment_of(volumes, task);
+        let ran = on_images(self.engine(), volumes, ANSWERED, task);
+        self.count_moved();
         if ran.is_err() && self.may_fall_back() && !task.is_cancelled() {
             return self.here_shown(volumes, task);
         }
-        let [sent, received] = self.server.moved();
-        self.job.sent_bytes += sent;
-        self.job.received_bytes += received;
         let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
-        let (state, ended) = match (ran, self.server.ended(), self.server.trouble()) {
-            (Ok(found), ..) => (waiting(ANSWERED), Ended::Result(Box::new(found))),
+        let (state, ended) = match (ran, self.server().ended(), self.server().trouble()) {
+            (Ok(ended), ..) => ended,
             (Err(_), Some(why), _) => failed(why),
             (Err(_), _, Some(why)) => (waiting(&why), Ended::Waits(why)),
             (Err(Failure::Cancelled), ..) => (waiting("stopped"), Ended::Stopped),
@@ -157,13 +155,10 @@ impl RemoteRun {
         task: &Task,
     ) -> Result<Ended, RemoteError> {
         self.interrupted()?;
-        let here = self.engine_here(Some(self.job.endpoint.clone()))?;
-        let why = |why: &str| State::Waiting {
-            why: why.to_owned(),
-        };
-        let (state, ended) = match here.segment_of(volumes, task) {
-            Ok(found) => (why(DONE_HERE), Ended::Result(Box::new(found))),
-            Err(Failure::Cancelled) => (why("stopped"), Ended::Stopped),
+        let here = self.engine_here(Some(self.job.endpoint.clone()));
+        let (state, ended) = match on_images(&here, volumes, DONE_HERE, task) {
+            Ok(ended) => ended,
+            Err(Failure::Cancelled) => (waiting("stopped"), Ended::Stopped),
             Err(Failure::Reason(reason)) => (
                 State::Failed {
                     why: reason.clone(),
@@ -175,6 +170,37 @@ impl RemoteRun {
         self.running.update(&self.job)?;
         Ok(ended)
     }
+}
+
+fn waiting(why: &str) -> State {
+    State::Waiting {
+        why: why.to_owned(),
+    }
+}
+
+/// What a model finds on open images, and what its job says then: a mask's until it has been shown.
+/// Findings are one small answer an image, and not waited for.
+fn on_images(
+    engine: &LocalEngine,
+    volumes: &[&Volume],
+    words: &str,
+    task: &Task,
+) -> Result<(State, Ended), Failure> {
+    if !engine.model.classifies() {
+        let found = engine.segment_of(volumes, task)?;
+        return Ok((waiting(words), Ended::Result(Box::new(found))));
+    }
+    let [image] = volumes else {
+        return Err(Failure::Reason("it looks at one series alone".to_owned()));
+    };
+    let found = engine.assess_of(image, task)?;
+    let done = State::Done {
+        words: "shown".to_owned(),
+    };
+    Ok((
+        done,
+        Ended::Findings(found, engine.model.explanation_methods()),
+    ))
 }
 
 /// Stands in for the server before anything leaves: keeps the piece that shows most.
@@ -254,6 +280,16 @@ impl Elsewhere for Rehearsal {
         self.see(call)?;
         let points: usize = call.shape[2..].iter().product();
         Ok(vec![0.0; heads * points])
+    }
+
+    fn class_scores(
+        &self,
+        call: &Call<'_>,
+        classes: usize,
+        _task: &Task,
+    ) -> Result<Vec<f32>, Error> {
+        self.see(call)?;
+        Ok(vec![0.0; classes])
     }
 }
 

@@ -118,8 +118,8 @@ pub(super) fn queue_rows(home: &Home) -> Result<Vec<QueueRow>, Stop> {
             QueueRow {
                 id: job.id.to_string(),
                 created: job.created,
+                endpoint: job.work.places(&job.endpoint),
                 model: job.work.model,
-                endpoint: job.endpoint,
                 inputs: job.work.inputs,
                 image: job.work.shown,
                 output: job.work.output,
@@ -204,7 +204,7 @@ impl Prepared {
                 return told(home, &endpoint, ended, outbox);
             }
             Err(error) => {
-                let waits = run.server.trouble();
+                let waits = run.server().trouble();
                 let kept = match &waits {
                     Some(why) => run.put_off(why.clone()),
                     None => forget(home, run),
@@ -274,7 +274,14 @@ fn take(home: &Home, request: Request, task: &Task) -> Result<(RemoteRun, Open),
         channels: Vec::new(),
     };
     let (id, open) = match request.work {
-        Wanted::Queued(name) => (queue.find::<RemoteWork>(&name)?.id, None),
+        Wanted::Queued(name) => {
+            let job = queue.find::<RemoteWork>(&name)?;
+            // What is shown before it leaves is one server's.
+            if !job.work.also_on.is_empty() {
+                return Err(RemoteError::Several);
+            }
+            (job.id, None)
+        }
         Wanted::Folder { input, output } => {
             let work = RemoteWork::new(home, &request.model, &plan(vec![input], output))?;
             (job_for(&queue, &request.endpoint, work)?, None)
@@ -329,7 +336,7 @@ fn count(
         None => (run.leaving(task)?, None),
     };
     task.check()?;
-    let looked = look(run.server.client().profile())?;
+    let looked = look(run.server().client().profile())?;
     Ok((leaving, looked, picture))
 }
 
@@ -405,6 +412,12 @@ fn returned(job: JobId, queued: String, volume: VolumeId, image: &Volume, ended:
                 statistics,
             })
         }
+        Ended::Findings(assessments, methods) => Sent::Event(Event::Assessed {
+            job,
+            volume,
+            assessments,
+            methods,
+        }),
         Ended::Waits(why) => Sent::Waits(why),
         Ended::Stopped => Sent::Stopped,
         Ended::Failed(why) => Sent::Failed(why),

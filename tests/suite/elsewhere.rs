@@ -1,7 +1,7 @@
 //! Networks on another machine: the same labels as here, whatever one call may carry, and what it
 //! sends is believed only as far as it can be checked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use negatoscope::import;
@@ -9,7 +9,7 @@ use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{
     Array, Call, Elsewhere, Error, Executor, Model, Network, Program, Settings, forward,
 };
-use negatoscope::model::{Layer, VerifiedPackage};
+use negatoscope::model::{Layer, PackageFiles, VerifiedPackage};
 use negatoscope::task::Task;
 use negatoscope::volume::Volume;
 
@@ -37,40 +37,10 @@ impl std::fmt::Debug for Other {
 
 impl Other {
     fn new(package: &VerifiedPackage, most_bytes: u64) -> Self {
-        let manifest = package.manifest();
-        let mut graphs = HashMap::new();
-        let last = (String::new(), &manifest.network);
-        let stages = manifest
-            .earlier
-            .iter()
-            .map(|s| (s.name.clone(), &s.network));
-        for (stage, network) in stages.chain([last]) {
-            let Some(graph) = &network.graph else {
-                continue;
-            };
-            for fold in network.members() {
-                let weights: HashMap<String, Array> = graph
-                    .tensors()
-                    .iter()
-                    .map(|name| {
-                        let (shape, values) = package.array(&format!("{fold}{name}")).unwrap();
-                        ((*name).to_owned(), Array::new(&shape, values))
-                    })
-                    .collect();
-                let example = manifest.monai.as_ref().map_or_else(
-                    || manifest.procedure.clone().unwrap().windows.patch_size,
-                    |monai| monai.example.clone(),
-                );
-                let program = Program::new(Arc::new(graph.clone()), weights, &example).unwrap();
-                let name = [stage.as_str(), fold.trim_end_matches('.')];
-                let name: Vec<&str> = name.into_iter().filter(|n| !n.is_empty()).collect();
-                graphs.insert(name.join("."), Native::new(program).unwrap());
-            }
-        }
         Self {
             most_bytes,
             layers: Network::new(package).ok(),
-            graphs,
+            graphs: networks(package),
             calls: Mutex::default(),
             spoil: |labels| labels,
         }
@@ -82,6 +52,33 @@ impl Other {
         let mut calls = self.calls.lock().unwrap();
         calls.push((call.part.to_owned(), 4 * count));
     }
+}
+
+/// A package's graphs by the names of its parts.
+pub fn networks(package: &VerifiedPackage) -> HashMap<String, Native> {
+    let manifest = package.manifest();
+    let mut graphs = HashMap::new();
+    let names = manifest.earlier.iter().map(|s| s.name.as_str()).chain([""]);
+    for ((network, example, _), stage) in manifest.examples().into_iter().zip(names) {
+        let Some(graph) = &network.graph else {
+            continue;
+        };
+        for fold in network.members() {
+            let weights: HashMap<String, Array> = graph
+                .tensors()
+                .iter()
+                .map(|name| {
+                    let (shape, values) = package.array(&format!("{fold}{name}")).unwrap();
+                    ((*name).to_owned(), Array::new(&shape, values))
+                })
+                .collect();
+            let program = Program::new(Arc::new(graph.clone()), weights, &example).unwrap();
+            let name = [stage, fold.trim_end_matches('.')];
+            let name: Vec<&str> = name.into_iter().filter(|n| !n.is_empty()).collect();
+            graphs.insert(name.join("."), Native::new(program).unwrap());
+        }
+    }
+    graphs
 }
 
 impl Elsewhere for Other {
@@ -112,6 +109,10 @@ impl Elsewhere for Other {
         let points: usize = call.shape[2..].iter().product();
         assert_eq!(found[0].values.len(), heads * points);
         Ok(found.remove(0).values)
+    }
+
+    fn class_scores(&self, _: &Call<'_>, _: usize, _: &Task) -> Result<Vec<f32>, Error> {
+        panic!("no model of these tests classifies")
     }
 }
 
@@ -158,6 +159,18 @@ pub fn local_layers() -> VerifiedPackage {
             .layers
             .retain(|l| !matches!(l, Layer::InstanceNorm { .. }));
     }))
+    .unwrap()
+}
+
+/// A package's outline, as another machine has it.
+fn without_weights(package: &VerifiedPackage) -> VerifiedPackage {
+    let outline = package.manifest().outline().unwrap();
+    VerifiedPackage::verify(PackageFiles {
+        manifest: serde_json::to_vec(&outline).unwrap(),
+        weights: Vec::new(),
+        signature: None,
+        ..package.files().clone()
+    })
     .unwrap()
 }
 
@@ -213,6 +226,18 @@ fn both_stages_of_a_cascade_run_elsewhere() {
             .count()
     };
     assert!(of("3d_lowres") > 0 && of("3d_lowres") < calls.len());
+    // What is asked for before anything leaves is what is called.
+    let called: BTreeSet<String> = calls.into_iter().map(|(part, _)| part).collect();
+    assert_eq!(called, BTreeSet::from_iter(model.parts()));
+    // Without the weights here, the same labels come from there.
+    let here = model
+        .run(&ct(), &Settings::default(), &Task::new())
+        .unwrap();
+    let outline = alone(without_weights(&package));
+    let found = outline.run(&ct(), &there(&other), &Task::new()).unwrap();
+    assert_eq!(found.segmentation.map, here.segmentation.map);
+    let error = outline.run(&ct(), &Settings::default(), &Task::new());
+    assert!(matches!(error, Err(Error::OnAServer(_))), "{error:?}");
 }
 
 #[test]
@@ -227,6 +252,10 @@ fn a_monai_bundle_runs_elsewhere() {
         let volume = negatoscope::nifti::read(&file, &Task::new()).unwrap();
         let other = Arc::new(Other::new(&package, u64::MAX));
         assert!(!compare(&model, &volume, &other).is_empty());
+        let here = model.run(&volume, &Settings::default(), &Task::new());
+        let outline = alone(without_weights(&package));
+        let found = outline.run(&volume, &there(&other), &Task::new()).unwrap();
+        assert_eq!(found.segmentation.map, here.unwrap().segmentation.map);
     }
 }
 

@@ -62,6 +62,7 @@ mod pytorch;
 mod registry;
 mod remote;
 mod remote_faults;
+mod remote_findings;
 mod remote_places;
 mod remote_spread;
 mod remote_window;

@@ -4,9 +4,10 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::slice;
 use std::sync::Arc;
 
-use negatoscope::inference::Network;
+use negatoscope::import;
 use negatoscope::model::Registry;
 use negatoscope::offload::{
     Authorization, Client, Datatype, Endpoints, Error, InferRequest, InputTensor, Profile,
@@ -16,10 +17,11 @@ use negatoscope::task::Task;
 use ring::{digest, hmac};
 use rustls::version::TLS13;
 
+use crate::cascade;
 use crate::cli::Place;
 use crate::elsewhere::local_layers;
 use crate::offload_server::{Authority, Heard, Server, Then, Wire, reply};
-use crate::remote::{Fault, about, infer, masks_are_equal};
+use crate::remote::{Fault, Served, about, infer, masks_are_equal};
 
 /// A connection that keeps what is written.
 struct Kept(Vec<u8>);
@@ -44,7 +46,7 @@ const VERTEX: &str = "application/vnd.vertex-ai-triton.binary+json;json-header-s
 
 /// Triton behind an envelope: the JSON's length stands in the content type, both ways.
 fn enveloped(
-    network: &Network,
+    model: &Served,
     heard: &Heard,
     wire: &mut dyn Wire,
     kind: &str,
@@ -62,7 +64,7 @@ fn enveloped(
         ..heard.clone()
     };
     let mut kept = Kept(Vec::new());
-    infer(network, &inner, &mut kept, Fault::None)?;
+    infer(model, &inner, &mut kept, Fault::None)?;
     let end = kept.0.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(kept.0[..end].to_vec()).unwrap();
     let json = head
@@ -130,7 +132,8 @@ fn signature(heard: &Heard, region: &str, secret: &str) -> (String, String) {
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 /// `InvokeEndpoint` of one endpoint with Triton's container.
-fn sagemaker(network: Network, tls: Option<rustls::ServerConfig>) -> Server {
+fn sagemaker(tls: Option<rustls::ServerConfig>) -> Server {
+    let model = Served::small();
     let answer = move |_: usize, heard: &Heard, wire: &mut dyn Wire| {
         let error = |wire: &mut dyn Wire, status: &str, message: &str| {
             reply(
@@ -171,7 +174,7 @@ fn sagemaker(network: Network, tls: Option<rustls::ServerConfig>) -> Server {
             let told = br#"{"Message":"Received client error (400) from primary","OriginalStatusCode":400,"OriginalMessage":"{\"error\":\"unexpected input\"}"}"#;
             return reply(wire, "424 Failed Dependency", &[], told);
         }
-        enveloped(&network, heard, wire, AWS)
+        enveloped(&model, heard, wire, AWS)
     };
     match tls {
         Some(config) => Server::encrypted(config, answer),
@@ -224,7 +227,7 @@ fn request<'a>(name: &str, values: &'a [f32]) -> InferRequest<'a> {
 
 #[test]
 fn sagemaker_lets_in_who_signs_and_its_limits_and_failures_are_told() {
-    let server = sagemaker(Network::new(&local_layers()).unwrap(), None);
+    let server = sagemaker(None);
     let place = Place::new();
     let url = format!("{}/endpoints/small/invocations", server.url());
     let profile = added(
@@ -364,7 +367,7 @@ fn names_make_the_addresses_that_the_clouds_document() {
 
 #[test]
 fn vertex_is_asked_through_one_address_with_a_token() {
-    let network = Network::new(&local_layers()).unwrap();
+    let model = Served::small();
     const PATH: &str = "/v1/projects/p/locations/l/endpoints/1:rawPredict";
     let server = Server::plain(move |_, heard, wire| {
         let error = |wire: &mut dyn Wire, status: &str, message: &str| {
@@ -381,9 +384,9 @@ fn vertex_is_asked_through_one_address_with_a_token() {
             return error(wire, "413 Payload Too Large", "exceeds 1.50MB limit");
         }
         match heard.header("x-vertex-ai-triton-redirect") {
-            Some("v2/models/small/infer") => enveloped(&network, heard, wire, VERTEX),
+            Some("v2/models/small/infer") => enveloped(&model, heard, wire, VERTEX),
             Some("v2/health/ready") => reply(wire, "200 OK", &[], b""),
-            Some(path) => about(&format!("/{path}"), wire),
+            Some(path) => about(slice::from_ref(&model), &format!("/{path}"), wire),
             None => error(wire, "400 Bad Request", "no default model"),
         }
     });
@@ -419,7 +422,7 @@ fn vertex_is_asked_through_one_address_with_a_token() {
 
 #[test]
 fn azure_is_asked_below_its_scoring_address_for_one_deployment() {
-    let network = Network::new(&local_layers()).unwrap();
+    let model = Served::small();
     let server = Server::plain(move |_, heard, wire| {
         if heard.header("authorization") != Some("Bearer azure-key") {
             return reply(wire, "401 Unauthorized", &[], b"key_auth_bad_header_format");
@@ -433,12 +436,12 @@ fn azure_is_asked_below_its_scoring_address_for_one_deployment() {
             );
         }
         match heard.path.as_str() {
-            "/v2/models/small/infer" => infer(&network, heard, wire, Fault::None),
+            "/v2/models/small/infer" => infer(&model, heard, wire, Fault::None),
             "/v2/models/broken/infer" => {
                 let headers = [("ms-azureml-model-error-statuscode", "500")];
                 reply(wire, "424 Failed Dependency", &headers, b"model error")
             }
-            path => about(path, wire),
+            path => about(slice::from_ref(&model), path, wire),
         }
     });
     let profile = |deployment: &str| Profile {
@@ -479,10 +482,7 @@ fn a_study_goes_through_sagemaker_with_the_mask_from_here() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "cloud");
     let config = authority.issue(|_| {}).config(&[&TLS13], None);
-    let server = Arc::new(sagemaker(
-        Network::new(&local_layers()).unwrap(),
-        Some(config),
-    ));
+    let server = Arc::new(sagemaker(Some(config)));
     let place = Place::new().with_study();
     std::fs::create_dir_all(place.path("home")).unwrap();
     Registry::new(place.path("home").join("models"))
@@ -509,4 +509,31 @@ fn a_study_goes_through_sagemaker_with_the_mask_from_here() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
         assert!(!bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes()));
     }
+}
+
+/// Every request goes to the same address, and would be answered by the same model.
+#[test]
+fn a_cascade_is_refused_by_a_service_with_one_model() {
+    let server = sagemaker(None);
+    let place = Place::new().with_study();
+    let folder = place.path("results");
+    let package = import::read(&cascade::results(&folder, true))
+        .unwrap()
+        .remove(0);
+    let registry = Registry::new(place.path("home").join("models"));
+    std::fs::create_dir_all(place.path("home")).unwrap();
+    registry.install(&package, false).unwrap();
+    let url = format!("{}/endpoints/small/invocations", server.url());
+    added(
+        &place,
+        &[&ADD[..], &[&url, "--allow-insecure-loopback"]].concat(),
+    );
+    let key = package.manifest().key();
+    let arguments = [
+        "analyze", "study", "--model", &key, "--out", "there", "--remote", "cloud", "--yes",
+    ];
+    let ran = place.run(&arguments).ends_with(1);
+    assert!(ran.err.contains("has one model"), "{}", ran.err);
+    assert!(ran.err.contains("several networks"), "{}", ran.err);
+    assert!(server.heard().is_empty());
 }

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use negatoscope::geometry::{DVec3, VolumeGeometry};
-use negatoscope::inference::Network;
 use negatoscope::model::Registry;
 use negatoscope::nifti;
 use negatoscope::offload::{Endpoints, Profile};
@@ -22,7 +21,7 @@ use serde_json::Value;
 use crate::cli::{Place, write_study};
 use crate::elsewhere::local_layers;
 use crate::offload_server::{Authority, Server, Then, Wire, reply};
-use crate::remote::{Fault, about, infer, nobody_is_named_in};
+use crate::remote::{Fault, Served, about, infer, nobody_is_named_in};
 
 /// What happens at a request, in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +86,7 @@ fn every_study_has_its_result_once_whatever_happens() {
     let authority_folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(authority_folder.path(), "ward");
     let config = authority.issue(|_| {}).config(&[&TLS13], None);
-    let network = Network::new(&local_layers()).unwrap();
+    let model = Served::small();
     // What the test and the server tell each other.
     let done = Arc::new(Mutex::new(BTreeMap::<Trouble, usize>::new()));
     let (kill, killed) = (
@@ -99,13 +98,13 @@ fn every_study_has_its_result_once_whatever_happens() {
         (done.clone(), kill.clone(), killed.clone(), number.clone());
     let server = Server::encrypted(config, move |_, heard, wire: &mut dyn Wire| {
         if !heard.path.ends_with("/infer") {
-            return about(&heard.path, wire);
+            return about(std::slice::from_ref(&model), &heard.path, wire);
         }
         let n = numbers.fetch_add(1, Ordering::SeqCst);
         let so_far: usize = counts.lock().unwrap().values().sum();
         // Every request but each sixth goes wrong, as long as there are faults left.
         if so_far >= faults || n % 6 == 5 {
-            return infer(&network, heard, wire, Fault::None);
+            return infer(&model, heard, wire, Fault::None);
         }
         let trouble = TROUBLES[so_far % TROUBLES.len()];
         *counts.lock().unwrap().entry(trouble).or_default() += 1;
@@ -141,7 +140,7 @@ fn every_study_has_its_result_once_whatever_happens() {
                 Ok(Then::Close)
             }
             Trouble::KillAfter => {
-                let answered = infer(&network, heard, wire, Fault::None);
+                let answered = infer(&model, heard, wire, Fault::None);
                 wire.flush()?;
                 wants.store(true, Ordering::SeqCst);
                 answered

@@ -20,8 +20,11 @@ use crate::volume::Volume;
 pub(super) use score::Scorer;
 
 impl Classifier {
-    /// Ways of explaining that fit its network, the best first.
+    /// Ways of explaining that fit its network, the best first; none without weights.
     pub fn explanation_methods(&self) -> Vec<ExplanationMethod> {
+        if self.package().manifest().is_on_a_server() {
+            return Vec::new();
+        }
         let graph = self.package().manifest().network.graph.as_ref();
         let mut methods = Vec::new();
         if let Some(graph) = graph {
