@@ -1,4 +1,4 @@
-"""More than zero, in MLServer's words."""
+"""1 where the image is above a number, in MLServer's words."""
 
 import numpy as np
 from mlserver import MLModel
@@ -6,13 +6,14 @@ from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
-class Threshold(MLModel):
+class Above(MLModel):
     async def load(self) -> bool:
+        self.above = self.settings.parameters.extra["above"]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         image = NumpyCodec.decode_input(payload.inputs[0])
-        mask = (image > 0).astype(np.uint8)
+        mask = (image > self.above).astype(np.uint8)
         return InferenceResponse(
             id=payload.id,
             model_name=self.name,
