@@ -11,8 +11,9 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::is_plain_name;
-use super::secret::SecretPlace;
+use super::secret::{SecretPlace, Secrets};
 use super::service::{Service, Tensors};
+use super::sign_in;
 use crate::whole_file;
 
 /// Largest file of profiles that is read.
@@ -557,7 +558,7 @@ impl Endpoints {
         })
     }
 
-    /// Takes a profile out of the file and gives it back.
+    /// Takes a profile out of the file and gives it back; a person's sign-in there is forgotten.
     ///
     /// # Errors
     /// There is none of that name, or the file cannot be changed.
@@ -569,7 +570,9 @@ impl Endpoints {
             removed = Some(endpoints.all.remove(at));
             Ok(())
         })?;
-        Ok(removed.expect("a change that succeeded removed one"))
+        let removed = removed.expect("a change that succeeded removed one");
+        sign_in::forget(&removed, &Secrets::of_environment());
+        Ok(removed)
     }
 
     /// Sets whether things are sent there without asking.

@@ -27,6 +27,7 @@ pub mod protocol;
 mod retry;
 mod secret;
 mod service;
+mod sign_in;
 mod sigv4;
 mod spending;
 mod tls;

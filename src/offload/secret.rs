@@ -79,6 +79,31 @@ impl Secrets {
         }
     }
 
+    /// What is kept under an entry of the keyring; `None` where nothing is, or there is no keyring.
+    pub(super) fn kept(&self, entry: &str) -> Option<Sensitive<String>> {
+        let found = match &self.given {
+            Some(given) => given.get(entry).map(|value| value.expose().clone()),
+            None => key_file::secret(entry).ok(),
+        };
+        found.map(Sensitive::new)
+    }
+
+    /// Keeps something under an entry of the keyring; given ones stay as they were given.
+    pub(super) fn keep(&self, entry: &str, value: &Sensitive<String>) -> Result<(), Error> {
+        match &self.given {
+            Some(_) => Ok(()),
+            None => Ok(key_file::store_secret(entry, value.expose().clone())?),
+        }
+    }
+
+    /// Removes what is kept under an entry of the keyring.
+    pub(super) fn forget(&self, entry: &str) -> Result<(), Error> {
+        match &self.given {
+            Some(_) => Ok(()),
+            None => Ok(key_file::forget_secret(entry)?),
+        }
+    }
+
     /// Opens a place that may be empty.
     pub(super) fn read_optional(
         &self,

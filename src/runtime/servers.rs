@@ -76,7 +76,7 @@ pub fn look_at(
         step("key SHA-256", certificate.key.to_string());
     }
     let client = Client::new(profile, Secrets::of_environment())?;
-    if matches!(profile.authorization, Authorization::Device { .. }) {
+    if client.needs_sign_in() {
         client.sign_in(sign_in, task)?;
     }
     if let Service::Sagemaker { .. } = profile.service {
@@ -208,7 +208,7 @@ pub(super) fn test(home: &Home, name: &str, outbox: &Outbox) {
         .and_then(|all| all.find(name).cloned())
         .map_err(RemoteError::from);
     let ended = profile.and_then(|profile| {
-        if matches!(profile.authorization, Authorization::Device { .. }) {
+        if Client::new(&profile, Secrets::of_environment())?.needs_sign_in() {
             return Err(RemoteError::Series(
                 "a person signs in with `negatoscope endpoints test`".to_owned(),
             ));

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # nginx in front of a model server: TLS 1.3, client certificates, a limit on bodies.
 #
-#   nginx.sh FOLDER PORT BEHIND     FOLDER holds server.pem, server.key and clients.pem
+#   nginx.sh PLACE FOLDER PORT BEHIND     PLACE is where install.sh has put it; FOLDER holds server.pem,
+#                                         server.key and clients.pem; BEHIND is the model server's port
 set -euo pipefail
-folder=$1 port=$2 behind=$3
+place=$1 folder=$2 port=$3 behind=$4
 cat >"$folder/nginx.conf" <<END
 daemon off;
 pid $folder/nginx.pid;
@@ -44,4 +45,4 @@ http {
     }
 }
 END
-exec "$(command -v nginx || echo /usr/sbin/nginx)" -e "$folder/nginx.log" -c "$folder/nginx.conf"
+exec "$place/nginx" -e "$folder/nginx.log" -c "$folder/nginx.conf"

@@ -8,7 +8,7 @@ use crate::cli::Place;
 
 /// Runs lines of a shell in a session with an unlocked keyring of its own; `N` is the program. `None`,
 /// by name, where the session's parts are not installed.
-fn in_session(place: &Place, script: &str) -> Option<String> {
+pub fn in_session(place: &Place, script: &str) -> Option<String> {
     for part in ["dbus-run-session", "gnome-keyring-daemon", "secret-tool"] {
         if Command::new(part).arg("--version").output().is_err() {
             println!("skipped: {part} is not installed");

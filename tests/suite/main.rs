@@ -49,8 +49,15 @@ mod nnunet_program;
 mod offload;
 mod offload_gzip;
 mod offload_managed;
+#[cfg(unix)]
+mod offload_oidc;
+#[cfg(unix)]
 mod offload_real;
 mod offload_server;
+#[cfg(unix)]
+mod offload_servers;
+#[cfg(unix)]
+mod offload_started;
 mod offload_tls;
 mod offload_token;
 mod onnx;

@@ -1,135 +1,25 @@
-//! Real servers: Triton, alone and behind nginx with TLS 1.3 and client certificates. Runs where
-//! `NEGATOSCOPE_SERVERS` names the virtual environment that `tests/servers/triton.sh install` makes.
+//! A real Triton, alone and behind a real nginx with TLS 1.3 and client certificates. Runs where
+//! `NEGATOSCOPE_SERVERS` names the folder that `tests/servers/install.sh` has filled.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use negatoscope::offload::{
-    Binary, Client, Datatype, Error, InferRequest, InputTensor, Pin, Profile, Secrets, TensorData,
-    WantedOutput, look, random_id,
-};
+use negatoscope::offload::{Binary, Client, Error, Pin, Profile, Secrets, TensorData, look};
 use negatoscope::task::Task;
 
 use crate::offload_server::Authority;
-
-fn environment() -> Option<PathBuf> {
-    let found = std::env::var_os("NEGATOSCOPE_SERVERS").map(PathBuf::from);
-    if found.is_none() {
-        println!("skipped: NEGATOSCOPE_SERVERS is not set");
-    }
-    found
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/servers")
-        .join(name)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-/// A server that is told to end when the test ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A polite end, so that it takes its own children with it.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(40) {
-            if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let _ = self.0.kill();
-    }
-}
-
-struct Triton {
-    _running: Running,
-    _folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Triton {
-    fn start(environment: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let child = Command::new(script("triton.sh"))
-            .arg("start")
-            .args([environment, folder.path()])
-            .arg(port.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let triton = Self {
-            _running: Running(child),
-            _folder: folder,
-            port,
-        };
-        let client = Client::new(&triton.profile(), Secrets::of_environment()).unwrap();
-        let begun = Instant::now();
-        while !client
-            .model_ready("threshold", None, &Task::new())
-            .unwrap_or(false)
-        {
-            assert!(
-                begun.elapsed() < Duration::from_mins(2),
-                "Triton does not start"
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        triton
-    }
-
-    fn profile(&self) -> Profile {
-        Profile {
-            allow_insecure_loopback: true,
-            max_request_bytes: 1 << 30,
-            ..Profile::new("triton", &format!("http://127.0.0.1:{}", self.port))
-        }
-    }
-}
-
-fn voxels(count: usize) -> Vec<i16> {
-    // A fixed sequence with both signs.
-    let mut state = 7_u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 16) as i16
-    };
-    (0..count).map(next).collect()
-}
-
-fn request<'a>(voxels: &'a [i16], shape: &[u64; 3]) -> InferRequest<'a> {
-    InferRequest {
-        model: "threshold".to_owned(),
-        version: None,
-        id: random_id(),
-        inputs: vec![InputTensor::new("image", Datatype::Int16, shape, voxels)],
-        outputs: vec![WantedOutput::new("mask", Datatype::Uint8, shape)],
-    }
-}
+use crate::offload_started::{Started, above_zero, installed, request, script, voxels};
 
 #[test]
 fn triton_gives_the_local_mask_in_every_form() {
-    let Some(environment) = environment() else {
+    let Some(place) = installed("triton") else {
         return;
     };
-    let triton = Triton::start(&environment);
+    let triton = Started::model_server("triton", &place);
     let shape = [20, 30, 40];
     let voxels = voxels(24_000);
-    let local: Vec<u8> = voxels.iter().map(|&v| u8::from(v > 0)).collect();
+    let local = above_zero(&voxels);
     let task = Task::new();
     for (binary, gzip) in [
         (Binary::Probe, false),
@@ -140,7 +30,7 @@ fn triton_gives_the_local_mask_in_every_form() {
         let profile = Profile {
             binary,
             gzip,
-            ..triton.profile()
+            ..triton.profile("triton")
         };
         let client = Client::new(&profile, Secrets::of_environment()).unwrap();
         let answer = client.infer(&request(&voxels, &shape), &task).unwrap();
@@ -153,7 +43,7 @@ fn triton_gives_the_local_mask_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.raw");
     std::fs::write(&path, bytemuck::cast_slice::<i16, u8>(&voxels)).unwrap();
-    let client = Client::new(&triton.profile(), Secrets::of_environment()).unwrap();
+    let client = Client::new(&triton.profile("triton"), Secrets::of_environment()).unwrap();
     let mut from_file = request(&[], &shape);
     from_file.inputs[0].data = TensorData::File {
         path,
@@ -197,73 +87,60 @@ fn triton_gives_the_local_mask_in_every_form() {
     assert!(matches!(error, Error::Status { .. }) && !error.to_string().is_empty());
 }
 
-/// nginx with TLS and certificates of its clients, before a Triton.
+/// nginx with TLS and certificates of its clients, before a model server.
 struct Nginx {
-    _running: Running,
-    folder: tempfile::TempDir,
+    server: Started,
     /// With our certificate, without pins.
     profile: Profile,
     key: Pin,
 }
 
 impl Nginx {
-    fn before(triton: &Triton) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::new(folder.path(), "hospital");
-        let (server, ours) = (authority.issue(|_| ()), authority.issue(|_| ()));
-        let copy = |from: &Path, to: &str| std::fs::copy(from, folder.path().join(to)).unwrap();
-        copy(&server.certificate_file, "server.pem");
-        copy(&server.key_file, "server.key");
-        copy(&authority.file, "clients.pem");
-        let port = free_port();
-        let child = Command::new(script("nginx.sh"))
-            .arg(folder.path())
-            .args([port.to_string(), triton.port.to_string()])
-            .spawn()
-            .unwrap();
-        let profile = Profile {
-            ca: Some(authority.file),
-            client_certificate: Some(ours.certificate_file),
-            client_key: Some(ours.key_file),
-            max_request_bytes: 1 << 30,
-            binary: Binary::Yes,
-            ..Profile::new("nginx", &format!("https://127.0.0.1:{port}"))
-        };
+    fn before(behind: &Started, place: &Path) -> Self {
+        let mut made = None;
+        let mut server = Started::new(|folder, port| {
+            let authority = Authority::new(folder, "hospital");
+            let (server, ours) = (authority.issue(|_| ()), authority.issue(|_| ()));
+            let copy = |from: &Path, to: &str| std::fs::copy(from, folder.join(to)).unwrap();
+            copy(&server.certificate_file, "server.pem");
+            copy(&server.key_file, "server.key");
+            copy(&authority.file, "clients.pem");
+            let profile = Profile {
+                ca: Some(authority.file),
+                client_certificate: Some(ours.certificate_file),
+                client_key: Some(ours.key_file),
+                max_request_bytes: 1 << 30,
+                binary: Binary::Yes,
+                ..Profile::new("nginx", &format!("https://127.0.0.1:{port}"))
+            };
+            made = Some((profile, server.pin));
+            let mut command = Command::new(script("nginx.sh"));
+            command.args([place, folder]);
+            command.args([port.to_string(), behind.port.to_string()]);
+            command
+        });
+        let (profile, key) = made.expect("the command was made");
+        server.wait_until(|| look(&profile).is_ok());
         Self {
-            _running: Running(child),
-            folder,
+            server,
             profile,
-            key: server.pin,
+            key,
         }
     }
 }
 
 #[test]
 fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
-    let Some(environment) = environment() else {
+    let (Some(place), Some(nginx)) = (installed("triton"), installed("nginx")) else {
         return;
     };
-    let has_nginx = ["/usr/sbin/nginx", "/usr/bin/nginx"]
-        .iter()
-        .any(|p| Path::new(p).exists());
-    if !has_nginx {
-        println!("skipped: nginx is not installed");
-        return;
-    }
-    let triton = Triton::start(&environment);
-    let nginx = Nginx::before(&triton);
+    let triton = Started::model_server("triton", &place);
+    let nginx = Nginx::before(&triton, &nginx);
     let profile = Profile {
         pins: vec![nginx.key],
         ..nginx.profile.clone()
     };
-    let begun = Instant::now();
-    let looked = loop {
-        match look(&profile) {
-            Ok(looked) => break looked,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    };
+    let looked = look(&profile).unwrap();
     assert_eq!(looked.tls_version.as_deref(), Some("TLS 1.3"));
     let certificate = looked.certificate.unwrap();
     assert!(
@@ -280,7 +157,7 @@ fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
 
     let shape = [20, 30, 40];
     let voxels = voxels(24_000);
-    let local: Vec<u8> = voxels.iter().map(|&v| u8::from(v > 0)).collect();
+    let local = above_zero(&voxels);
     let task = Task::new();
     let ask = |profile: &Profile| {
         Client::new(profile, Secrets::of_environment())
@@ -316,24 +193,24 @@ fn triton_behind_nginx_is_spoken_to_in_tls_1_3_with_our_certificate() {
     }
 }
 
-/// Prints what 256 MiB take, over TLS through nginx and without: run by hand beside tritonclient.
+/// Prints what 256 MiB take, over TLS through nginx and without, beside Triton's own client (which
+/// `NEGATOSCOPE_SERVERS/triton/bin/python -m pip install "tritonclient[http]"` adds).
 #[test]
 #[ignore = "a measurement: cargo test --test suite measured_256_mib -- --ignored --nocapture"]
 fn measured_256_mib() {
-    let Some(environment) = environment() else {
+    let (Some(place), Some(nginx)) = (installed("triton"), installed("nginx")) else {
         return;
     };
-    let triton = Triton::start(&environment);
+    let triton = Started::model_server("triton", &place);
     println!("triton at port {}", triton.port);
-    let nginx = Nginx::before(&triton);
-    std::thread::sleep(Duration::from_secs(2));
+    let nginx = Nginx::before(&triton, &nginx);
     let encrypted = nginx.profile.clone();
     let plain = Profile {
         binary: Binary::Yes,
-        ..triton.profile()
+        ..triton.profile("triton")
     };
     let shape = [512, 512, 512];
-    let path = nginx.folder.path().join("image.raw");
+    let path = nginx.server.folder.path().join("image.raw");
     std::fs::write(&path, bytemuck::cast_slice::<i16, u8>(&voxels(1 << 27))).unwrap();
     let python = r"
 import sys, time, numpy as np, tritonclient.http as t
@@ -346,7 +223,7 @@ for _ in range(3):
     r = c.infer('threshold', [i], outputs=[o]).as_numpy('mask')
     print('tritonclient, plain http: %.2f s' % (time.time() - b))
 ";
-    let ran = Command::new(environment.join("bin/python"))
+    let ran = Command::new(place.join("bin/python"))
         .args(["-c", python, &triton.port.to_string()])
         .arg(&path)
         .status();

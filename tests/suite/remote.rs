@@ -220,7 +220,7 @@ pub fn remote(place: &Place, more: &[&str]) -> crate::cli::Ran {
 }
 
 /// The mask that a folder of results holds.
-fn mask(folder: &Path) -> Vec<u8> {
+pub fn mask(folder: &Path) -> Vec<u8> {
     let files = walkdir::WalkDir::new(folder)
         .into_iter()
         .map(Result::unwrap);

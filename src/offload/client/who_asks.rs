@@ -5,8 +5,9 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, Head
 
 use super::super::Error;
 use super::super::endpoint::Authorization;
+use super::super::sign_in;
 use super::super::sigv4::{self, Credentials, Scope, Signed};
-use super::super::token::{Polling, SignIn, Token, encoded, form, sign_in_of, token_of};
+use super::super::token::{Polling, Refusal, SignIn, Token, encoded, form, sign_in_of, token_of};
 use super::super::transport::{self, Limits, Outgoing, Received};
 use super::{Client, QUESTION_TIME, http_client, rest, tls_config};
 use crate::redact::Sensitive;
@@ -14,6 +15,9 @@ use crate::task::Task;
 
 /// Largest answer of a token server.
 const TOKEN_BYTES: u64 = 256 * 1024;
+
+/// What can be done where nobody has.
+const SIGN_IN_FIRST: &str = "a person has to sign in first (`negatoscope endpoints test`)";
 
 /// What a signature is made of.
 pub(super) struct Signable<'a> {
@@ -108,51 +112,70 @@ impl Client {
         {
             return Ok(token.access.clone());
         }
-        let token = match (&self.profile.authorization, held.take()) {
-            (
-                Authorization::ClientCredentials {
-                    token_url,
-                    client_id,
-                    secret,
-                    scope,
-                },
-                _,
-            ) => {
+        // What is in hand stays there until there is a newer one: the way there may be blocked for a while.
+        let token = match &self.profile.authorization {
+            Authorization::ClientCredentials {
+                token_url,
+                client_id,
+                secret,
+                scope,
+            } => {
                 let secret = self.secrets.read(secret)?;
                 let fields = [("grant_type", "client_credentials"), ("scope", scope)];
                 let who = Some((client_id.as_str(), &secret));
                 self.fetch_token(token_url, &form(&fields), who, task)?
             }
-            (
-                Authorization::Device {
-                    token_url,
-                    client_id,
-                    ..
-                },
-                Some(Token {
-                    refresh: Some(refresh),
-                    ..
-                }),
-            ) => {
+            Authorization::Device {
+                token_url,
+                client_id,
+                ..
+            } => {
+                // Another process may have a newer one than this.
+                let refresh = sign_in::kept(&self.profile, &self.secrets)
+                    .or_else(|| held.as_ref().and_then(|token| token.refresh.clone()));
+                let Some(refresh) = refresh else {
+                    return Err(Error::Token(SIGN_IN_FIRST.to_owned()));
+                };
                 let fields = [
                     ("grant_type", "refresh_token"),
                     ("refresh_token", refresh.expose()),
                     ("client_id", client_id),
                 ];
-                let mut token = self.fetch_token(token_url, &form(&fields), None, task)?;
-                // A server that gives no new one lets us keep the old one (RFC 6749 section 6).
-                token.refresh = token.refresh.or(Some(refresh));
+                let received = self.post_form(token_url, &form(&fields), None, task)?;
+                let told = token_of(received.status, &received.body, self.begun.elapsed());
+                let mut token = match told {
+                    Ok(token) => token,
+                    // It has been withdrawn, or is too old: good for nothing.
+                    Err(Refusal::Code(code)) if code == "invalid_grant" => {
+                        *held = None;
+                        sign_in::forget(&self.profile, &self.secrets);
+                        return Err(Error::Token(SIGN_IN_FIRST.to_owned()));
+                    }
+                    Err(refusal) => return Err(Error::Token(refusal.words())),
+                };
+                match &token.refresh {
+                    Some(newer) => sign_in::keep(&self.profile, &self.secrets, newer),
+                    // A server that gives no new one lets us keep the old one (RFC 6749 section 6).
+                    None => token.refresh = Some(refresh),
+                }
                 token
             }
-            _ => return Err(Error::Token("a person has to sign in first".to_owned())),
+            _ => return Err(Error::Token("this endpoint has none".to_owned())),
         };
         let access = token.access.clone();
         *held = Some(token);
         Ok(access)
     }
 
+    /// Whether a person has to sign in before anything else.
+    pub fn needs_sign_in(&self) -> bool {
+        matches!(self.profile.authorization, Authorization::Device { .. })
+            && self.held_token().is_none()
+            && sign_in::kept(&self.profile, &self.secrets).is_none()
+    }
+
     /// Signs a person in with a browser: `show` gets the code and the place to type it, then this
-    /// waits until that is done.
+    /// waits until that is done. Later programs go on with it, where the system has a keyring.
     ///
     /// # Errors
     /// The profile knows no such way, the person refuses, or the code expires.
@@ -185,6 +208,9 @@ impl Client {
             let now = self.begun.elapsed();
             match token_of(received.status, &received.body, now) {
                 Ok(token) => {
+                    if let Some(refresh) = &token.refresh {
+                        sign_in::keep(&self.profile, &self.secrets, refresh);
+                    }
                     *self.held_token() = Some(token);
                     return Ok(());
                 }
