@@ -170,7 +170,7 @@ pub enum Action {
     /// Whether a person is asked before each sending to a server.
     SetAsks(String, bool),
     /// Call a server and show what it is.
-    TestServer(String),
+    TestServer(String, Arc<Task>),
     /// Count and show what a run on a server would send. Nothing is sent.
     PrepareRemote {
         /// The job.
@@ -328,7 +328,7 @@ impl Action {
             | Self::AddServer(_)
             | Self::RemoveServer(_)
             | Self::SetAsks(..)
-            | Self::TestServer(_)
+            | Self::TestServer(..)
             | Self::PrepareRemote { .. }
             | Self::SendRemote { .. }
             | Self::DropRemote(_)

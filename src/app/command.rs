@@ -134,6 +134,8 @@ pub enum Command {
     SetAsks(String, bool),
     /// Call a server and show what it is.
     TestServer(String),
+    /// Let go of the test of a server.
+    StopTest,
     /// Go on with a job that waits for a server.
     GoOn(String),
     /// Take a job back.

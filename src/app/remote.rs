@@ -9,6 +9,7 @@ use super::{
     SeriesKey, VolumeId,
 };
 use crate::findings::Segmentation;
+use crate::task::Task;
 use crate::volume::{LabelStatistics, Volume};
 
 /// A model server that a person has set up.
@@ -64,6 +65,8 @@ pub struct ServerTest {
     pub name: String,
     /// Step by step, what was found.
     pub steps: Vec<(String, String)>,
+    /// Where a person signs in, and the code to type there; while it is waited for.
+    pub sign_in: Option<(String, String)>,
     /// Why the test ended before its end; empty where it did not.
     pub problem: String,
     /// Whether it is still under way.
@@ -182,6 +185,8 @@ pub struct RemoteState {
     pub authority: Option<PathBuf>,
     /// The last test of a server.
     pub tested: Option<ServerTest>,
+    /// Stops that test.
+    pub testing: Option<Arc<Task>>,
     /// A waiting job, to be gone on with when its images are loaded.
     pub going_on: Option<QueueRow>,
 }
@@ -234,12 +239,14 @@ impl App {
             }
             Command::HideServers => {
                 self.remote.servers_shown = false;
-                self.remote.tested = None;
+                self.stop_test();
             }
             Command::ChooseAuthority => self.ask(AskFor::ServerAuthority),
             Command::AddServer(draft) => self.actions.push(Action::AddServer(draft)),
             Command::RemoveServer(name) => {
-                self.remote.tested.take_if(|test| test.name == name);
+                if self.remote.tested.as_ref().is_some_and(|t| t.name == name) {
+                    self.stop_test();
+                }
                 self.actions.push(Action::RemoveServer(name));
             }
             Command::SetAsks(name, asks) => self.actions.push(Action::SetAsks(name, asks)),
@@ -249,12 +256,31 @@ impl App {
                     is_running: true,
                     ..ServerTest::default()
                 });
-                self.actions.push(Action::TestServer(name));
+                let task = Arc::new(Task::new());
+                self.remote.testing = Some(Arc::clone(&task));
+                self.actions.push(Action::TestServer(name, task));
             }
+            Command::StopTest => self.stop_test(),
             Command::GoOn(id) => self.go_on(&id),
             Command::CancelQueued(id) => self.actions.push(Action::CancelQueued(id)),
             Command::ClearQueue => self.actions.push(Action::ClearQueue),
             _ => {}
+        }
+    }
+
+    /// Lets go of a test; what it waits for is no longer waited for.
+    fn stop_test(&mut self) {
+        self.remote.tested = None;
+        if let Some(task) = self.remote.testing.take() {
+            task.cancel();
+        }
+    }
+
+    /// What a test has found; one that was let go of says nothing more.
+    pub(super) fn server_tested(&mut self, test: ServerTest) {
+        let shown = self.remote.tested.as_mut();
+        if let Some(shown) = shown.filter(|t| t.name == test.name && t.is_running) {
+            *shown = test;
         }
     }
 

@@ -12,7 +12,7 @@ use super::workspace::OpenVolume;
 use super::{
     Action, AskFor, AuditView, BatchRow, Browser, Command, CopyState, CornerText, Event, Job,
     JobId, JobKind, ModelSummary, Notice, OpenedResult, RemoteState, Results, RunEstimate,
-    SeriesKey, ServerTest, Settings, ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
+    SeriesKey, Settings, ShownFindings, Traffic, TrainingState, VolumeId, Workspace,
 };
 use crate::findings::ReviewState;
 use crate::task::Task;
@@ -322,6 +322,7 @@ impl App {
             | Command::RemoveServer(_)
             | Command::SetAsks(..)
             | Command::TestServer(_)
+            | Command::StopTest
             | Command::GoOn(_)
             | Command::CancelQueued(_)
             | Command::ClearQueue) => self.remote(command),
@@ -456,12 +457,7 @@ impl App {
                 self.ask_estimate();
             }
             Event::Places(places) => self.remote.places = places,
-            Event::ServerTested(test) => {
-                let is_it = |known: &ServerTest| known.name == test.name;
-                if self.remote.tested.as_ref().is_some_and(is_it) {
-                    self.remote.tested = Some(test);
-                }
-            }
+            Event::ServerTested(test) => self.server_tested(test),
             Event::Copied { job, done, doubts } => self.copied(job, done, doubts),
             Event::Leaving(page) => self.leaving(*page),
             Event::QueueRead(rows) => self.remote.queue = rows,

@@ -261,10 +261,10 @@ impl Runtime {
             Action::SetAsks(name, asks) => {
                 self.servers_changed(move |home| servers::set_asks(home, &name, asks));
             }
-            Action::TestServer(name) => {
+            Action::TestServer(name, task) => {
                 let home = self.home.clone();
                 self.jobs.spawn("look", None, move |outbox| {
-                    servers::test(&home, &name, outbox);
+                    servers::test(&home, &name, outbox, &task);
                     Ok(None)
                 });
             }

@@ -1,5 +1,6 @@
 //! Setting model servers up and taking them away, on record; and looking at one step by step.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -197,35 +198,42 @@ fn profile_of(draft: &ServerDraft) -> Result<Profile, ProfileError> {
     Ok(profile)
 }
 
-/// Looks at a server for the window, step by step.
-pub(super) fn test(home: &Home, name: &str, outbox: &Outbox) {
-    let mut told = ServerTest {
+/// Looks at a server for the window, step by step; signs a person in where it asks for that.
+pub(super) fn test(home: &Home, name: &str, outbox: &Outbox, task: &Task) {
+    let told = RefCell::new(ServerTest {
         name: name.to_owned(),
         is_running: true,
         ..ServerTest::default()
+    });
+    let tell = |change: &dyn Fn(&mut ServerTest)| {
+        change(&mut told.borrow_mut());
+        outbox.send(Event::ServerTested(told.borrow().clone()));
     };
     let profile = Endpoints::load(home.root())
         .and_then(|all| all.find(name).cloned())
         .map_err(RemoteError::from);
     let ended = profile.and_then(|profile| {
-        if Client::new(&profile, Secrets::of_environment())?.needs_sign_in() {
-            return Err(RemoteError::Series(
-                "a person signs in with `negatoscope endpoints test`".to_owned(),
-            ));
-        }
-        let step = |name: &str, found: String| {
-            told.steps.push((name.to_owned(), found));
-            outbox.send(Event::ServerTested(told.clone()));
+        let sign_in = |asked: &SignIn| {
+            let (place, code) = (&asked.verification_uri, &asked.user_code);
+            tell(&|t| t.sign_in = Some((place.clone(), code.clone())));
         };
-        look_at(&profile, |_| {}, step, &Task::new())
+        let step = |name: &str, found: String| {
+            tell(&|t| {
+                t.sign_in = None;
+                t.steps.push((name.to_owned(), found.clone()));
+            });
+        };
+        look_at(&profile, sign_in, step, task)
     });
-    told.is_running = false;
-    told.problem = match ended {
+    let problem = match ended {
         Ok(true) => String::new(),
         Ok(false) => "It is not ready for work".to_owned(),
         Err(error) => error.to_string(),
     };
-    outbox.send(Event::ServerTested(told));
+    tell(&|t| {
+        (t.is_running, t.sign_in) = (false, None);
+        t.problem.clone_from(&problem);
+    });
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub fn servers_ui(ctx: &egui::Context, app: &App, commands: &mut Vec<Command>) {
                 .show(ui, |ui| {
                     list_ui(ui, app, commands);
                     if let Some(test) = &app.remote.tested {
-                        tested_ui(ui, test);
+                        tested_ui(ui, test, commands);
                     }
                     ui.separator();
                     let mut draft: ServerDraft =
@@ -74,7 +74,7 @@ fn list_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     }
 }
 
-fn tested_ui(ui: &mut Ui, test: &ServerTest) {
+fn tested_ui(ui: &mut Ui, test: &ServerTest, commands: &mut Vec<Command>) {
     section_ui(ui, &format!("Test of {}", test.name));
     Grid::new("server test")
         .num_columns(2)
@@ -86,9 +86,29 @@ fn tested_ui(ui: &mut Ui, test: &ServerTest) {
                 ui.end_row();
             }
         });
+    if let Some((place, code)) = &test.sign_in {
+        ui.label("Sign in with a browser, on this machine or any other:");
+        ui.horizontal(|ui| {
+            // A server's word is opened only where it is a page.
+            if place.starts_with("https://") {
+                ui.hyperlink_to(place, place);
+            } else {
+                ui.label(place);
+            }
+            ui.label(RichText::new(code).monospace().size(18.0));
+            if ui.button("Copy code").clicked() {
+                ui.ctx().copy_text(code.clone());
+            }
+        });
+    }
     match (test.is_running, test.problem.as_str()) {
         (true, _) => {
-            ui.spinner();
+            ui.horizontal(|ui| {
+                ui.spinner();
+                if ui.button("Stop").clicked() {
+                    commands.push(Command::StopTest);
+                }
+            });
         }
         (false, "") => icon_line_ui(ui, icons::CHECK_CIRCLE, theme::ACCENT, "It can be used"),
         (false, problem) => icon_line_ui(ui, icons::X_CIRCLE, theme::FAILURE, problem),

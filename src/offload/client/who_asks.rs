@@ -17,7 +17,7 @@ use crate::task::Task;
 const TOKEN_BYTES: u64 = 256 * 1024;
 
 /// What can be done where nobody has.
-const SIGN_IN_FIRST: &str = "a person has to sign in first (`negatoscope endpoints test`)";
+const SIGN_IN_FIRST: &str = "a person has to sign in first: test the server in Analysis, Model servers…, or with\n    `negatoscope endpoints test`";
 
 /// What a signature is made of.
 pub(super) struct Signable<'a> {
