@@ -31,7 +31,7 @@ impl Place {
     /// Whether it may be asked for a model, and whether the model's networks can run elsewhere.
     fn takes(&self, model: &ModelSummary) -> bool {
         let id = model.key.split('@').next().unwrap_or_default();
-        model.segments > 0 && (self.models.is_empty() || self.models.iter().any(|m| m == id))
+        self.models.is_empty() || self.models.iter().any(|m| m == id)
     }
 }
 

@@ -57,9 +57,9 @@ pub(super) fn whole(
             .filter(|b| b.channels() == step.conv.output)
             .unwrap_or_else(|| Blocked::zeros(dims, step.conv.output));
         let epilogue = Epilogue {
-            residual: None,
             activation: step.conv.activation,
             moments: step.norm.is_some(),
+            ..Epilogue::default()
         };
         let moments = step
             .fast

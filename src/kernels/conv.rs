@@ -90,6 +90,15 @@ impl ConvShape {
         self.output * (self.input / self.groups) * self.taps()
     }
 
+    /// The weights, of all that there are, for some of the input channels; of one group.
+    pub fn inputs_of(&self, weights: &[f32], channels: std::ops::Range<usize>) -> Vec<f32> {
+        let taps = self.taps();
+        let all = weights.len() / self.output.max(1);
+        let outputs = weights.chunks_exact(all.max(1));
+        let part = channels.start * taps..channels.end * taps;
+        outputs.flat_map(|of| &of[part.clone()]).copied().collect()
+    }
+
     /// Multiplications and additions by the definition, for an output grid, edges counted as full.
     pub fn flops(&self, output_dims: [usize; 3]) -> f64 {
         2.0 * self.weights() as f64 * output_dims.iter().map(|n| *n as f64).product::<f64>()
@@ -133,6 +142,9 @@ pub struct Prologue<'a> {
 pub struct Epilogue<'a> {
     /// Added after the bias: the skip of a residual block. Same shape as the output, blocked.
     pub residual: Option<View<'a>>,
+    /// What the output holds is added as well: the sums over other input channels. Only where
+    /// [`Conv::accumulates`].
+    pub accumulate: bool,
     /// After that.
     pub activation: Activation,
     /// Whether to give the [`Moments`] of what was stored.
@@ -232,6 +244,11 @@ impl Conv {
     pub fn wants_plain_input(&self, dims: [usize; 3]) -> bool {
         matches!(&self.kernel, Kernel::Direct(k) if k.reads_any_grid())
             && dims.iter().product::<usize>() <= SMALL_GRID
+    }
+
+    /// Whether a run can add to what its output holds.
+    pub const fn accumulates(&self) -> bool {
+        matches!(self.kernel, Kernel::Winograd(_))
     }
 
     /// `direct`, `winograd` or `depthwise`.
@@ -353,6 +370,10 @@ impl Conv {
             Some(output.dims()),
             self.shape.output_dims(input.dims()),
             "the grid of the output"
+        );
+        assert!(
+            !epilogue.accumulate || self.accumulates(),
+            "a kernel that can add to its output"
         );
         if let Some(residual) = &epilogue.residual {
             assert_eq!(
@@ -554,6 +575,67 @@ mod tests {
         (values.iter().map(|x| x * x).sum::<f64>() / values.len().max(1) as f64).sqrt()
     }
 
+    /// Input channels in two runs, the second on top of the first, against all in one by the definition.
+    fn check_in_parts(shape: ConvShape, dims: [usize; 3], first: usize, seed: u32) {
+        let voxels: usize = dims.iter().product();
+        let input = values(shape.input * voxels, seed);
+        let weights = values(shape.weights(), !seed);
+        let bias = values(shape.output, seed ^ 0x1234);
+        let mut want = conv_literal(&shape, &input, dims, &weights, &bias);
+        let scale = rms(&want).max(1.0);
+        for x in &mut want {
+            *x = x.max(0.0);
+        }
+        let part = |channels: std::ops::Range<usize>, bias: &[f32]| {
+            let shape = ConvShape {
+                input: channels.len(),
+                ..shape
+            };
+            let weights = shape.inputs_of(&weights, channels.clone());
+            let values = &input[channels.start * voxels..channels.end * voxels];
+            let input = Blocked::from_channels(values, dims, channels.len());
+            (Conv::new(shape, &weights, bias, Method::Winograd), input)
+        };
+        let (before, some) = part(first..shape.input, &bias);
+        let (on_top, others) = part(0..first, &[]);
+        assert!(on_top.accumulates());
+        for instructions in Instructions::available() {
+            let out_dims = shape.output_dims(dims).unwrap();
+            let mut out = Blocked::zeros(out_dims, shape.output);
+            out.view_mut().as_mut_slice().fill(f32::NAN);
+            let mut run = |conv: &Conv, input: &Blocked, epilogue: Epilogue<'_>| {
+                conv.run(
+                    input.view(),
+                    None,
+                    out.view_mut(),
+                    &epilogue,
+                    instructions,
+                    &|| true,
+                )
+                .unwrap()
+            };
+            run(&before, &some, Epilogue::default());
+            let epilogue = Epilogue {
+                accumulate: true,
+                activation: Activation::Relu,
+                moments: true,
+                ..Epilogue::default()
+            };
+            let moments = run(&on_top, &others, epilogue).unwrap();
+            let got = out.to_channels();
+            for (got, want) in got.iter().zip(&want) {
+                let off = (f64::from(*got) - want).abs() / scale;
+                assert!(off < 1e-5, "{shape:?} {dims:?} {got} {want}");
+            }
+            let count: usize = out_dims.iter().product();
+            for (c, sums) in moments.sums.iter().enumerate() {
+                let all = &got[c * count..][..count];
+                let sum: f64 = all.iter().map(|x| f64::from(*x)).sum();
+                assert!((sums[0] - sum).abs() < 1e-4 * scale * count as f64);
+            }
+        }
+    }
+
     /// Everything that a run gives, against the definition.
     fn check(shape: ConvShape, dims: [usize; 3], seed: u32, extras: bool, plain: bool) {
         let Some(out_dims) = shape.output_dims(dims) else {
@@ -584,6 +666,7 @@ mod tests {
                 residual: Some(blocked_residual.view()),
                 activation: Activation::Sigmoid,
                 moments: true,
+                ..Epilogue::default()
             };
         }
         let mut want = conv_literal(&shape, &read, dims, &weights, &bias);
@@ -648,6 +731,22 @@ mod tests {
             prop::sample::select(vec![1_usize, 1, 2, 3]),
             [0_usize..4, 0_usize..4],
         )
+    }
+
+    #[test]
+    fn input_channels_can_come_in_two_runs() {
+        for (shape, first, dims) in [
+            (ConvShape::same(32, 16, [3; 3]), 16, [5, 6, 7]),
+            (ConvShape::same(40, 20, [3; 3]), 24, [4, 9, 18]),
+            (ConvShape::same(24, 9, [1, 3, 3]), 8, [1, 11, 13]),
+            (
+                ConvShape::same(32, 8, [3; 3]).dilated([2, 1, 3]),
+                16,
+                [6, 5, 11],
+            ),
+        ] {
+            check_in_parts(shape, dims, first, 77);
+        }
     }
 
     proptest! {

@@ -62,6 +62,7 @@ impl<'a, T> Shared<'a, T> {
 /// The epilogue, prepared.
 pub(super) struct Finish<'a> {
     residual: Option<&'a [f32]>,
+    pub(super) accumulate: bool,
     activation: Activation,
     pub(super) moments: bool,
     /// Floats of an output block.
@@ -75,6 +76,7 @@ impl<'a> Finish<'a> {
     pub(super) fn new(epilogue: &Epilogue<'a>, channels: usize, voxels: usize) -> Self {
         Self {
             residual: epilogue.residual.map(|r: View<'a>| r.as_slice()),
+            accumulate: epilogue.accumulate,
             activation: epilogue.activation,
             moments: epilogue.moments,
             block: voxels * BLOCK,
@@ -94,7 +96,10 @@ impl<'a> Finish<'a> {
 
     /// Whether there is anything to do after the sums.
     pub(super) fn is_nothing(&self) -> bool {
-        self.residual.is_none() && self.activation == Activation::Linear && !self.moments
+        self.residual.is_none()
+            && !self.accumulate
+            && self.activation == Activation::Linear
+            && !self.moments
     }
 
     /// Finishes `count` points that stand at `row`, which is `at` within a block of the whole output.

@@ -433,7 +433,7 @@ mod tests {
             let bias = values(output, seed + 2);
             let want = literal(&shape, &x, dims, &weights, &bias);
             let conv = Transposed::new(shape, &weights, &bias);
-            let epilogue = Epilogue { activation: Activation::Relu, moments: true, residual: None };
+            let epilogue = Epilogue { activation: Activation::Relu, moments: true, ..Epilogue::default() };
             for instructions in Instructions::available() {
                 let view = Blocked::from_channels(&x, dims, input);
                 let mut out = Blocked::zeros(out_dims, output);

@@ -617,6 +617,10 @@ impl Run<'_> {
                 let in_plane = (py * nx + run.x) * BLOCK;
                 let to = self.output.plane(block, pz).wrapping_add(in_plane);
                 let at = block_at + pz * ny * nx * BLOCK + in_plane;
+                if self.finish.accumulate {
+                    // SAFETY: in bounds, and no other tile has these points.
+                    unsafe { add_points::<V>(to, step[2] * BLOCK, line) };
+                }
                 if step[2] == 1 {
                     self.finish.values(block, at, line, moments);
                     // SAFETY: in bounds, and no other tile has these points.
@@ -651,6 +655,24 @@ impl Run<'_> {
     #[inline(always)]
     fn steps(&self) -> [usize; 3] {
         std::array::from_fn(|axis| self.winograd.step(axis))
+    }
+}
+
+/// Adds points that stand `apart` floats from one another.
+///
+/// # Safety
+/// They are in bounds and the caller's alone.
+#[inline(always)]
+unsafe fn add_points<V: Lanes>(from: *const f32, apart: usize, line: &mut [f32]) {
+    for (n, point) in line.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        for half in 0..BLOCK / V::N {
+            // SAFETY: the caller's.
+            unsafe {
+                let to = point.as_mut_ptr().wrapping_add(half * V::N);
+                let held = V::load(from.wrapping_add(n * apart + half * V::N));
+                V::load(to).add(held).store(to);
+            }
+        }
     }
 }
 

@@ -82,7 +82,7 @@ fn convolution(
     let epilogue = Epilogue {
         activation: Activation::LeakyRelu(0.01),
         moments: true,
-        residual: None,
+        ..Epilogue::default()
     };
     let secs = best(|| {
         conv.run(

@@ -52,7 +52,12 @@ impl Walk {
         let nodes = &program.graph().nodes;
         let mut last = vec![0; nodes.len()];
         for (n, node) in nodes.iter().enumerate() {
-            node.from.iter().for_each(|from| last[*from] = n);
+            let joint = native.joints.values().find(|joint| joint.concat == n);
+            for from in &node.from {
+                // A skip that is convolved first goes before the rest comes.
+                let user = joint.filter(|j| *from == j.skip).map_or(n, |j| j.enlarged);
+                last[*from] = last[*from].max(user);
+            }
         }
         for output in &program.graph().outputs {
             last[*output] = nodes.len();
@@ -72,6 +77,11 @@ impl Walk {
                 walk.join(n, first, By::Nothing);
                 continue;
             }
+            if native.joints.values().any(|joint| joint.concat == n) {
+                // Not computed; its name stands for what is enlarged.
+                walk.join(n, nodes[n].from[0], By::Nothing);
+                continue;
+            }
             walk.node(native, n);
             let mut at = n;
             while let Some(result) = fused[n].result.filter(|result| *result != at) {
@@ -84,12 +94,17 @@ impl Walk {
         Ok(walk)
     }
 
+    /// The node whose memory a node's value lies in.
+    fn home(&self, n: usize) -> usize {
+        match self.place[n] {
+            Place::Own => n,
+            Place::Of(home) => home,
+        }
+    }
+
     /// The memory of `first`, or of what it stands in, also for `n`.
     fn join(&mut self, n: usize, first: usize, by: By) {
-        let home = match self.place[first] {
-            Place::Own => first,
-            Place::Of(home) => home,
-        };
+        let home = self.home(first);
         self.place[n] = Place::Of(home);
         self.blocks[n] = self.blocks[first];
         self.by[n] = by;
@@ -98,19 +113,12 @@ impl Walk {
 
     /// Whether `n` is the last that needs the memory of `from`.
     fn ends(&self, from: usize, n: usize) -> bool {
-        let home = match self.place[from] {
-            Place::Own => from,
-            Place::Of(home) => home,
-        };
-        self.last[home] == n
+        self.last[self.home(from)] == n
     }
 
     /// Whether a concatenation is written behind its first operand.
     fn grows(&self, first: usize, n: usize) -> bool {
-        let home = match self.place[first] {
-            Place::Own => first,
-            Place::Of(home) => home,
-        };
+        let home = self.home(first);
         let shape = &self.shapes[n];
         // A norm that waits on the operand is applied while it is copied.
         let noted = self.by[first] == By::Nothing;
@@ -131,9 +139,13 @@ impl Walk {
         };
         let room = |walk: &Self| room(native.program.graph(), &walk.shapes, n);
         match &node.op {
-            Op::Conv { .. } if native.convs.contains_key(&n) => new(self, true, By::Blocks),
+            Op::Conv { .. } if native.convs.contains_key(&n) || native.joints.contains_key(&n) => {
+                new(self, true, By::Blocks);
+            }
             Op::ConvTranspose { .. } if native.transposed.contains_key(&n) => {
-                self.room[n] = room(self);
+                if !native.skips_first.contains_key(&n) {
+                    self.room[n] = room(self);
+                }
                 new(self, true, By::Blocks);
             }
             Op::Add
@@ -234,7 +246,8 @@ impl Walk {
             let shape = &self.shapes[*at];
             4 * blocked_floats(dims_of(shape), shape[1])
         };
-        match (native.convs.get(&n), native.transposed.get(&n)) {
+        let joint = native.joints.get(&n).map(|joint| &joint.of_enlarged);
+        match (joint.or(native.convs.get(&n)), native.transposed.get(&n)) {
             (Some(conv), _) => {
                 // What is only noted is done first where the kernel wants plain values.
                 let input = node.from[0];
@@ -301,11 +314,25 @@ pub fn bytes(native: &Native, spatial: &[usize]) -> Result<u64, Error> {
     let threads = rayon::current_num_threads();
     let (mut alive, mut peak) = (walk.bytes(0), 0);
     for (n, ended) in ends.iter().enumerate().take(count) {
-        if n > 0 && walk.place[n] == Place::Own {
+        let mut gone = None;
+        if let Some(conv) = native.skips_first.get(&n) {
+            let joint = &native.joints[conv];
+            let skip = walk.home(joint.skip);
+            let scratch = joint
+                .of_skip
+                .scratch_bytes(dims_of(&walk.shapes[joint.skip]), threads);
+            alive += walk.bytes(*conv);
+            peak = peak.max(alive + scratch);
+            gone = (walk.last[skip] == n).then_some(skip);
+            alive -= gone.map_or(0, |skip| walk.bytes(skip));
+        }
+        let is_begun = native.joints.contains_key(&n);
+        if n > 0 && walk.place[n] == Place::Own && !is_begun {
             alive += walk.bytes(n);
         }
         peak = peak.max(alive + walk.scratch(native, n, threads));
-        alive -= ended.iter().map(|m| walk.bytes(*m)).sum::<usize>();
+        let others = ended.iter().filter(|m| Some(**m) != gone);
+        alive -= others.map(|m| walk.bytes(*m)).sum::<usize>();
     }
     Ok(peak as u64 + native.weight_bytes())
 }
@@ -320,7 +347,15 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
     for (n, node) in nodes.iter().enumerate().skip(1) {
         let from = || dims_of(&walk.shapes[node.from[0]]);
         let passes = || node.from.iter().map(|f| bytes(*f)).sum::<f64>() + bytes(n);
+        let joint = native.joints.get(&n).map(|joint| {
+            let parts = [&joint.of_skip, &joint.of_enlarged];
+            parts
+                .map(|part| part.expected_secs(from(), rates))
+                .iter()
+                .sum()
+        });
         all += match (native.convs.get(&n), native.transposed.get(&n)) {
+            _ if joint.is_some() => joint.unwrap_or_default(),
             (Some(conv), _) => conv.expected_secs(from(), rates),
             // A norm that waits is applied before.
             (_, Some(conv)) => {

@@ -5,6 +5,7 @@
 
 mod awake;
 mod fuse;
+mod joint;
 mod memory;
 mod ops;
 mod pool;
@@ -19,13 +20,14 @@ use rayon::prelude::*;
 
 use self::awake::with_awake_threads;
 use self::fuse::{Fused, fuse};
+use self::joint::{Joint, joints};
 use self::pool::Pool;
 use self::value::{Grid, Store, Value, dims_of};
 use super::tensor::{Array, Program};
 use super::{Error, reference};
 use crate::kernels::{
-    Conv, ConvShape, Epilogue, Instructions, Matrix, Method, Rates, Transposed, TransposedShape,
-    View,
+    Conv, ConvShape, Epilogue, Instructions, Matrix, Method, Moments, Rates, Transposed,
+    TransposedShape, View,
 };
 use crate::model::graph::Op;
 use crate::task::{Cancelled, Task};
@@ -36,6 +38,9 @@ pub struct Native {
     program: Program,
     fused: Arc<Vec<Fused>>,
     convs: Arc<HashMap<usize, Conv>>,
+    joints: Arc<HashMap<usize, Joint>>,
+    /// By the node before which its skip is convolved: a convolution of `joints`.
+    skips_first: Arc<HashMap<usize, usize>>,
     transposed: Arc<HashMap<usize, Transposed>>,
     matrices: Arc<HashMap<usize, Matrix>>,
     instructions: Instructions,
@@ -76,12 +81,15 @@ impl Native {
         let fused = fuse(program.graph());
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
         let mut matrices = HashMap::new();
+        let joints = joints(&program, &fused, pack);
         let nodes = &program.graph().nodes;
         let made: Vec<_> = (0..nodes.len())
             .into_par_iter()
             .map(|n| {
                 let op = &nodes[n].op;
-                let conv = packed(&program, op, &fused[n], pack);
+                let conv = (!joints.contains_key(&n))
+                    .then(|| packed(&program, op, &fused[n], pack))
+                    .flatten();
                 let up = packed_transposed(&program, op, pack);
                 (conv, up, packed_matrix(&program, op, pack))
             })
@@ -94,8 +102,10 @@ impl Native {
         // What kernels have packed is not needed twice.
         let (mut packed, mut other) = (HashSet::new(), HashSet::new());
         for (n, node) in program.graph().nodes.iter().enumerate() {
-            let by_kernel =
-                convs.contains_key(&n) || transposed.contains_key(&n) || matrices.contains_key(&n);
+            let by_kernel = joints.contains_key(&n)
+                || convs.contains_key(&n)
+                || transposed.contains_key(&n)
+                || matrices.contains_key(&n);
             for tensor in node.op.tensors() {
                 let set = if by_kernel { &mut packed } else { &mut other };
                 set.insert(tensor.to_owned());
@@ -108,6 +118,8 @@ impl Native {
             program,
             fused: Arc::new(fused),
             convs: Arc::new(convs),
+            skips_first: Arc::new(joints.iter().map(|(n, j)| (j.enlarged, *n)).collect()),
+            joints: Arc::new(joints),
             transposed: Arc::new(transposed),
             matrices: Arc::new(matrices),
             instructions,
@@ -146,7 +158,16 @@ impl Native {
 
     /// Memory of the packed weights and of the tensors beside them.
     pub fn weight_bytes(&self) -> u64 {
-        let convs: usize = self.convs.values().map(Conv::weight_bytes).sum();
+        let parts = self
+            .joints
+            .values()
+            .flat_map(|j| [&j.of_skip, &j.of_enlarged]);
+        let convs: usize = self
+            .convs
+            .values()
+            .chain(parts)
+            .map(Conv::weight_bytes)
+            .sum();
         let ups: usize = self.transposed.values().map(Transposed::weight_bytes).sum();
         let matrices: usize = self.matrices.values().map(Matrix::weight_bytes).sum();
         (convs + ups + matrices) as u64 + self.kept_bytes
@@ -197,6 +218,7 @@ impl Native {
             left,
             values: vec![None; graph.nodes.len()],
             done: vec![false; graph.nodes.len()],
+            begun: HashMap::new(),
             pool: &mut workspace.pool,
             task,
         };
@@ -226,6 +248,8 @@ struct Run<'a> {
     values: Vec<Option<Value>>,
     /// Nodes that were done together with an earlier one.
     done: Vec<bool>,
+    /// Sums over the skips of convolutions that wait for their other channels.
+    begun: HashMap<usize, Grid>,
     pool: &'a mut Pool,
     task: &'a Task,
 }
@@ -257,6 +281,7 @@ impl Run<'_> {
         let fused = &native.fused[n];
         let value = match &node.op {
             Op::Conv { .. } if native.convs.contains_key(&n) => self.conv(n, fused)?,
+            Op::Conv { .. } if native.joints.contains_key(&n) => self.on_top(n, fused)?,
             Op::ConvTranspose { .. } if native.transposed.contains_key(&n) => self.up(n)?,
             Op::Add if self.same_grid(&node.from) && self.any_grid(&node.from) => {
                 let (a, b) = (self.take(node.from[0]), self.take(node.from[1]));
@@ -309,10 +334,7 @@ impl Run<'_> {
         let native = self.native;
         let conv = &native.convs[&n];
         let from = native.program.graph().nodes[n].from[0];
-        let mut input = self.take(from);
-        if input.pending.is_some() && conv.wants_plain_input(dims_of(&input.shape)) {
-            input = input.settled(self.pool);
-        }
+        let input = self.take(from);
         // The other side of the sum that is done at once.
         let residual = match fused.residual {
             Some(other) if self.shapes[other] == self.shapes[n] => {
@@ -325,32 +347,16 @@ impl Run<'_> {
         let result = if alone { n } else { fused.result.unwrap_or(n) };
         let shape = self.shapes[result].clone();
         let mut grid = Grid::new(self.pool, dims_of(&shape), shape[1]);
-        let dims = dims_of(&input.shape);
-        let view = match &input.store {
-            Store::Grid(grid) => grid.view(),
-            Store::Plain(array) => View::plain(&array.values, dims, input.shape[1]),
-        };
         let epilogue = Epilogue {
             residual: residual.as_ref().map(|r| match &r.store {
                 Store::Grid(grid) => grid.view(),
                 Store::Plain(_) => unreachable!("it was made a grid"),
             }),
+            accumulate: false,
             activation: fused.activation,
             moments: fused.moments,
         };
-        let prologue = input.pending.as_deref().map(value::Pending::prologue);
-        let (task, instructions) = (self.task, native.instructions);
-        let moments = conv
-            .run(
-                view,
-                prologue,
-                grid.view_mut(),
-                &epilogue,
-                instructions,
-                &|| !task.is_cancelled(),
-            )
-            .map_err(|_| Cancelled)?;
-        input.release(self.pool);
+        let moments = self.convolve(conv, input, &mut grid, &epilogue)?;
         if let Some(residual) = residual {
             residual.release(self.pool);
         }
@@ -362,10 +368,15 @@ impl Run<'_> {
 
     fn up(&mut self, n: usize) -> Result<Value, Error> {
         let native = self.native;
+        let mut room = 0;
+        if let Some(conv) = native.skips_first.get(&n) {
+            self.skip_first(*conv)?;
+        } else {
+            room = ops::room(native.program.graph(), &self.shapes, n);
+        }
         let input = self.take(native.program.graph().nodes[n].from[0]);
         let input = input.into_grid(self.pool).settled(self.pool);
         let shape = self.shapes[n].clone();
-        let room = ops::room(native.program.graph(), &self.shapes, n);
         let mut grid = Grid::with_room(self.pool, dims_of(&shape), shape[1], room);
         let Store::Grid(from) = &input.store else {
             unreachable!("it was made a grid");
@@ -383,6 +394,71 @@ impl Run<'_> {
             .map_err(|_| Cancelled)?;
         input.release(self.pool);
         Ok(Value::grid(&shape, grid))
+    }
+
+    /// Convolves a skip alone; what is enlarged comes on top of it later.
+    fn skip_first(&mut self, n: usize) -> Result<(), Error> {
+        let native = self.native;
+        let joint = &native.joints[&n];
+        let input = self.take(joint.skip);
+        let mut grid = Grid::new(self.pool, dims_of(&self.shapes[n]), self.shapes[n][1]);
+        let epilogue = Epilogue::default();
+        self.convolve(&joint.of_skip, input, &mut grid, &epilogue)?;
+        self.begun.insert(n, grid);
+        self.done[joint.concat] = true;
+        Ok(())
+    }
+
+    /// The rest of what [`Run::skip_first`] has begun.
+    fn on_top(&mut self, n: usize, fused: &Fused) -> Result<Value, Error> {
+        let native = self.native;
+        let joint = &native.joints[&n];
+        let input = self.take(joint.enlarged);
+        let mut grid = self.begun.remove(&n).expect("its skip was first");
+        let epilogue = Epilogue {
+            residual: None,
+            accumulate: true,
+            activation: fused.activation,
+            moments: fused.moments,
+        };
+        let moments = self.convolve(&joint.of_enlarged, input, &mut grid, &epilogue)?;
+        self.mark(n, fused);
+        let mut value = Value::grid(&self.shapes[fused.result.unwrap_or(n)], grid);
+        value.moments = moments.map(Arc::new);
+        Ok(value)
+    }
+
+    /// Convolves a value that is not needed afterwards.
+    fn convolve(
+        &mut self,
+        conv: &Conv,
+        mut input: Value,
+        grid: &mut Grid,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<Option<Moments>, Error> {
+        let dims = dims_of(&input.shape);
+        if input.pending.is_some() && conv.wants_plain_input(dims) {
+            input = input.settled(self.pool);
+        }
+        let view = match &input.store {
+            Store::Grid(grid) => grid.view(),
+            Store::Plain(array) => View::plain(&array.values, dims, input.shape[1]),
+        };
+        let prologue = input.pending.as_deref().map(value::Pending::prologue);
+        let (task, instructions) = (self.task, self.native.instructions);
+        let goes_on = || !task.is_cancelled();
+        let moments = conv
+            .run(
+                view,
+                prologue,
+                grid.view_mut(),
+                epilogue,
+                instructions,
+                &goes_on,
+            )
+            .map_err(|_| Cancelled)?;
+        input.release(self.pool);
+        Ok(moments)
     }
 
     /// By the reference, on plain memory.
@@ -465,44 +541,47 @@ fn packed_transposed(program: &Program, op: &Op, pack: bool) -> Option<Transpose
     })
 }
 
-/// A convolution packed with the norm behind it.
-fn packed(program: &Program, op: &Op, fused: &Fused, pack: bool) -> Option<Conv> {
+/// The shape of a convolution; `None` for what is none, or makes no sense.
+fn conv_shape(program: &Program, op: &Op) -> Option<ConvShape> {
     let Op::Conv {
         weight,
-        bias,
         stride,
         padding,
         dilation,
         groups,
+        ..
     } = op
     else {
         return None;
     };
     let weights = program.weight(weight);
-    let output = weights.shape[0];
     let shape = ConvShape {
         input: weights.shape[1] * groups,
-        output,
+        output: weights.shape[0],
         groups: *groups,
         kernel: spread(&weights.shape[2..], 1),
         stride: spread(stride, 1),
         dilation: spread(dilation, 1),
         padding: spread(padding, [0; 2]),
     };
-    if !shape.is_valid() {
+    shape.is_valid().then_some(shape)
+}
+
+/// Weights and bias of a convolution with the norm behind it.
+fn conv_weights(program: &Program, op: &Op, fused: &Fused) -> Option<(Vec<f32>, Vec<f32>)> {
+    let Op::Conv { weight, bias, .. } = op else {
         return None;
-    }
-    if !pack {
-        return Some(Conv::outline(shape, Method::Auto));
-    }
+    };
+    let weights = program.weight(weight);
     let mut bias = bias
         .as_ref()
         .map_or_else(Vec::new, |name| program.weight(name).values.clone());
+    let mut folded = weights.values.clone();
     let Some(norm) = fused.batch_norm else {
-        return Some(Conv::new(shape, &weights.values, &bias, Method::Auto));
+        return Some((folded, bias));
     };
     let (scale, offset) = ops::batch_norm(program, &program.graph().nodes[norm].op)?;
-    let mut folded = weights.values.clone();
+    let output = weights.shape[0];
     let per = folded.len() / output;
     bias.resize(output, 0.0);
     for (co, weights) in folded.chunks_mut(per).enumerate() {
@@ -511,5 +590,15 @@ fn packed(program: &Program, op: &Op, fused: &Fused, pack: bool) -> Option<Conv>
         }
         bias[co] = bias[co] * scale[co] + offset[co];
     }
-    Some(Conv::new(shape, &folded, &bias, Method::Auto))
+    Some((folded, bias))
+}
+
+/// A convolution packed with the norm behind it.
+fn packed(program: &Program, op: &Op, fused: &Fused, pack: bool) -> Option<Conv> {
+    let shape = conv_shape(program, op)?;
+    if !pack {
+        return Some(Conv::outline(shape, Method::Auto));
+    }
+    let (weights, bias) = conv_weights(program, op, fused)?;
+    Some(Conv::new(shape, &weights, &bias, Method::Auto))
 }
