@@ -506,14 +506,9 @@ impl Endpoints {
             source,
             path: path.clone(),
         };
-        match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Ok(about) if about.len() > MAX_FILE_BYTES => {
-                return Err(failed(io::ErrorKind::FileTooLarge.into()));
-            }
-            _ => {}
-        }
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let Some(text) = small_text(&path, MAX_FILE_BYTES).map_err(failed)? else {
+            return Ok(Self::default());
+        };
         let endpoints: Self = toml::from_str(&text).map_err(|source| ProfileError::Content {
             source: Box::new(source),
             path: path.clone(),
@@ -612,6 +607,18 @@ impl Endpoints {
         let text = toml::to_string_pretty(&endpoints)
             .map_err(|e| failed("writing")(io::Error::other(e)))?;
         whole_file::write(&path, |to| to.write_all(text.as_bytes())).map_err(failed("writing"))
+    }
+}
+
+/// Text of a file of settings; `None` where there is none.
+///
+/// # Errors
+/// It cannot be read, or is longer than anybody writes.
+pub(super) fn small_text(path: &Path, most_bytes: u64) -> io::Result<Option<String>> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(about) if about.len() > most_bytes => Err(io::ErrorKind::FileTooLarge.into()),
+        _ => fs::read_to_string(path).map(Some),
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a person has decided once for all runs: where they go, what may leave, what it may cost.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoint::small_text;
 use super::spending::Limits;
 
 /// Name of the file in the program's home.
@@ -84,14 +84,9 @@ impl Policy {
             source,
             path: path.clone(),
         };
-        match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Ok(about) if about.len() > MAX_FILE_BYTES => {
-                return Err(failed(io::ErrorKind::FileTooLarge.into()));
-            }
-            _ => {}
-        }
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let Some(text) = small_text(&path, MAX_FILE_BYTES).map_err(failed)? else {
+            return Ok(Self::default());
+        };
         let policy: Self = toml::from_str(&text).map_err(|source| PolicyError::Content {
             source: Box::new(source),
             path: path.clone(),
@@ -126,6 +121,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(text: &str) -> Result<Policy, PolicyError> {

@@ -227,3 +227,95 @@ fn a_server_is_added_tested_and_removed_in_the_window() {
         "{changes:?}"
     );
 }
+
+/// The device that the shown result names.
+fn device(h: &Harness<'static, Window>) -> String {
+    let results = h.state().app().results.as_ref().unwrap();
+    results.segmentation.provenance.device.clone()
+}
+
+#[test]
+fn a_server_that_was_agreed_to_for_good_is_not_asked_about_again_until_it_is_to_be() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    let server = ModelServer::new(1 << 20);
+    let mut h = window(folder.path(), &server);
+    choose(&mut h, Some("ward"));
+    ask(&mut h);
+    h.get_by_label_contains("without asking from now on")
+        .click();
+    h.run_steps(2);
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "the mask", |w| w.app().results.is_some());
+    let asks = |h: &Harness<'static, Window>| h.state().app().remote.places[0].asks;
+    wait(&mut h, "the change", |w| !w.app().remote.places[0].asks);
+    assert!(
+        Endpoints::load(&home)
+            .unwrap()
+            .find("ward")
+            .unwrap()
+            .without_asking
+    );
+
+    // The second run goes without a question, and says so.
+    let (sent, before) = (
+        server.bodies().len(),
+        h.state().app().results.as_ref().unwrap().revision,
+    );
+    wait(&mut h, "the end", |w| w.app().jobs.is_empty());
+    h.get_by_label("Run on ward…").click();
+    wait(&mut h, "the second mask", |w| {
+        assert_ne!(w.app().dialog, Some(Dialog::Leaving));
+        w.app()
+            .results
+            .as_ref()
+            .is_some_and(|r| r.revision != before)
+    });
+    assert!(server.bodies().len() > sent);
+    let told = h.state().app().notices.iter();
+    let told: Vec<_> = told.map(|n| n.title.clone()).collect();
+    assert!(
+        told.contains(&"Sending to ward without asking".to_owned()),
+        "{told:?}"
+    );
+    assert!(device(&h).contains("ward"), "{}", device(&h));
+
+    // Asked again from here on.
+    let ctx = h.ctx.clone();
+    h.state_mut()
+        .command(&ctx, Command::SetAsks("ward".to_owned(), true));
+    wait(&mut h, "the change back", |w| w.app().remote.places[0].asks);
+    assert!(asks(&h));
+    wait(&mut h, "the end", |w| w.app().jobs.is_empty());
+    ask(&mut h);
+    let verdict = audit::verify(&home).unwrap();
+    assert!(verdict.ok, "{verdict:?}");
+}
+
+#[test]
+fn open_images_are_run_here_where_the_server_is_away_and_the_policy_says_so() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = ModelServer::new(1 << 20);
+    let mut h = window(folder.path(), &server);
+    choose(&mut h, Some("ward"));
+    drop(server);
+    let policy = folder.path().join("home").join("places.toml");
+    std::fs::write(policy, "fallback_to_local = true\n").unwrap();
+    h.get_by_label("Run on ward…").click();
+    wait(&mut h, "the mask", |w| w.app().results.is_some());
+    let made = device(&h);
+    assert!(
+        made.contains("in place of model server ward, which could not be reached"),
+        "{made}"
+    );
+    assert!(h.state().app().dialog.is_none());
+    wait(&mut h, "its record", |w| {
+        w.app().jobs.is_empty() && w.app().remote.queue.iter().all(|row| row.is_over)
+    });
+}
