@@ -2,6 +2,10 @@
 //!
 //! What leaves is prepared values alone: no name, no UID, no date, no position in the room. Every
 //! answer is kept, sealed, before it is used, so a run that was cut short goes on where it was.
+//!
+//! Scores come as FP32 alone. Halves would be smaller, and are other numbers: a label between two
+//! that are close would be another one than here. Labels in place of scores would be smaller still, and
+//! cannot be weighted and added up where windows overlap; only networks over the whole image give them.
 
 use std::collections::HashMap;
 use std::mem;

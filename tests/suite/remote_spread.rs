@@ -212,6 +212,7 @@ fn a_server_that_dies_leaves_its_studies_to_the_other() {
 fn a_kill_over_two_servers_costs_at_most_what_was_under_way() {
     let (ward, cellar) = two();
     let place = place(&[&ward, &cellar]);
+    ward.goes_wrong(0, Fault::Slow);
     cellar.goes_wrong(0, Fault::Silence);
     killed_but_for_one(&place, "ward,cellar");
     assert_eq!((ward.bodies().len(), cellar.bodies().len()), (COUNT - 1, 1));
