@@ -1,6 +1,8 @@
 //! A person's sign-in outlives the program: its refresh token is kept in the system's keyring. Where
 //! there is none, nothing is kept, and only the process in which the person signed in can go on.
 
+use std::fmt::Write as _;
+
 use super::endpoint::{Authorization, Profile};
 use super::secret::Secrets;
 use crate::redact::Sensitive;
@@ -18,11 +20,11 @@ fn entry_of(profile: &Profile) -> Option<String> {
     };
     let giver = [token_url.as_str(), client_id, scope].join("\n");
     let digest = ring::digest::digest(&ring::digest::SHA256, giver.as_bytes());
-    let digits: String = digest.as_ref()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Some(format!("sign-in-{digits}"))
+    let mut entry = "sign-in-".to_owned();
+    for byte in &digest.as_ref()[..8] {
+        let _ = write!(entry, "{byte:02x}");
+    }
+    Some(entry)
 }
 
 /// What was kept.

@@ -11,7 +11,7 @@ use crate::cli::Place;
 use crate::key_file::in_session;
 use crate::offload_started::{Started, get, installed, script};
 
-const SECRET: &str = "s3cr3t: with & and %";
+const SECRET: &str = "s3cr3t:with&and%";
 
 struct Tokens(Started);
 

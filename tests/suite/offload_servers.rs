@@ -15,47 +15,48 @@ use crate::engine::package;
 use crate::offload_started::{Started, above_zero, installed, request, voxels};
 use crate::remote::mask;
 
+/// What a server may have beyond the protocol's core.
+#[derive(PartialEq)]
+enum Has {
+    /// Says that it takes tensors as bytes.
+    AnnouncedBytes,
+    /// Takes them, said or not.
+    Bytes,
+    Versions,
+    /// Its answers name the model's version.
+    VersionInAnswers,
+    Index,
+}
+
 /// How a server reads the protocol.
 struct Reading {
     name: &'static str,
     /// What it calls itself.
     calls_itself: &'static str,
-    announces_binary: bool,
-    takes_binary: bool,
-    has_versions: bool,
-    tells_version: bool,
-    has_index: bool,
+    has: &'static [Has],
 }
 
 const MLSERVER: Reading = Reading {
     name: "mlserver",
     calls_itself: "mlserver",
-    announces_binary: false,
-    takes_binary: false,
-    has_versions: true,
-    tells_version: true,
-    has_index: true,
+    has: &[Has::Versions, Has::VersionInAnswers, Has::Index],
 };
 
 const KSERVE: Reading = Reading {
     name: "kserve",
     calls_itself: "kserve",
-    // It takes them without a word.
-    announces_binary: false,
-    takes_binary: true,
-    has_versions: false,
-    tells_version: false,
-    has_index: false,
+    has: &[Has::Bytes],
 };
 
 const RAYSERVE: Reading = Reading {
     name: "rayserve",
     calls_itself: "ray",
-    announces_binary: true,
-    takes_binary: true,
-    has_versions: true,
-    tells_version: true,
-    has_index: false,
+    has: &[
+        Has::AnnouncedBytes,
+        Has::Bytes,
+        Has::Versions,
+        Has::VersionInAnswers,
+    ],
 };
 
 const SHAPE: [u64; 3] = [20, 30, 40];
@@ -77,19 +78,20 @@ fn refusal(said: Result<InferAnswer, Error>) -> (u16, String) {
 /// Everything that the client says to a server, and what it must make of the answers.
 fn asked_in_every_form(server: &Started, reading: &Reading) {
     let task = Task::new();
+    let has = |what: &Has| reading.has.contains(what);
     let plain = server.profile(reading.name);
     let asks = client(&plain);
     assert!(asks.live(&task).unwrap() && asks.ready(&task).unwrap());
     let about = asks.metadata(&task).unwrap();
     assert_eq!(about.name, reading.calls_itself);
-    assert_eq!(about.announces_binary(), reading.announces_binary);
+    assert_eq!(about.announces_binary(), has(&Has::AnnouncedBytes));
     let model = asks.model_metadata("threshold", None, &task).unwrap();
     assert_eq!(model.inputs[0].name, "image");
     assert_eq!(model.inputs[0].datatype, "INT16");
     assert_eq!(model.outputs[0].datatype, "UINT8");
     assert_eq!(model.outputs[0].shape, [-1, -1, -1]);
     let index = asks.index(&task).unwrap();
-    assert_eq!(index.is_some(), reading.has_index);
+    assert_eq!(index.is_some(), has(&Has::Index));
     let is_ready = |m: &IndexEntry| m.name == "threshold" && m.state == "READY";
     assert!(index.is_none_or(|models| models.iter().any(is_ready)));
 
@@ -109,20 +111,20 @@ fn asked_in_every_form(server: &Started, reading: &Reading) {
             ..plain.clone()
         };
         let said = client(&profile).infer(&request(&values, &SHAPE), &task);
-        if binary == Binary::Yes && !reading.takes_binary {
+        if binary == Binary::Yes && !has(&Has::Bytes) {
             assert!(matches!(said, Err(Error::Status { .. })), "{said:?}");
             continue;
         }
         let answer = said.unwrap_or_else(|error| panic!("{binary:?} {gzip}: {error}"));
         assert_eq!(answer.outputs[0].data, local, "{binary:?} {gzip}");
-        assert_eq!(answer.model_version.is_some(), reading.tells_version);
+        assert_eq!(answer.model_version.is_some(), has(&Has::VersionInAnswers));
     }
 
     // A version that is there, and one that is not.
     let mut asked = request(&values, &SHAPE);
     asked.version = Some("1".to_owned());
     let said = asks.infer(&asked, &task);
-    if reading.has_versions {
+    if has(&Has::Versions) {
         assert_eq!(said.unwrap().outputs[0].data, local);
         assert!(asks.model_ready("threshold", Some("1"), &task).unwrap());
         assert!(!asks.model_ready("threshold", Some("7"), &task).unwrap());

@@ -20,7 +20,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: [
     {
       client_id: "station 7",
-      client_secret: "s3cr3t: with & and %",
+      client_secret: "s3cr3t:with&and%",
       grant_types: ["client_credentials"],
       redirect_uris: [],
       response_types: [],
