@@ -351,7 +351,26 @@ pub fn fhir(record: &Record, source: &str) -> Value {
         }],
     });
     out["entity"] = entities.into();
+    without_nothing(&mut out);
     out
+}
+
+/// FHIR knows no empty text and no element without content.
+fn without_nothing(value: &mut Value) {
+    let says_something = |value: &mut Value| {
+        without_nothing(value);
+        match value {
+            Value::String(text) => !text.trim().is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            _ => true,
+        }
+    };
+    match value {
+        Value::Object(fields) => fields.retain(|_, value| says_something(value)),
+        Value::Array(items) => items.retain_mut(says_something),
+        _ => {}
+    }
 }
 
 fn entity(event: EventId, object: &ParticipantObject) -> Value {
@@ -387,6 +406,7 @@ fn entity(event: EventId, object: &ParticipantObject) -> Value {
         .map(|n| ("instances".to_owned(), n.to_string()));
     let detail: Vec<Value> = (object.detail.iter().cloned())
         .chain(count)
+        .filter(|(_, value)| !value.trim().is_empty())
         .map(|(name, value)| json!({ "type": visible(&name), "valueString": visible(&value) }))
         .collect();
     if !detail.is_empty() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dates::{is_date, is_date_time, is_offset, is_time, shift_date, shift_date_time};
+use super::fragments::{clear_unused, stream_comments};
 use super::identity::Identity;
 use super::keys::Key;
 use super::options::{Dates, Options};
@@ -53,6 +54,7 @@ impl Cleaned {
     }
 }
 
+const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 const CONTENT_SEQUENCE: u32 = 0x0040_A730;
 const GRAPHIC_ANNOTATION_SEQUENCE: u32 = 0x0070_0001;
 /// A program's name, in a group of texts by people.
@@ -775,6 +777,11 @@ fn pixels(
         if comments > 0 {
             doubt("compressed frames carry comments of their encoder");
         }
+        let frames = frames_of(tree).min(usize::MAX as u128) as usize;
+        let run_length = tree.written_syntax() == RLE_LOSSLESS;
+        if clear_unused(tree.pixels_mut(), frames, run_length)? > 0 {
+            doubt("bytes of compressed pixels that no frame uses were cleared");
+        }
         return Ok(());
     }
     let Some(needed) = native_length(tree) else {
@@ -800,11 +807,7 @@ fn pixels(
 /// Bytes that native pixel data need; `None` when an attribute is absent.
 fn native_length(tree: &Tree) -> Option<u128> {
     let word = |tag| tree.word_of(tag).map(u128::from);
-    let frames = tree
-        .text_of(0x0028_0008)
-        .parse::<u128>()
-        .unwrap_or(1)
-        .max(1);
+    let frames = frames_of(tree);
     let (rows, columns) = (word(0x0028_0010)?, word(0x0028_0011)?);
     let samples = word(0x0028_0002).unwrap_or(1);
     let bits = word(0x0028_0100)?;
@@ -818,6 +821,11 @@ fn native_length(tree: &Tree) -> Option<u128> {
         _ => values,
     };
     Some(values.checked_mul(bits)?.div_ceil(8))
+}
+
+fn frames_of(tree: &Tree) -> u128 {
+    let said = tree.text_of(0x0028_0008).parse::<u128>();
+    said.unwrap_or(1).max(1)
 }
 
 /// Bits beyond the stored ones become what the sign says, or zero.
@@ -848,39 +856,4 @@ fn clear_unused_bits(tree: &mut Tree) {
             (one, _) => one[0] = kept as u8,
         }
     }
-}
-
-/// Comments and application data in the heads of JPEG streams: how many, and whether one of them
-/// repeats an identity.
-fn stream_comments(fragments: &[u8], identity: &Identity) -> (usize, bool) {
-    let (mut count, mut telling) = (0, false);
-    let mut rest = fragments;
-    while rest.len() >= 8 && rest[..4] == [0xFE, 0xFF, 0x00, 0xE0] {
-        let length = u32::from_le_bytes([rest[4], rest[5], rest[6], rest[7]]) as usize;
-        let Some(fragment) = rest.get(8..8 + length) else {
-            break;
-        };
-        rest = &rest[8 + length..];
-        let mut at = match fragment {
-            [0xFF, 0xD8 | 0x4F, ..] => 2,
-            _ => continue,
-        };
-        while let Some(&[0xFF, marker, high, low]) = fragment.get(at..at + 4) {
-            // Start of scan, of tile-part: entropy-coded data follow.
-            if matches!(marker, 0xDA | 0x90) {
-                break;
-            }
-            let size = usize::from(high) << 8 | usize::from(low);
-            let Some(content) = fragment.get(at + 4..at + 2 + size.max(2)) else {
-                break;
-            };
-            let comment = matches!(marker, 0xFE | 0x64 | 0xE1..=0xE7 | 0xE9..=0xED | 0xEF);
-            if comment {
-                count += 1;
-                telling |= identity.is_in_bytes(content);
-            }
-            at += 2 + size.max(2);
-        }
-    }
-    (count, telling)
 }

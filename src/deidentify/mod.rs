@@ -2,9 +2,10 @@
 //!
 //! `table` is the standard's table E.1-1 as data, `options` what a person keeps, `keys` the secret
 //! from which new UIDs, pseudonyms and the shift of dates come, `clean` the walk through one file,
-//! `risk` what pixels may show, `text` and `look` what is found in them, `redaction` a person's list of
-//! regions, `faces` heads and their faces (`face` on a grid of `slices`, with `morphology`), `paint` pixels
-//! that change, `pixel_work` all of that for one file, `run` many files with a [`Report`].
+//! `fragments` what compressed pixels hold beside their frames, `risk` what pixels may show, `text` and
+//! `look` what is found in them, `redaction` a person's list of regions, `faces` heads and their faces
+//! (`face` on a grid of `slices`, with `morphology`), `paint` pixels that change, `pixel_work` all of that
+//! for one file, `run` many files with a [`Report`].
 //!
 //! Stricter than the table where it is silent: what the dictionary does not know goes, long texts,
 //! names, application entities and addresses outside of it are replaced, every date and every
@@ -17,6 +18,7 @@ mod clean;
 mod dates;
 mod face;
 mod faces;
+mod fragments;
 mod identity;
 mod keys;
 mod look;

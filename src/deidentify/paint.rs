@@ -59,6 +59,11 @@ const FLOOR: u64 = 256 << 20;
 /// … and this multiple of the compressed ones.
 const RATIO: u64 = 400;
 
+/// Whether the pixel data of a file justify so many bytes.
+pub(super) fn justifies(tree: &Tree, bytes: u64) -> bool {
+    bytes <= FLOOR.max((tree.pixels().len() as u64).saturating_mul(RATIO))
+}
+
 /// Fills the pixels of a mask and says so in the attributes of the image.
 ///
 /// # Errors
@@ -112,8 +117,7 @@ fn unpack(tree: &mut Tree, frames: &FrameReader) -> Result<(), Box<dyn std::erro
         .checked_mul(frames.count() as u64)
         .ok_or("too large")?
         .div_ceil(8);
-    let limit = FLOOR.max((tree.pixels().len() as u64).saturating_mul(RATIO));
-    if bytes > limit.min(u64::from(u32::MAX) - 2) {
+    if !justifies(tree, bytes) || bytes > u64::from(u32::MAX) - 2 {
         return Err("more pixels than the file can justify".into());
     }
     let mut native: Vec<u8> = Vec::new();

@@ -179,7 +179,7 @@ impl Report {
         }
         if self.defaced > 0 {
             say(format!(
-                "the faces of {} files were taken out by an estimate of the brain; ears and the shape of the skull remain",
+                "the faces of {} files were taken out by an estimate of the brain; eyes in part, ears and the shape of the skull remain",
                 self.defaced
             ));
         }

@@ -73,7 +73,7 @@ pub fn run(request: &Request<'_>, _on_record: &Receipt, task: &Task) -> Result<R
         let file = request.key.file_label(&path);
         let cleaned = sources
             .open(source)
-            .map_err(|error| error.to_string())
+            .map_err(reason_of)
             .and_then(|mut tree| {
                 seen.looked_at_head = is_head(&tree);
                 let work = &request.pixel_work;
@@ -197,6 +197,16 @@ impl Seen {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a file cannot be read, without values of the file.
+fn reason_of(error: crate::dicom::Error) -> String {
+    match error {
+        crate::dicom::Error::UnknownSyntax { .. } => {
+            "a transfer syntax that is not supported".to_owned()
+        }
+        error => error.to_string(),
     }
 }
 

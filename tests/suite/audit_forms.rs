@@ -92,6 +92,8 @@ fn nothing_in_a_field_breaks_out_of_it() {
     assert_eq!(tags(&xml), tags(&plain) + 8, "{xml}");
     assert_eq!(xml.matches("=1+1").count(), 5);
 
+    crate::audit_table::keep("nasty", std::slice::from_ref(&record));
+
     let json = fhir(&record, "ws1");
     let text = json.to_string();
     assert!(!hidden(&text) && !text.contains("\\u001b") && !text.contains("\\n"));
@@ -151,6 +153,33 @@ fn the_second_form_is_an_audit_event_of_fhir() {
             .ends_with("PrivacyDisclosure.Source")
     );
     assert_eq!(json["subtype"][0]["code"], "disclose");
+}
+
+/// FHIR knows no empty text, and no element with nothing in it (R4 2.24, 2.6.0.1).
+#[test]
+fn the_second_form_leaves_out_what_is_empty() {
+    fn check(value: &serde_json::Value) {
+        use serde_json::Value;
+        match value {
+            Value::Object(fields) => {
+                assert!(!fields.is_empty());
+                fields.values().for_each(check);
+            }
+            Value::Array(items) => {
+                assert!(!items.is_empty());
+                items.iter().for_each(check);
+            }
+            Value::String(text) => assert!(!text.trim().is_empty()),
+            _ => {}
+        }
+    }
+    let mut event = export()
+        .about(ParticipantObject::new(ObjectKind::Node, "").with("region", ""))
+        .about(ParticipantObject::new(ObjectKind::File, "x").with("retention", " "));
+    event.participants[0].user_id = String::new();
+    let json = fhir(&record(event), "ws1");
+    check(&json);
+    assert!(!json.to_string().contains("retention"));
 }
 
 #[test]

@@ -242,10 +242,27 @@ fn what_the_program_puts_on_record_is_what_the_tables_ask_for() {
         (1, 2)
     );
     check_by_schema(&all, &place.path("schema"));
+    keep("program", &all);
+}
+
+/// For a check by other programs: tests/golden/audit/check.py.
+pub fn keep(name: &str, records: &[Record]) {
+    let Some(kept) = std::env::var_os("NEGATOSCOPE_KEEP_CASES") else {
+        return;
+    };
+    let folder = Path::new(&kept).join("audit");
+    fs::create_dir_all(&folder).unwrap();
+    let write = |ending: &str, form: fn(&Record) -> String| {
+        let lines: Vec<String> = records.iter().map(|record| form(record) + "\n").collect();
+        fs::write(folder.join(format!("{name}.{ending}")), lines.concat()).unwrap();
+    };
+    write("xml", |record| atna_xml(record, "ws1"));
+    write("ndjson", |record| fhir(record, "ws1").to_string());
 }
 
 #[test]
 fn every_kind_of_alert_fits_its_table() {
+    let mut alerts = Vec::new();
     for kind in [
         EventType::SecurityConfiguration,
         EventType::SoftwareConfiguration,
@@ -257,7 +274,7 @@ fn every_kind_of_alert_fits_its_table() {
         for object in [ObjectKind::Model, ObjectKind::File, ObjectKind::AuditLog] {
             // A file's role is its way; an alert's subject is a resource.
             let object = ParticipantObject::new(object, "x");
-            check(&Record {
+            alerts.push(Record {
                 seq: 1,
                 act: "whole".to_owned(),
                 event: AuditEvent::new(EventId::SecurityAlert, now_utc())
@@ -267,6 +284,8 @@ fn every_kind_of_alert_fits_its_table() {
             });
         }
     }
+    alerts.iter().for_each(check);
+    keep("alerts", &alerts);
 }
 
 #[test]

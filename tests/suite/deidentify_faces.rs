@@ -13,6 +13,7 @@ use negatoscope::volume::Volume;
 use negatoscope::volume::phantom::head_mr;
 
 use crate::deidentify::receipt;
+use crate::deidentify_objects::Object;
 
 fn key() -> Key {
     Key::new(&[7; 32])
@@ -127,6 +128,160 @@ fn the_brain_of_a_real_head_stays_and_its_face_goes() {
     assert_eq!(lost, 0);
     assert!(nose_before < front.y - 10.0);
     assert_eq!(before_planes, 0);
+}
+
+/// What an enhanced image says of the part of the body.
+#[derive(Clone, Copy)]
+enum Says<'a> {
+    BodyPart(&'a str),
+    /// The name of an anatomic region, for all frames.
+    Region(&'a str),
+}
+
+/// The images of a series as the frames of one enhanced MR image (PS3.3 A.36), in another order.
+fn enhanced(files: &[PathBuf], order: &[usize], says: Says<'_>) -> Vec<u8> {
+    fn group(tag: u32, item: Object) -> Object {
+        let mut out = Object::default();
+        out.items(tag, vec![item]);
+        out
+    }
+    let trees: Vec<Tree> = (files.iter())
+        .map(|path| Tree::read(fs::read(path).unwrap()).unwrap())
+        .collect();
+    let first = &trees[0];
+    let mut o = Object::default();
+    for tag in [0x0020_000D, 0x0020_000E, 0x0020_0052] {
+        o.put(tag, b"UI", first.text_of(tag));
+    }
+    o.put(0x0008_0016, b"UI", "1.2.840.10008.5.1.4.1.1.4.1")
+        .put(0x0008_0018, b"UI", "1.2.3.4.5.6")
+        .put(0x0008_0008, b"CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE")
+        .put(0x0008_0060, b"CS", "MR")
+        .put(0x0010_0020, b"LO", "4711")
+        .put(0x0028_0004, b"CS", "MONOCHROME2")
+        .put(0x0028_0008, b"IS", order.len().to_string());
+    for tag in [
+        0x0028_0002,
+        0x0028_0010,
+        0x0028_0011,
+        0x0028_0100,
+        0x0028_0101,
+        0x0028_0102,
+        0x0028_0103,
+    ] {
+        o.word(tag, first.word_of(tag).unwrap());
+    }
+    let copy = |from: &Tree, tag: u32| {
+        let mut item = Object::default();
+        item.put(tag, b"DS", from.text_of(tag));
+        item
+    };
+    let mut shared = group(0x0020_9116, copy(first, 0x0020_0037));
+    shared.items(0x0028_9110, vec![copy(first, 0x0028_0030)]);
+    match says {
+        Says::BodyPart(part) => {
+            o.put(0x0018_0015, b"CS", part);
+        }
+        Says::Region(name) => {
+            let mut code = Object::default();
+            code.put(0x0008_0100, b"SH", "1")
+                .put(0x0008_0102, b"SH", "SCT")
+                .put(0x0008_0104, b"LO", name);
+            shared.items(0x0020_9071, vec![group(0x0008_2218, code)]);
+        }
+    }
+    let mut frames = Vec::new();
+    let mut pixels = Vec::new();
+    for &n in order {
+        frames.push(group(0x0020_9113, copy(&trees[n], 0x0020_0032)));
+        pixels.extend_from_slice(trees[n].pixels());
+    }
+    o.items(0x5200_9229, vec![shared])
+        .items(0x5200_9230, frames)
+        .put(0x7FE0_0010, b"OW", pixels);
+    o.file(true, "", "")
+}
+
+/// Each frame of an enhanced image loses what its single image loses, and nothing else.
+#[test]
+fn frames_of_an_enhanced_image_lose_what_single_images_lose() {
+    let Some(data) = data() else { return };
+    let volume = nifti::read(&data.join("brainchop/t1_crop.nii.gz"), &Task::new()).unwrap();
+    let place = |name: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join(name);
+        (folder, input)
+    };
+    let (single, input) = place("in");
+    let files = write_series(&volume, &input, "HEAD");
+    let report = deface(&[input], single.path());
+    assert_eq!(report.defaced, files.len(), "{report:#?}");
+    // Neither from top to bottom nor the other way.
+    let count = files.len();
+    let order: Vec<usize> = (0..count).map(|n| n * 5 % count).collect();
+    assert!(count % 5 != 0);
+    let (several, input) = place("in");
+    fs::create_dir_all(&input).unwrap();
+    let bytes = enhanced(&files, &order, Says::Region("Brain"));
+    fs::write(input.join("enhanced.dcm"), &bytes).unwrap();
+    let report = deface(&[input], several.path());
+    assert_eq!((report.written, report.defaced), (1, 1), "{report:#?}");
+    let old = Tree::read(bytes).unwrap();
+    let bytes = written(several.path(), &old).unwrap();
+    assert!(
+        Tree::read(bytes.clone())
+            .unwrap()
+            .text_of(0x0012_0063)
+            .ends_with("113102")
+    );
+    let new = decode_file(bytes).unwrap();
+    assert_eq!(new.frames.len(), count);
+    let mut changed = 0;
+    for (frame, &n) in new.frames.iter().zip(&order) {
+        let before = Tree::read(fs::read(&files[n]).unwrap()).unwrap();
+        let alone = decode_file(written(single.path(), &before).unwrap()).unwrap();
+        let (there, here) = (&alone.frames[0].samples, &frame.samples);
+        assert_eq!(there.len(), here.len());
+        assert!(
+            (0..here.len()).all(|p| here.at(p).to_bits() == there.at(p).to_bits()),
+            "image {n}"
+        );
+        let was = decode_file(fs::read(&files[n]).unwrap()).unwrap();
+        let was = &was.frames[0].samples;
+        changed += (0..here.len())
+            .filter(|&p| here.at(p).to_bits() != was.at(p).to_bits())
+            .count();
+    }
+    println!("{count} frames as {count} single images, {changed} voxels changed");
+    assert!(changed > 100_000);
+}
+
+#[test]
+fn an_enhanced_image_of_a_part_of_a_head_is_held_back() {
+    let axes = [DVec3::X, DVec3::Y, DVec3::Z];
+    let corner = DVec3::new(-79.5, -84.0, -40.0);
+    let grid = VolumeGeometry::from_axes([40, 48, 12], corner, axes, [4.0, 4.0, 5.0]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("single");
+    let files = write_series(&head_mr(3, grid).volume, &images, "");
+    let order: Vec<usize> = (0..files.len()).collect();
+    for (says, held) in [
+        (Says::Region("Head"), true),
+        (Says::BodyPart("BRAIN"), true),
+        (Says::Region("Knee"), false),
+        (Says::BodyPart("KNEE"), false),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let input = place.path().join("in");
+        fs::create_dir(&input).unwrap();
+        fs::write(input.join("x.dcm"), enhanced(&files, &order, says)).unwrap();
+        let report = deface(&[input], place.path());
+        assert_eq!(
+            (report.held_back.len(), report.written, report.defaced),
+            (usize::from(held), usize::from(!held), 0),
+            "{report:#?}"
+        );
+    }
 }
 
 /// Thick slices, a tilted gantry, uneven steps: in each slice the rows before one line are gone.

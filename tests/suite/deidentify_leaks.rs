@@ -95,7 +95,7 @@ fn base(town: &mut Town, class: &str, modality: &str) -> Object {
         // The name again where no table looks for it, in a text and as a code.
         .put(0x0008_1090, b"LO", &name)
         .put(0x0018_5100, b"CS", town.number("patient id"))
-        .put(0x4FFE_0001, b"LO", town.number("patient id"));
+        .put(0x4FFE_0003, b"LO", town.number("patient id"));
     people(town, &mut o);
     let mut request = Object::default();
     people(town, &mut request);

@@ -17,6 +17,7 @@ mod compress;
 mod copy_window;
 mod deidentify;
 mod deidentify_faces;
+mod deidentify_hostile;
 mod deidentify_leaks;
 mod deidentify_objects;
 mod deidentify_people;
@@ -48,6 +49,7 @@ mod nnunet_agreement;
 mod nnunet_program;
 mod offload;
 mod offload_gzip;
+mod offload_hostile;
 mod offload_managed;
 #[cfg(unix)]
 mod offload_oidc;

@@ -1,9 +1,14 @@
 """Records of the audit log in the forms of others, held against definitions that are not ours.
 
     python3 -m venv v && v/bin/pip install fhir.resources==8.3.0 pydicom==3.0.2
+    NEGATOSCOPE_KEEP_CASES=KEPT cargo test --test suite audit_ && v/bin/python tests/golden/audit/check.py KEPT/audit/*
+
+or with files that the program has written:
+
     negatoscope audit export --format atna-xml --out log.xml
     negatoscope audit export --format fhir --out log.ndjson
-    v/bin/python tests/golden/audit/check.py log.xml log.ndjson
+
+Last run with fhir.resources 8.3.0 (fhir-core 1.1.12), pydicom 3.0.2, jing 20220510 and libxml2 2.9.14.
 
 XML: xmllint (libxml2) by message.rng, jing by message.rnc, and codes by pydicom's tables of PS3.16.
 FHIR: the models of fhir.resources (release 4B, whose AuditEvent is that of R4), and its required value sets.
@@ -83,11 +88,11 @@ def check_fhir(lines):
 
 
 def main():
-    xml, fhir = (Path(name).read_text(encoding="utf-8").splitlines() for name in sys.argv[1:3])
-    check_xml(xml)
-    check_fhir(fhir)
-    assert len(xml) == len(fhir)
-    print(f"{len(xml)} messages by the schema, {len(fhir)} AuditEvents by the definition")
+    for name in map(Path, sys.argv[1:]):
+        lines = name.read_text(encoding="utf-8").splitlines()
+        (check_xml if name.suffix == ".xml" else check_fhir)(lines)
+        assert lines
+        print(f"{name.name}: {len(lines)} {'messages by the schema' if name.suffix == '.xml' else 'AuditEvents by the definition'}")
 
 
 main()

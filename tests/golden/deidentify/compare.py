@@ -4,22 +4,33 @@ Usage: compare.py FOLDER
     FOLDER/in/*.dcm and FOLDER/identities.json are what the leak scan plants, and FOLDER/out*/ what Negatoscope made of it:
     NEGATOSCOPE_KEEP_CASES=KEPT cargo test --test suite deidentify_leaks:: && compare.py KEPT/leaks
 
-Peers, each with the options that remove most (PyPI: dicom-anonymizer, dicognito, deid, pydicom):
+Peers, each with the options that remove most (PyPI: dicom-anonymizer, dicognito, deid, pydicom; Debian: orthanc):
     dicom-anonymizer   anonymize_dicom_file(in, out, delete_private_tags=True)
     dicognito          Anonymizer().anonymize(dataset), its defaults
     deid               replace_identifiers(..., deid=its recipe "dicom", strip_sequences=True, remove_private=True)
+    Orthanc            POST /instances/ID/anonymize of a server of our own on this machine, its defaults (the Basic
+                       Profile of PS3.15-2021b without private elements); left out where no `Orthanc` is on the path
 
 Counted: identities whose planted bytes, or whose text in UTF-8 or UTF-16LE, stand in a written file; without regard to
-ASCII case. New UIDs below 2.25. are masked, as in the scan. A file that a program cannot read or write counts as refused.
+ASCII case. Deflated files are inflated before. New UIDs below 2.25. are masked, as in the scan. A file that a program cannot
+read or write counts as refused.
 """
 
 import collections
+import contextlib
+import functools
 import json
 import pathlib
 import re
+import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 import warnings
+import zlib
 
 warnings.simplefilter("ignore")
 
@@ -49,6 +60,39 @@ def deid(source, target):
     cleaned[0].save_as(target)
 
 
+def ask(url, body=None):
+    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=60) as answer:
+        return answer.read()
+
+
+@contextlib.contextmanager
+def orthanc_server():
+    """Orthanc without plugins, for this machine alone; gives its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        store = {"StorageDirectory": folder, "IndexDirectory": folder, "Plugins": [], "DicomServerEnabled": False}
+        settings = pathlib.Path(folder) / "orthanc.json"
+        settings.write_text(json.dumps({**store, "HttpPort": port, "RemoteAccessAllowed": False}))
+        server = subprocess.Popen(["Orthanc", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(100):
+                with contextlib.suppress(OSError):
+                    print(f"Orthanc {json.loads(ask(url + '/system'))['Version']}", file=sys.stderr)
+                    break
+                time.sleep(0.1)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def orthanc(url, source, target):
+    known = json.loads(ask(f"{url}/instances", source.read_bytes()))["ID"]
+    target.write_bytes(ask(f"{url}/instances/{known}/anonymize", b"{}"))
+
+
 def needles(identities):
     """By their first four bytes: (number of the identity, bytes in lower case)."""
     found = collections.defaultdict(list)
@@ -63,12 +107,38 @@ def needles(identities):
     return found
 
 
+def inflated(data):
+    """A file with its data set as it is in memory: the file meta group ends where its length says."""
+    if b"1.2.840.10008.1.2.1.99" not in data[:1000] or data[128:136] != b"DICM\2\0\0\0":
+        return data
+    end = 144 + int.from_bytes(data[140:144], "little")
+    return data[:end] + zlib.decompress(data[end:], -15)
+
+
 def leaks(data, wanted):
-    data = re.sub(rb"2\.25\.[\d.]+", b"#", data).lower()
+    data = re.sub(rb"2\.25\.[\d.]+", b"#", inflated(data)).lower()
     found = set()
     for start in {data[at : at + 4] for at in range(len(data) - 3)} & wanted.keys():
         found.update(n for n, form in wanted[start] if form in data)
     return found
+
+
+def tried(name, program, sources, wanted):
+    """Numbers of the identities that are left, and how many files came out."""
+    found, written, refused = set(), 0, collections.Counter()
+    with tempfile.TemporaryDirectory() as out:
+        for source in sources:
+            target = pathlib.Path(out) / source.name
+            try:
+                program(source, target)
+                data = target.read_bytes()
+            except Exception as error:
+                refused[type(error).__name__] += 1
+                continue
+            written += 1
+            found |= leaks(data, wanted)
+    print(f"{name}: {written} written, refused {dict(refused)}", file=sys.stderr)
+    return found, written
 
 
 def main():
@@ -77,21 +147,12 @@ def main():
     wanted = needles(identities)
     sources = sorted((folder / "in").glob("*.dcm"))
     columns = {}
-    for name, program in [("dicom-anonymizer", dicom_anonymizer), ("dicognito", dicognito), ("deid", deid)]:
-        found, written, refused = set(), 0, collections.Counter()
-        with tempfile.TemporaryDirectory() as out:
-            for source in sources:
-                target = pathlib.Path(out) / source.name
-                try:
-                    program(source, target)
-                    data = target.read_bytes()
-                except Exception as error:
-                    refused[type(error).__name__] += 1
-                    continue
-                written += 1
-                found |= leaks(data, wanted)
-        columns[name] = (found, written)
-        print(f"{name}: {written} written, refused {dict(refused)}", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        programs = {"dicom-anonymizer": dicom_anonymizer, "dicognito": dicognito, "deid": deid}
+        if shutil.which("Orthanc"):
+            programs["Orthanc"] = functools.partial(orthanc, stack.enter_context(orthanc_server()))
+        for name, program in programs.items():
+            columns[name] = tried(name, program, sources, wanted)
     for out in sorted(folder.glob("out*")):
         found, files = set(), sorted(out.glob("*.dcm"))
         for path in files:
