@@ -136,8 +136,8 @@ fn what_is_drawn_is_black_in_every_image_of_the_copy_and_nothing_else_is() {
         "{changed} pixels had something to hide"
     );
     // Marked as looked at, for a person said so.
-    let one = walkdir::WalkDir::new(&out).into_iter().map(Result::unwrap);
-    let one = one.filter(|f| f.file_type().is_file()).next().unwrap();
+    let mut copies = walkdir::WalkDir::new(&out).into_iter().map(Result::unwrap);
+    let one = copies.find(|f| f.file_type().is_file()).unwrap();
     let object = dicom_object::open_file(one.path()).unwrap();
     let mark = object.element(tags::BURNED_IN_ANNOTATION).unwrap();
     assert_eq!(mark.to_str().unwrap().trim(), "NO");

@@ -219,7 +219,7 @@ fn frames_of_an_enhanced_image_lose_what_single_images_lose() {
     // Neither from top to bottom nor the other way.
     let count = files.len();
     let order: Vec<usize> = (0..count).map(|n| n * 5 % count).collect();
-    assert!(count % 5 != 0);
+    assert!(!count.is_multiple_of(5));
     let (several, input) = place("in");
     fs::create_dir_all(&input).unwrap();
     let bytes = enhanced(&files, &order, Says::Region("Brain"));

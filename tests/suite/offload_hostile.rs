@@ -1,7 +1,7 @@
 //! Servers that attack by the form of their answers: heads and frames without end, lengths said twice,
 //! answers nobody has asked for, and sign-in that points elsewhere.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -137,7 +137,7 @@ fn asked_in_every_form(server: &Started, reading: &Reading) {
     // A model that is not there.
     assert!(!asks.model_ready("nothing", None, &task).unwrap());
     let mut asked = request(&values, &SHAPE);
-    asked.model = "nothing".to_owned();
+    "nothing".clone_into(&mut asked.model);
     let (status, words) = refusal(asks.infer(&asked, &task));
     assert!((400..500).contains(&status), "{status} {words}");
     assert!(asks.model_metadata("nothing", None, &task).is_err());
@@ -168,7 +168,7 @@ fn half() -> VerifiedPackage {
     let weights = safetensors::serialize(views, None).unwrap();
     let sum = sha256_hex(&weights);
     let files = package(|manifest, _| {
-        manifest.id = "half".to_owned();
+        "half".clone_into(&mut manifest.id);
         manifest.weights_sha256 = sum;
         manifest.network.layers = vec![Layer::Conv3d {
             weight: "c.weight".to_owned(),
