@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Layer, Manifest, ManifestError};
+use super::manifest::{Layer, Manifest, ManifestError, ON_A_SERVER};
 use super::signature::{self, SIGNATURE_FILE, Signature, SignatureError};
 use super::stored;
 
@@ -213,8 +213,13 @@ impl PackageFiles {
     }
 }
 
+/// What a manifest says of its weights, whatever else may be wrong with it.
 fn is_on_a_server(manifest: &[u8]) -> bool {
-    Manifest::parse(manifest).is_ok_and(|manifest| manifest.is_on_a_server())
+    #[derive(serde::Deserialize)]
+    struct Weights {
+        weights_sha256: String,
+    }
+    serde_json::from_slice::<Weights>(manifest).is_ok_and(|w| w.weights_sha256 == ON_A_SERVER)
 }
 
 /// A file that may be absent. One that cannot be read is an error: an unreadable signature must not
