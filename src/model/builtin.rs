@@ -38,6 +38,12 @@ pub fn packages() -> Vec<PackageFiles> {
             include_bytes!("../../assets/models/pneumonia-cnn/MODEL_CARD.md"),
         ),
         package(
+            "pneumonia-vit",
+            include_bytes!("../../assets/models/pneumonia-vit/manifest.json"),
+            include_bytes!("../../assets/models/pneumonia-vit/weights.safetensors"),
+            include_bytes!("../../assets/models/pneumonia-vit/MODEL_CARD.md"),
+        ),
+        package(
             "tuberculosis-cnn",
             include_bytes!("../../assets/models/tuberculosis-cnn/manifest.json"),
             include_bytes!("../../assets/models/tuberculosis-cnn/weights.safetensors"),

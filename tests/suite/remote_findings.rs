@@ -31,7 +31,7 @@ fn bundled(id: &str) -> VerifiedPackage {
     Registry::new("none".into()).load(id).unwrap()
 }
 
-fn template(id: &str) -> Template {
+pub fn template(id: &str) -> Template {
     let package = bundled(id);
     let classification = package.manifest().classification.clone().unwrap();
     classification.template.unwrap()
@@ -61,7 +61,7 @@ fn served(id: &str) -> Served {
 
 /// Radiographs of one series: what a model's images look like on average, each a little otherwise;
 /// a stranger has black and white exchanged.
-fn write_chests(to: &Path, template: &Template, series: u32, images: u16, stranger: bool) {
+pub fn write_chests(to: &Path, template: &Template, series: u32, images: u16, stranger: bool) {
     fs::create_dir_all(to).unwrap();
     let mean = resize_plane(&template.mean, template.size, [EDGE, EDGE]);
     let sign = if stranger { -1.0 } else { 1.0 };
@@ -114,7 +114,7 @@ fn place(server: &ModelServer, id: &str) -> Place {
     place
 }
 
-fn server(ids: &[&str]) -> ModelServer {
+pub fn server(ids: &[&str]) -> ModelServer {
     let models = ids.iter().map(|id| served(id)).collect();
     ModelServer::of("ward", models, 1 << 20)
 }

@@ -7,35 +7,44 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 use negatoscope::app::{Command, Dialog, ServerDraft};
 use negatoscope::audit;
-use negatoscope::offload::Endpoints;
+use negatoscope::findings::Assessment;
+use negatoscope::offload::{Endpoints, Profile};
 use negatoscope::ui::Window;
 
 use crate::remote::{Fault, ModelServer, with_model};
+use crate::remote_findings;
 use crate::window::{harness, has_gpu, is_loaded, study, wait};
 
 /// The window on a study with the model `small`, and a server that runs it.
 fn window(folder: &Path, server: &ModelServer) -> Harness<'static, Window> {
+    window_with(folder, server.profile.clone())
+}
+
+fn window_with(folder: &Path, profile: Profile) -> Harness<'static, Window> {
     let home = folder.join("home");
     with_model(&home);
-    Endpoints::add(&home, server.profile.clone()).unwrap();
+    Endpoints::add(&home, profile).unwrap();
     let mut h = harness(folder, vec![study(folder)]);
     wait(&mut h, "loading", is_loaded);
     choose(&mut h, None);
     h
 }
 
-/// Chooses the model, where it runs, and waits until it can.
+/// Chooses the model `small`, where it runs, and waits until it can.
 fn choose(h: &mut Harness<'static, Window>, place: Option<&str>) {
+    choose_model(h, "small@", place);
+}
+
+fn choose_model(h: &mut Harness<'static, Window>, id: &str, place: Option<&str>) {
     wait(h, "models", |w| {
-        w.app().models.iter().any(|m| m.key.starts_with("small@"))
-            && !w.app().remote.places.is_empty()
+        w.app().models.iter().any(|m| m.key.starts_with(id)) && !w.app().remote.places.is_empty()
     });
     let key = h
         .state()
         .app()
         .models
         .iter()
-        .find(|m| m.key.starts_with("small@"));
+        .find(|m| m.key.starts_with(id));
     let key = key.unwrap().key.clone();
     let ctx = h.ctx.clone();
     h.state_mut().command(&ctx, Command::SelectModel(key));
@@ -302,9 +311,15 @@ fn open_images_are_run_here_where_the_server_is_away_and_the_policy_says_so() {
     }
     let folder = tempfile::tempdir().unwrap();
     let server = ModelServer::new(1 << 20);
-    let mut h = window(folder.path(), &server);
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let profile = Profile {
+        url: format!("https://{}", gone.local_addr().unwrap()),
+        ..server.profile.clone()
+    };
+    drop(gone);
+    let mut h = window_with(folder.path(), profile);
     choose(&mut h, Some("ward"));
-    drop(server);
     let policy = folder.path().join("home").join("places.toml");
     std::fs::write(policy, "fallback_to_local = true\n").unwrap();
     h.get_by_label("Run on ward…").click();
@@ -315,7 +330,56 @@ fn open_images_are_run_here_where_the_server_is_away_and_the_policy_says_so() {
         "{made}"
     );
     assert!(h.state().app().dialog.is_none());
+    assert!(server.bodies().is_empty());
     wait(&mut h, "its record", |w| {
         w.app().jobs.is_empty() && w.app().remote.queue.iter().all(|row| row.is_over)
+    });
+}
+
+#[test]
+fn findings_from_a_server_are_those_from_here() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let id = "pneumonia-28";
+    let server = remote_findings::server(&[id]);
+    let chests = folder.path().join("chests");
+    remote_findings::write_chests(&chests, &remote_findings::template(id), 71, 2, false);
+    Endpoints::add(&folder.path().join("home"), server.profile.clone()).unwrap();
+    let mut h = harness(folder.path(), vec![chests]);
+    wait(&mut h, "loading", is_loaded);
+    let found = |w: &Window| {
+        let found = w.app().findings.as_ref();
+        found.map(|f| f.assessments.clone()).unwrap_or_default()
+    };
+    let probabilities = |assessments: &[Assessment]| -> Vec<f64> {
+        let all = assessments.iter().flat_map(|a| &a.findings);
+        all.map(|finding| finding.probability).collect()
+    };
+    choose_model(&mut h, "pneumonia-28@", None);
+    h.get_by_label("Run model").click();
+    wait(&mut h, "findings from here", |w| !found(w).is_empty());
+    let here = found(h.state());
+
+    choose_model(&mut h, "pneumonia-28@", Some("ward"));
+    ask(&mut h);
+    // A picture may show words in its pixels: this is asked about each time.
+    h.get_by_label_contains("Whole pictures leave");
+    assert!(server.bodies().is_empty());
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "findings from there", |w| {
+        let there = found(w);
+        there.iter().any(|a| a.provenance.device.contains("ward"))
+    });
+    let there: Vec<Assessment> = found(h.state());
+    let of_ward = there
+        .iter()
+        .filter(|a| a.provenance.device.contains("ward"));
+    let of_ward: Vec<Assessment> = of_ward.cloned().collect();
+    assert_eq!(probabilities(&of_ward), probabilities(&here));
+    assert!(!probabilities(&here).is_empty());
+    wait(&mut h, "its record", |w| {
+        w.app().remote.queue.iter().all(|row| row.state == "done")
     });
 }

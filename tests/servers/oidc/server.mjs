@@ -59,7 +59,7 @@ provider.use(async (ctx, next) => {
     ctx.body = { error: "no token that holds" };
     return;
   }
-  if (ctx.path.startsWith("/v2/models")) {
+  if (ctx.path.startsWith("/v2/models") || ctx.path.startsWith("/v2/repository")) {
     ctx.status = 404;
     ctx.body = { error: `no model for ${token.accountId}` };
     return;
