@@ -8,13 +8,24 @@ use chrono::SubsecRound;
 use super::diagnosis::Waiting;
 use super::state::file_name;
 use super::{
-    Action, App, Dialog, JobId, JobKind, Notice, Overlay, RemoteWork, Results, ReviewNote,
-    SeriesKey, ToExport, VolumeId,
+    Action, App, Dialog, JobId, JobKind, ModelSummary, Notice, Overlay, RemoteWork, Results,
+    ReviewNote, SeriesKey, ToExport, VolumeId,
 };
 use crate::findings::{Review, ReviewState, Segmentation};
 use crate::volume::LabelStatistics;
 
 impl App {
+    /// A model's name; with its identifier where another model has the same name.
+    pub fn words_of(&self, model: &ModelSummary) -> String {
+        let id = |m: &ModelSummary| m.key.split('@').next().unwrap_or_default().to_owned();
+        let mut others = self.models.iter();
+        if others.any(|other| other.name == model.name && id(other) != id(model)) {
+            format!("{} ({})", model.name, id(model))
+        } else {
+            model.name.clone()
+        }
+    }
+
     /// Asks what a run of the chosen model on the open volume would need.
     pub(super) fn ask_estimate(&mut self) {
         self.estimate = None;

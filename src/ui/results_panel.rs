@@ -49,11 +49,11 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     egui::ComboBox::from_id_salt("model")
         .width(ui.available_width())
         .height(480.0)
-        .selected_text(&selected.name)
+        .selected_text(app.words_of(selected))
         .truncate()
         .show_ui(ui, |ui| {
             for model in &app.models {
-                let text = format!("{}  {}", model.name, model.version);
+                let text = format!("{}  {}", app.words_of(model), model.version);
                 ui.selectable_value(&mut chosen, model.key.clone(), text)
                     .on_hover_text(&model.intended_use);
             }

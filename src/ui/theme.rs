@@ -21,6 +21,8 @@ pub const RAISED: Color32 = Color32::from_rgb(34, 36, 39);
 pub const HOVERED: Color32 = Color32::from_rgb(46, 48, 52);
 /// Thin lines.
 pub const LINE: Color32 = Color32::from_rgb(50, 52, 56);
+/// Outlines of boxes and buttons at rest: a box that is not ticked must be seen.
+pub const CONTROL_LINE: Color32 = Color32::from_rgb(86, 90, 97);
 /// Text.
 pub const TEXT: Color32 = Color32::from_rgb(222, 224, 227);
 /// Second-rank text.
@@ -156,7 +158,7 @@ fn style(style: &mut egui::Style) {
     let widgets = &mut visuals.widgets;
     for (state, fill, line, text) in [
         (&mut widgets.noninteractive, PANEL, LINE, TEXT),
-        (&mut widgets.inactive, RAISED, RAISED, TEXT),
+        (&mut widgets.inactive, RAISED, CONTROL_LINE, TEXT),
         (&mut widgets.hovered, HOVERED, LINE, Color32::WHITE),
         (&mut widgets.active, ACCENT_DIM, ACCENT, Color32::WHITE),
         (&mut widgets.open, HOVERED, LINE, Color32::WHITE),

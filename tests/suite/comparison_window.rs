@@ -1,5 +1,6 @@
 //! A comparison of two versions, opened in the window: the table, and a case with both masks.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use egui_kittest::kittest::Queryable;
@@ -94,6 +95,20 @@ fn a_case_opens_with_what_both_versions_say() {
                 .any(|n| n.ends_with("only hippocampus-mini@1.1.0")),
         "{names:?}"
     );
+
+    // Models of one name can be told apart.
+    wait(&mut h, "models", |w| w.app().models.len() > 2);
+    let app = h.state().app();
+    let words = app
+        .models
+        .iter()
+        .map(|m| format!("{} {}", app.words_of(m), m.version));
+    assert_eq!(words.collect::<BTreeSet<_>>().len(), app.models.len());
+    let mini = app
+        .models
+        .iter()
+        .find(|m| m.key.starts_with("hippocampus-mini@"));
+    assert!(app.words_of(mini.unwrap()).ends_with("(hippocampus-mini)"));
 
     // A folder that holds none is named with the way out, and the table stays.
     h.state_mut().command(&ctx, Command::CloseDialog);
