@@ -82,38 +82,51 @@ impl Native {
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
         let mut matrices = HashMap::new();
         let joints = joints(&program, &fused, pack);
-        let nodes = &program.graph().nodes;
-        let made: Vec<_> = (0..nodes.len())
-            .into_par_iter()
-            .map(|n| {
-                let op = &nodes[n].op;
-                let conv = (!joints.contains_key(&n))
-                    .then(|| packed(&program, op, &fused[n], pack))
-                    .flatten();
-                let up = packed_transposed(&program, op, pack);
-                (conv, up, packed_matrix(&program, op, pack))
-            })
-            .collect();
-        for (n, (conv, up, matrix)) in made.into_iter().enumerate() {
-            convs.extend(conv.map(|conv| (n, conv)));
-            transposed.extend(up.map(|up| (n, up)));
-            matrices.extend(matrix.map(|matrix| (n, matrix)));
+        let graph = program.graph().clone();
+        let nodes = &graph.nodes;
+        // Nodes that still need a tensor; those that keep it as it is.
+        let (mut users, mut other) = (HashMap::<&str, usize>::new(), HashSet::<&str>::new());
+        for tensor in nodes.iter().flat_map(|node| node.op.tensors()) {
+            *users.entry(tensor).or_default() += 1;
         }
-        // What kernels have packed is not needed twice.
-        let (mut packed, mut other) = (HashSet::new(), HashSet::new());
-        for (n, node) in program.graph().nodes.iter().enumerate() {
-            let by_kernel = joints.contains_key(&n)
-                || convs.contains_key(&n)
-                || transposed.contains_key(&n)
-                || matrices.contains_key(&n);
-            for tensor in node.op.tensors() {
-                let set = if by_kernel { &mut packed } else { &mut other };
-                set.insert(tensor.to_owned());
+        let mut packed_all = |program: &mut Program, done: &[usize], by_kernel: &[bool]| {
+            for (n, by_kernel) in done.iter().zip(by_kernel) {
+                for tensor in nodes[*n].op.tensors() {
+                    *users.entry(tensor).or_default() -= 1;
+                    if !by_kernel {
+                        other.insert(tensor);
+                    }
+                }
             }
+            // What kernels have packed is not needed twice, nor held twice for long.
+            let done = |name: &str| users.get(name) == Some(&0) && !other.contains(name);
+            program.forget(done);
+            program.bytes_of(|name| !done(name))
+        };
+        let first: Vec<usize> = joints.keys().copied().collect();
+        let mut kept_bytes = packed_all(&mut program, &first, &vec![true; first.len()]);
+        let rest: Vec<usize> = (0..nodes.len())
+            .filter(|n| !joints.contains_key(n))
+            .collect();
+        for some in rest.chunks(8 * rayon::current_num_threads()) {
+            let made: Vec<_> = some
+                .par_iter()
+                .map(|&n| {
+                    let op = &nodes[n].op;
+                    let conv = packed(&program, op, &fused[n], pack);
+                    let up = packed_transposed(&program, op, pack);
+                    (conv, up, packed_matrix(&program, op, pack))
+                })
+                .collect();
+            let mut by_kernel = Vec::new();
+            for (&n, (conv, up, matrix)) in some.iter().zip(made) {
+                by_kernel.push(conv.is_some() || up.is_some() || matrix.is_some());
+                convs.extend(conv.map(|conv| (n, conv)));
+                transposed.extend(up.map(|up| (n, up)));
+                matrices.extend(matrix.map(|matrix| (n, matrix)));
+            }
+            kept_bytes = packed_all(&mut program, some, &by_kernel);
         }
-        let done = |name: &str| packed.contains(name) && !other.contains(name);
-        let kept_bytes = program.bytes_of(|name| !done(name));
-        program.forget(done);
         Self {
             program,
             fused: Arc::new(fused),
