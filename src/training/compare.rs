@@ -328,6 +328,7 @@ mod tests {
             ece: 0.0,
             calibration: Vec::new(),
             subgroups: Vec::new(),
+            kinds: None,
             cases,
         }))
     }

@@ -74,8 +74,33 @@ pub struct ClassFigures {
     /// Parts of the cases that the data tell apart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subgroups: Vec<Subgroup>,
+    /// Where the finding has kinds and the labels tell which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<KindFigures>,
     /// Every case.
     pub cases: Vec<ClassCase>,
+}
+
+/// Which kind of the finding it is, measured on the cases with the finding alone.
+///
+/// A softmax over "none" and the kinds is two heads in one: log p(kind) = log p(finding) +
+/// log p(kind | finding). Its cross-entropy is that of the finding plus, where there is one, that of
+/// the kind, and p(kind | finding) is the softmax of the kinds' own results.
+#[derive(Clone, Debug, Serialize)]
+pub struct KindFigures {
+    /// Cases with the finding.
+    pub n: usize,
+    /// Area under the ROC curve of p(kind | finding); of more than two kinds the mean of each against
+    /// the others.
+    pub auc: Option<f64>,
+    /// Its interval.
+    pub auc_ci95: Option<[f64; 2]>,
+    /// Part of the cases whose likeliest kind is the right one.
+    pub accuracy: f64,
+    /// Its interval.
+    pub accuracy_ci95: Option<[f64; 2]>,
+    /// Expected calibration error of the likeliest kind, 15 bins.
+    pub ece: f64,
 }
 
 /// A tenth of the calibration curve.
@@ -213,6 +238,15 @@ impl Evaluation {
                 );
                 rows.push(("threshold".to_owned(), f.threshold, None));
                 rows.push(("calibration error".to_owned(), f.ece, None));
+                if let Some(kinds) = &f.kinds {
+                    let auc = kinds.auc.unwrap_or(f64::NAN);
+                    let row = |name: &str, value, interval| (name.to_owned(), value, interval);
+                    rows.extend([
+                        row("AUC of the kind", auc, kinds.auc_ci95),
+                        row("accuracy of the kind", kinds.accuracy, kinds.accuracy_ci95),
+                        row("calibration of the kind", kinds.ece, None),
+                    ]);
+                }
                 rows
             }
             Figures::Masks(f) => {
@@ -545,16 +579,12 @@ pub fn class_figures(
         .zip(&truth)
         .map(|(p, t)| (score(p), *t > 0))
         .collect();
-    let likeliest = |p: &[f64]| {
-        let most = (0..p.len()).max_by(|a, b| p[*a].total_cmp(&p[*b]).then(b.cmp(a)));
-        most.unwrap_or(0) as u8
-    };
     let called: Vec<u8> = results
         .iter()
         .zip(&pairs)
         .map(|(p, (score, _))| {
             if several {
-                likeliest(p)
+                likeliest(p) as u8
             } else {
                 u8::from(*score >= threshold)
             }
@@ -564,12 +594,10 @@ pub fn class_figures(
         if !several {
             return metrics::auc(&some.iter().map(|n| pairs[*n]).collect::<Vec<_>>());
         }
-        let of = |class: usize| {
-            let one = |n: &usize| (results[*n][class], usize::from(truth[*n]) == class);
-            metrics::auc(&some.iter().map(one).collect::<Vec<_>>())
-        };
-        let all: Option<Vec<f64>> = (0..classification.classes.len()).map(of).collect();
-        all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
+        mean_auc(
+            some.iter()
+                .map(|n| (&results[*n][..], usize::from(truth[*n]))),
+        )
     };
     let right = |n: &usize| called[*n] == truth[*n];
     let accuracy_of = |some: &[usize]| {
@@ -585,7 +613,7 @@ pub fn class_figures(
         .map(|((p, (score, positive)), t)| {
             if several {
                 let class = likeliest(p);
-                (p[usize::from(class)], class == *t)
+                (p[class], class == usize::from(*t))
             } else {
                 (score.max(1.0 - score), (*score >= 0.5) == *positive)
             }
@@ -602,6 +630,7 @@ pub fn class_figures(
         ece: metrics::calibration_error(&confidences),
         calibration: tenths(&pairs),
         subgroups: subgroups(samples, &pairs, threshold),
+        kinds: (several && softmax).then(|| kinds(results, &truth)),
         cases: samples
             .iter()
             .zip(results)
@@ -614,6 +643,53 @@ pub fn class_figures(
                 probabilities: p.clone(),
             })
             .collect(),
+    }
+}
+
+/// The class of the highest probability; of equal ones the first.
+fn likeliest(p: &[f64]) -> usize {
+    let most = (0..p.len()).max_by(|a, b| p[*a].total_cmp(&p[*b]).then(b.cmp(a)));
+    most.unwrap_or(0)
+}
+
+/// Mean of the areas under the ROC curves of each class against the others; `None` where a class has
+/// no case, or all.
+fn mean_auc<'a>(cases: impl Iterator<Item = (&'a [f64], usize)>) -> Option<f64> {
+    let cases: Vec<(&[f64], usize)> = cases.collect();
+    let classes = cases.first()?.0.len();
+    let of = |class: usize| {
+        let one = |(p, truth): &(&[f64], usize)| (p[class], *truth == class);
+        metrics::auc(&cases.iter().map(one).collect::<Vec<_>>())
+    };
+    let all: Option<Vec<f64>> = (0..classes).map(of).collect();
+    all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
+}
+
+fn kinds(results: &[Vec<f64>], truth: &[u8]) -> KindFigures {
+    let cases: Vec<(Vec<f64>, usize)> = (results.iter().zip(truth))
+        .filter(|(_, t)| **t > 0)
+        .map(|(p, t)| {
+            let any: f64 = p[1..].iter().sum();
+            let among = p[1..].iter().map(|k| k / any.max(f64::MIN_POSITIVE));
+            (among.collect(), usize::from(*t) - 1)
+        })
+        .collect();
+    let every: Vec<usize> = (0..cases.len()).collect();
+    let auc = |some: &[usize]| mean_auc(some.iter().map(|n| (&cases[*n].0[..], cases[*n].1)));
+    let right = |n: usize| likeliest(&cases[n].0) == cases[n].1;
+    let accuracy = |some: &[usize]| {
+        Some(some.iter().filter(|n| right(**n)).count() as f64 / some.len().max(1) as f64)
+    };
+    let confidences: Vec<(f64, bool)> = (every.iter())
+        .map(|n| (cases[*n].0[likeliest(&cases[*n].0)], right(*n)))
+        .collect();
+    KindFigures {
+        n: cases.len(),
+        auc: auc(&every),
+        auc_ci95: metrics::interval(cases.len(), SEED, &auc),
+        accuracy: accuracy(&every).unwrap_or(f64::NAN),
+        accuracy_ci95: metrics::interval(cases.len(), SEED, &accuracy),
+        ece: metrics::calibration_error(&confidences),
     }
 }
 

@@ -510,6 +510,15 @@ pub fn card(
         }
         line("");
     }
+    if let Figures::Classes(figures) = &measured.figures
+        && let Some(kinds) = &figures.kinds
+    {
+        line(&format!(
+            "The kind is measured on the {} cases with the finding, by its part of the finding's \
+             probability.\n",
+            kinds.n
+        ));
+    }
     if let Figures::Classes(figures) = &any.unwrap_or(measured).figures {
         line(
             "### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",

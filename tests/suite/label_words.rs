@@ -127,6 +127,34 @@ fn check_finding(figures: &ClassFigures, threshold: f64) {
     }
 }
 
+/// Which of two kinds it is, by the definitions: every pair of a bacterial and a viral case.
+fn check_kinds(figures: &ClassFigures) {
+    let kinds = figures.kinds.as_ref().unwrap();
+    let part = |n: usize| -> Vec<f64> {
+        let cases = figures.cases.iter().filter(|c| usize::from(c.label) == n);
+        cases
+            .map(|c| c.probabilities[1] / (c.probabilities[1] + c.probabilities[2]))
+            .collect()
+    };
+    let (bacterial, viral) = (part(1), part(2));
+    assert_eq!(kinds.n, bacterial.len() + viral.len());
+    let wins = |b: &f64| -> f64 {
+        let against = |v: &f64| {
+            if b > v {
+                1.0
+            } else {
+                f64::from(u8::from(b == v)) / 2.0
+            }
+        };
+        viral.iter().map(against).sum()
+    };
+    let auc = bacterial.iter().map(wins).sum::<f64>() / (bacterial.len() * viral.len()) as f64;
+    assert!((kinds.auc.unwrap() - auc).abs() < 1e-9, "{kinds:?} {auc}");
+    let right = bacterial.iter().filter(|p| **p >= 0.5).count()
+        + viral.iter().filter(|p| **p < 0.5).count();
+    assert_eq!(kinds.accuracy, right as f64 / kinds.n as f64);
+}
+
 #[test]
 fn a_model_of_three_classes_reads_labels_of_two_and_three() {
     let package = three_classes();
@@ -140,6 +168,7 @@ fn a_model_of_three_classes_reads_labels_of_two_and_three() {
     };
     let by_number = with(["0", "1", "1"], None).unwrap();
     check_finding(&by_number, any);
+    assert!(by_number.kinds.is_none(), "no label tells which kind");
     for labels in [
         ["NORMAL", "PNEUMONIA", "Pneumonia"],
         ["normal", "any lung infection", "Any Lung Infection"],
@@ -160,6 +189,7 @@ fn a_model_of_three_classes_reads_labels_of_two_and_three() {
     // Where all labels tell the class, all classes are measured.
     let by_number = with(["0", "1", "2"], None).unwrap();
     assert_eq!((by_number.sensitivity, by_number.specificity), (None, None));
+    check_kinds(&by_number);
     for labels in [
         ["NONE", "Bacteria", "virus"],
         ["normal", "bacterial pneumonia", "VIRAL PNEUMONIA"],
