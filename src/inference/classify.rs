@@ -1,13 +1,12 @@
 //! A classifier on the images of a volume: probabilities, calls and doubts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::envelope::modality_issue;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
-use super::tensor::{Array, Program};
+use super::tensor::Array;
 use super::{
     Error, Executor, Settings, device_name, elsewhere, familiar, has_weights, resize_plane,
 };
@@ -108,18 +107,10 @@ impl Classifier {
                 "the model classifies volumes, only plane images can be",
             ));
         }
-        let network = |reason: String| Error::Network(reason);
         let graph = manifest.network.graph.clone();
-        let graph = graph.ok_or_else(|| network("it has no graph".to_owned()))?;
-        let mut weights = HashMap::new();
-        for name in graph.tensors() {
-            let found = package.array(name);
-            let (shape, values) = found.ok_or_else(|| network(format!("no tensor {name:?}")))?;
-            weights.insert(name.to_owned(), Array::new(&shape, values));
-        }
-        let program = Program::new(Arc::new(graph), weights, &classification.size)?;
+        let graph = graph.ok_or_else(|| Error::Network("it has no graph".to_owned()))?;
         Ok(Self {
-            network: Native::new(program)?,
+            network: Native::of_package(&package, Arc::new(graph), "", &classification.size)?,
             package: Arc::new(package),
         })
     }

@@ -1,7 +1,6 @@
 //! A procedure's networks on a conformed volume: prepare, move the patch, reduce, the way back;
 //! in a cascade, stage after stage.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::elsewhere::{Patches, Traffic, patch_bytes, patches_traffic};
@@ -11,7 +10,7 @@ use super::procedure::{
     Accumulator, Error as ProcedureError, Grids, Image, Labels, NetworkError, PatchNetwork,
     PreviousStage, Procedure, StreamPlan, plan_stream, predict_streamed, prepare,
 };
-use super::tensor::{Array, Program};
+use super::tensor::Program;
 use super::{Error, Settings};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::Rates;
@@ -23,9 +22,24 @@ use crate::task::Task;
 /// first run and stay for the next.
 #[derive(Debug)]
 pub struct Stages {
-    package: Arc<VerifiedPackage>,
     list: Vec<Stage>,
-    packed: Mutex<Option<Packed>>,
+    weights: Mutex<Weights>,
+}
+
+/// What runs need of a package: its tensors, or what was packed of them. Never both for long.
+#[derive(Debug)]
+enum Weights {
+    Read(Box<VerifiedPackage>),
+    Packed(Packed),
+}
+
+/// What packing changes of the memory that is held.
+#[derive(Clone, Copy, Default)]
+struct ToPack {
+    /// Of all packed weights.
+    packed_bytes: u64,
+    /// Of the package, which goes.
+    freed_bytes: u64,
 }
 
 /// Passes over a window's logits: out of blocks, weighted, added up.
@@ -58,7 +72,7 @@ impl Stages {
     ///
     /// # Errors
     /// [`Error::Network`].
-    pub fn new(package: Arc<VerifiedPackage>) -> Result<Self, Error> {
+    pub fn new(package: VerifiedPackage) -> Result<Self, Error> {
         let manifest = package.manifest();
         let mut list = Vec::new();
         for stage in &manifest.earlier {
@@ -69,11 +83,8 @@ impl Stages {
         let procedure =
             procedure.ok_or_else(|| Error::Network("it has no procedure".to_owned()))?;
         list.push(Stage::new(&package, "", network, procedure)?);
-        Ok(Self {
-            package,
-            list,
-            packed: Mutex::default(),
-        })
+        let weights = Mutex::new(Weights::Read(Box::new(package)));
+        Ok(Self { list, weights })
     }
 
     /// Names of all networks for another machine.
@@ -93,14 +104,18 @@ impl Stages {
         available_bytes: u64,
     ) -> Result<RunPlan, Error> {
         let (dims, spacing) = (kji(grid.dims()), kji(grid.spacing_mm()));
-        let weights = if here { self.weights_to_come() } else { 0 };
+        let to_pack = if here {
+            self.to_pack()
+        } else {
+            ToPack::default()
+        };
         let mut whole: Option<RunPlan> = None;
         for stage in &self.list {
             let rule = &stage.procedure.preprocessing;
             let grids = Grids::new(dims, spacing, rule, None).map_err(error)?;
-            let (plan, bytes) = stage.plan(&grids, mirroring, here, weights, available_bytes)?;
+            let (plan, bytes) = stage.plan(&grids, mirroring, here, to_pack, available_bytes)?;
             let per_run = stage.outline.flops(&stage.procedure.windows.patch_size)?;
-            let seconds = stage.expected_secs(&grids, &plan, here, weights > 0)?;
+            let seconds = stage.expected_secs(&grids, &plan, here, to_pack.packed_bytes > 0)?;
             let traffic = if here {
                 Traffic::default()
             } else {
@@ -118,37 +133,41 @@ impl Stages {
         Ok(whole.expect("a model has a stage"))
     }
 
-    /// Bytes of weights that the first run packs; none afterwards.
-    fn weights_to_come(&self) -> u64 {
-        if self.lock().is_some() {
-            return 0;
-        }
+    /// What the first run packs; nothing afterwards.
+    fn to_pack(&self) -> ToPack {
         let of = |s: &Stage| s.folds.len() as u64 * s.outline.weight_bytes();
-        self.list.iter().map(of).sum()
+        match &*self.lock() {
+            Weights::Packed(_) => ToPack::default(),
+            Weights::Read(package) => ToPack {
+                packed_bytes: self.list.iter().map(of).sum(),
+                freed_bytes: package.files().weights.len() as u64,
+            },
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Packed>> {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Weights> {
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The networks, packed once.
     fn packed(&self, task: &Task) -> Result<Packed, Error> {
-        let mut packed = self.lock();
-        if let Some(ready) = &*packed {
-            return Ok(Arc::clone(ready));
-        }
+        let mut weights = self.lock();
+        let package = match &*weights {
+            Weights::Packed(ready) => return Ok(Arc::clone(ready)),
+            Weights::Read(package) => package,
+        };
         task.begin("Getting the model ready", 0);
         let mut all = Vec::new();
         for stage in &self.list {
             let mut folds = Vec::new();
             for fold in &stage.folds {
                 task.check()?;
-                folds.push(stage.pack(&self.package, fold)?);
+                folds.push(stage.pack(package, fold)?);
             }
             all.push(folds);
         }
         let ready = Arc::new(all);
-        *packed = Some(Arc::clone(&ready));
+        *weights = Weights::Packed(Arc::clone(&ready));
         Ok(ready)
     }
 
@@ -176,7 +195,13 @@ impl Stages {
             });
         }
         let (available_bytes, packed) = if here {
-            let left = available_bytes.saturating_sub(self.weights_to_come());
+            let ToPack {
+                packed_bytes,
+                freed_bytes,
+            } = self.to_pack();
+            let left = available_bytes
+                .saturating_add(freed_bytes)
+                .saturating_sub(packed_bytes);
             (left, Some(self.packed(task)?))
         } else {
             (available_bytes, None)
@@ -200,7 +225,13 @@ impl Stages {
             let values = images()?;
             let prepared = stage.prepare(grid, values, before.as_ref(), task)?;
             lap(&name("preprocess"));
-            let (stream, _) = stage.plan(&prepared.grids, mirroring, here, 0, available_bytes)?;
+            let (stream, _) = stage.plan(
+                &prepared.grids,
+                mirroring,
+                here,
+                ToPack::default(),
+                available_bytes,
+            )?;
             let patch = stage.procedure.windows.patch_size.as_slice();
             let mut networks = Folds {
                 patches: match (&settings.elsewhere, &packed) {
@@ -239,43 +270,30 @@ impl Stage {
         let graph = graph.ok_or_else(|| Error::Network("it has no graph".to_owned()))?;
         let folds: Vec<String> = network.members().into_iter().map(str::to_owned).collect();
         let prefix = folds.first().map_or("", String::as_str);
-        let mut shapes = HashMap::new();
-        for tensor in graph.tensors() {
-            let shape = package.shape(&format!("{prefix}{tensor}"));
-            let shape = shape.ok_or_else(|| missing(tensor))?;
-            let values = Vec::new();
-            shapes.insert(tensor.to_owned(), Array { shape, values });
-        }
         let patch = &procedure.windows.patch_size;
-        let program = Program::new(Arc::clone(&graph), shapes, patch)?;
+        let program = Program::shapes_alone(package, Arc::clone(&graph), prefix, patch)?;
         Ok(Self {
             name: name.to_owned(),
             procedure: procedure.clone(),
             graph,
             folds,
-            outline: Native::outline(program),
+            outline: Native::outline(program)?,
         })
     }
 
     fn pack(&self, package: &VerifiedPackage, fold: &str) -> Result<Native, Error> {
-        let mut weights = HashMap::new();
-        for name in self.graph.tensors() {
-            let array = package.array(&format!("{fold}{name}"));
-            let (shape, values) = array.ok_or_else(|| missing(name))?;
-            weights.insert(name.to_owned(), Array::new(&shape, values));
-        }
         let patch = &self.procedure.windows.patch_size;
-        Native::new(Program::new(Arc::clone(&self.graph), weights, patch)?)
+        Native::of_package(package, Arc::clone(&self.graph), fold, patch)
     }
 
-    /// How the windows run, and the most bytes that this stage holds, with `weights` of the whole model;
-    /// without `mirroring`, each window is one pass.
+    /// How the windows run, and the most bytes that this stage holds, with the weights of the whole
+    /// model; without `mirroring`, each window is one pass.
     fn plan(
         &self,
         grids: &Grids,
         mirroring: bool,
         here: bool,
-        weights: u64,
+        to_pack: ToPack,
         available_bytes: u64,
     ) -> Result<(StreamPlan, u64), Error> {
         let mut rules = self.procedure.clone();
@@ -298,7 +316,12 @@ impl Stage {
         } else {
             0
         };
-        let around = weights + activations + grids.image_bytes(rule.channels.len()) + labels;
+        let ToPack {
+            packed_bytes,
+            freed_bytes,
+        } = to_pack;
+        let images = grids.image_bytes(rule.channels.len());
+        let around = (packed_bytes + activations + images + labels).saturating_sub(freed_bytes);
         let limit = available_bytes.saturating_sub(around);
         let with = |accumulator| plan_stream(grids, &rules, self.folds.len(), accumulator, limit);
         let stream = match with(Accumulator::Half) {
@@ -307,8 +330,10 @@ impl Stage {
             other => other,
         };
         let stream = stream.map_err(|e| with_rest(e, around, available_bytes))?;
-        let preparing = weights + grids.prepare_bytes(rule) + 2 * labels;
-        let bytes = preparing.max(around + stream.bytes);
+        let preparing =
+            (packed_bytes + grids.prepare_bytes(rule) + 2 * labels).saturating_sub(freed_bytes);
+        // The package goes when all is packed.
+        let bytes = packed_bytes.max(preparing).max(around + stream.bytes);
         Ok((stream, bytes))
     }
 
@@ -385,10 +410,6 @@ impl Stage {
         });
         prepare(image, spacing, rule, previous, task).map_err(error)
     }
-}
-
-fn missing(tensor: &str) -> Error {
-    Error::Network(format!("tensor {tensor:?} is missing"))
 }
 
 /// Shown what is known so far: the stage in words, and labels on the conformed grid, `[k][j][i]`.

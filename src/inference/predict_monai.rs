@@ -1,6 +1,5 @@
 //! A MONAI procedure's network on a conformed volume: the reader's axes, transforms, windows, the way back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::components::largest_component;
@@ -13,7 +12,6 @@ use super::procedure::{
     Accumulator, Image, MonaiPrepared, NetworkError, PatchNetwork, StreamPlan, outline_monai,
     plan_monai, predict_monai, prepare_monai,
 };
-use super::tensor::{Array, Program};
 use super::{Error, Settings};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::Rates;
@@ -31,15 +29,7 @@ const SUMS: Accumulator = Accumulator::Single;
 /// [`Error::Network`].
 pub fn member(package: &VerifiedPackage) -> Result<Native, Error> {
     let (graph, procedure) = graph_and_procedure(package.manifest())?;
-    let mut weights = HashMap::new();
-    for name in graph.tensors() {
-        let (shape, values) = package
-            .array(name)
-            .ok_or_else(|| Error::Network(format!("tensor {name:?} is missing")))?;
-        weights.insert(name.to_owned(), Array::new(&shape, values));
-    }
-    let graph = Arc::new(graph.clone());
-    Native::new(Program::new(graph, weights, &procedure.example)?)
+    Native::of_package(package, Arc::new(graph.clone()), "", &procedure.example)
 }
 
 fn graph_and_procedure(manifest: &Manifest) -> Result<(&Graph, &MonaiProcedure), Error> {

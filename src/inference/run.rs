@@ -18,7 +18,7 @@ use super::{
 use crate::findings::{AlgorithmType, Provenance, ReviewState, Segment, Segmentation};
 use crate::geometry::VolumeGeometry;
 use crate::kernels::Instructions;
-use crate::model::{Crop, OutputKind, VerifiedPackage};
+use crate::model::{Crop, Manifest, OutputKind, VerifiedPackage};
 use crate::study::Issue;
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelMap, Layout, Volume, resample_labels};
@@ -86,7 +86,7 @@ impl Default for Settings {
 /// A model ready to run, with the model that finds its box, if it needs one.
 #[derive(Clone, Debug)]
 pub struct Model {
-    package: Arc<VerifiedPackage>,
+    manifest: Arc<Manifest>,
     body: Body,
 }
 
@@ -131,23 +131,22 @@ impl Model {
         package: VerifiedPackage,
         load: &dyn Fn(&str) -> Result<VerifiedPackage, String>,
     ) -> Result<Self, Error> {
-        if package.manifest().procedure.is_some() {
-            let package = Arc::new(package);
-            let body = Body::Stages(Arc::new(Stages::new(Arc::clone(&package))?));
-            return Ok(Self { package, body });
+        let manifest = Arc::new(package.manifest().clone());
+        if manifest.procedure.is_some() {
+            let body = Body::Stages(Arc::new(Stages::new(package)?));
+            return Ok(Self { manifest, body });
         }
-        if package.manifest().output.kind == OutputKind::Classification {
+        if manifest.output.kind == OutputKind::Classification {
             return Err(Error::Input(
                 "it classifies whole images and gives no segmentation".to_owned(),
             ));
         }
-        if package.manifest().monai.is_some() {
+        if manifest.monai.is_some() {
             let body = Body::Monai(predict_monai::member(&package)?);
-            let package = Arc::new(package);
-            return Ok(Self { package, body });
+            return Ok(Self { manifest, body });
         }
         let network = Network::new(&package)?;
-        let crop = package.manifest().input.crop.as_ref();
+        let crop = manifest.input.crop.as_ref();
         let region = match crop.and_then(|c| c.pre_model.as_ref()) {
             None => None,
             Some(id) => {
@@ -161,18 +160,17 @@ impl Model {
                     network: Network::new(&found)?,
                     region: None,
                 };
-                let package = Arc::new(found);
-                Some(Box::new(Self { package, body }))
+                let manifest = Arc::new(found.manifest().clone());
+                Some(Box::new(Self { manifest, body }))
             }
         };
         let body = Body::Layers { network, region };
-        let package = Arc::new(package);
-        Ok(Self { package, body })
+        Ok(Self { manifest, body })
     }
 
-    /// The package.
-    pub fn package(&self) -> &VerifiedPackage {
-        &self.package
+    /// The package's manifest; the package itself goes when its weights are packed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// Names of its networks for another machine: a cascade's stages and folds; one empty name where
@@ -196,7 +194,7 @@ impl Model {
         task: &Task,
     ) -> Result<RunPlan, Error> {
         let available_bytes = settings.available_bytes;
-        let manifest = self.package.manifest();
+        let manifest = &*self.manifest;
         has_weights(manifest, settings)?;
         let grid = target(volume, &manifest.input.conform);
         let (network, region) = match &self.body {
@@ -256,7 +254,7 @@ impl Model {
         settings: &Settings,
         task: &Task,
     ) -> Result<Found, Error> {
-        let manifest = self.package.manifest();
+        let manifest = &*self.manifest;
         has_weights(manifest, settings)?;
         let doubts = channels::check(manifest, volumes)?;
         let (volume, further) = volumes.split_first().expect("as many as channels");
@@ -411,7 +409,7 @@ impl Model {
         clock: &mut Clock,
         task: &Task,
     ) -> Result<(Vec<u8>, RunPlan), Error> {
-        let manifest = self.package.manifest();
+        let manifest = &*self.manifest;
         let grid = conformed.geometry.voxel_count();
         let region = match (before, &manifest.input.crop) {
             (Some(pre), Some(crop)) => {
@@ -441,7 +439,7 @@ impl Model {
         let dims = conformed.geometry.dims();
         let Some(Crop {
             threshold, padding, ..
-        }) = &self.package.manifest().input.crop
+        }) = &self.manifest.input.crop
         else {
             return Region::whole(dims);
         };
@@ -474,12 +472,12 @@ impl Model {
             settings,
         )?;
         let mut values = conformed.values.clone();
-        normalize(&mut values, &pre.package.manifest().input.normalization);
+        normalize(&mut values, &pre.manifest.input.normalization);
         forward(network, values, dims, settings.executor, task)
     }
 
     fn segments(&self) -> Vec<Segment> {
-        let labels = self.package.manifest().labels.iter();
+        let labels = self.manifest.labels.iter();
         labels
             .map(|l| Segment {
                 label: l.label,
@@ -498,7 +496,7 @@ impl Model {
         [nk, nj, ni]: [usize; 3],
         clock: Clock,
     ) -> Provenance {
-        let manifest = self.package.manifest();
+        let manifest = &*self.manifest;
         let mut parameters = vec![
             (
                 "conform".to_owned(),
@@ -518,7 +516,7 @@ impl Model {
             region: Some(pre), ..
         } = &self.body
         {
-            parameters.push(("region_model".to_owned(), pre.package.manifest().key()));
+            parameters.push(("region_model".to_owned(), pre.manifest.key()));
         }
         if manifest.mirrors() {
             let words = if settings.mirroring {

@@ -29,6 +29,10 @@ impl Array {
     }
 }
 
+fn missing(name: &str) -> Error {
+    Error::Network(format!("tensor {name:?} is missing"))
+}
+
 /// A graph with its weights.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -64,8 +68,7 @@ impl Program {
         let mut weights = HashMap::new();
         for name in graph.tensors() {
             let found = package.array(name);
-            let (shape, values) =
-                found.ok_or_else(|| Error::Network(format!("tensor {name:?} is missing")))?;
+            let (shape, values) = found.ok_or_else(|| missing(name))?;
             weights.insert(name.to_owned(), Array::new(&shape, values));
         }
         Self::new(Arc::new(graph), weights, spatial)
@@ -108,6 +111,46 @@ impl Program {
     /// When the graph does not name it.
     pub fn weight(&self, name: &str) -> &Array {
         &self.weights[name]
+    }
+
+    /// A graph with the shapes of a package's tensors, for an example grid; their values stay where they
+    /// are. `member` stands before the tensors' names: a fold of several.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when a tensor is not there or does not fit.
+    pub(super) fn shapes_alone(
+        package: &VerifiedPackage,
+        graph: Arc<Graph>,
+        member: &str,
+        example: &[usize],
+    ) -> Result<Self, Error> {
+        let mut weights = HashMap::new();
+        for name in graph.tensors() {
+            let shape = package.shape(&format!("{member}{name}"));
+            let shape = shape.ok_or_else(|| missing(name))?;
+            let values = Vec::new();
+            weights.insert(name.to_owned(), Array { shape, values });
+        }
+        Self::new(graph, weights, example)
+    }
+
+    /// Reads the values of some tensors, as far as they are not here.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for one that is not there any more.
+    pub(super) fn fill<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a str>,
+        read: impl Fn(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), Error> {
+        let weights = Arc::make_mut(&mut self.weights);
+        for name in names {
+            let weight = weights.get_mut(name).ok_or_else(|| missing(name))?;
+            if weight.values.is_empty() {
+                weight.values = read(name).ok_or_else(|| missing(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Memory of the tensors that a rule names.

@@ -168,7 +168,7 @@ impl LoadedModel {
 
     fn manifest(&self) -> &Manifest {
         match &*self.ready {
-            Ready::Segments(model) => model.package().manifest(),
+            Ready::Segments(model) => model.manifest(),
             Ready::Findings(classifier) => classifier.package().manifest(),
         }
     }

@@ -5,7 +5,6 @@
 //! on standard input is a run, answered by its seconds; `end` writes `ours.safetensors` (`y`: logits,
 //! or the labels of a network of plain layers) and says the peak memory.
 
-use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::Instant;
 
 use negatoscope::import::{self, weights};
 use negatoscope::inference::native::{Native, Workspace};
-use negatoscope::inference::{Array, Executor, Network, Program, forward};
+use negatoscope::inference::{Array, Executor, Network, forward};
 use negatoscope::kernels::{Instructions, fma_peak_gflops};
 use negatoscope::model::VerifiedPackage;
 use negatoscope::task::Task;
@@ -33,17 +32,9 @@ impl Subject {
             return Self::Layers(layers, x);
         };
         let member = network.members()[0];
-        let arrays: HashMap<String, Array> = graph
-            .tensors()
-            .iter()
-            .map(|name| {
-                let (shape, values) = package.array(&format!("{member}{name}")).expect("weights");
-                ((*name).to_owned(), Array::new(&shape, values))
-            })
-            .collect();
-        let program = Program::new(Arc::new(graph.clone()), arrays, &x.shape[2..]);
-        let native = Native::new(program.expect("a network")).expect("a network");
-        Self::Graph(native, Workspace::default(), x)
+        let graph = Arc::new(graph.clone());
+        let native = Native::of_package(package, graph, member, &x.shape[2..]);
+        Self::Graph(native.expect("a network"), Workspace::default(), x)
     }
 
     /// Multiplications and additions of a run, and its planned memory.

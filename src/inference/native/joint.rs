@@ -1,6 +1,6 @@
 //! A convolution over a skip and what a decoder has just enlarged, without their concatenation: the
-//! skip's channels are convolved first, its memory goes, and the others are added on top. In a U-Net's
-//! last stage this saves a third of all memory.
+//! skip's channels are convolved first, its memory goes, and the others are added on top: the
+//! channels of both never lie in memory together.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::fuse::{Fused, only_users};
 use super::{conv_shape, conv_weights};
 use crate::inference::tensor::Program;
-use crate::kernels::{BLOCK, Conv, Method};
+use crate::kernels::{BLOCK, Conv, ConvShape, Method};
 use crate::model::graph::Op;
 
 /// Such a convolution.
@@ -26,8 +26,26 @@ pub struct Joint {
     pub of_enlarged: Conv,
 }
 
-/// The convolutions of a graph that are done so, by their nodes. Without `pack` they cannot run.
-pub fn joints(program: &Program, fused: &[Fused], pack: bool) -> HashMap<usize, Joint> {
+impl Joint {
+    /// The same with its weights, so that it can run.
+    pub fn packed(&self, program: &Program, op: &Op, fused: &Fused) -> Option<Self> {
+        let shape = conv_shape(program, op)?;
+        let (weights, bias) = conv_weights(program, op, fused)?;
+        let part = |part: &Conv, channels: Range<usize>, bias: &[f32]| {
+            let weights = shape.inputs_of(&weights, channels);
+            Conv::new(*part.shape(), &weights, bias, Method::Auto)
+        };
+        let first = self.of_enlarged.shape().input;
+        Some(Self {
+            of_skip: part(&self.of_skip, first..shape.input, &bias),
+            of_enlarged: part(&self.of_enlarged, 0..first, &[]),
+            ..*self
+        })
+    }
+}
+
+/// The convolutions of a graph that are done so, by their nodes; without weights they cannot run.
+pub fn joints(program: &Program, fused: &[Fused]) -> HashMap<usize, Joint> {
     let nodes = &program.graph().nodes;
     let only = only_users(program.graph());
     let joint = |n: usize| {
@@ -53,27 +71,13 @@ pub fn joints(program: &Program, fused: &[Fused], pack: bool) -> HashMap<usize, 
         if !alone || !fits {
             return None;
         }
-        let (weights, bias) = if pack {
-            conv_weights(program, &nodes[n].op, &fused[n])?
-        } else {
-            (Vec::new(), Vec::new())
-        };
-        let part = |channels: Range<usize>, bias: &[f32]| {
-            let mut part = shape;
-            part.input = channels.len();
-            if pack {
-                let weights = shape.inputs_of(&weights, channels);
-                Conv::new(part, &weights, bias, Method::Auto)
-            } else {
-                Conv::outline(part, Method::Auto)
-            }
-        };
-        let of_enlarged = part(0..first, &[]);
+        let part = |input| Conv::outline(ConvShape { input, ..shape }, Method::Auto);
+        let of_enlarged = part(first);
         of_enlarged.accumulates().then(|| Joint {
             enlarged,
             skip,
             concat,
-            of_skip: part(first..shape.input, &bias),
+            of_skip: part(shape.input - first),
             of_enlarged,
         })
     };

@@ -1,7 +1,10 @@
 //! What a run needs, found by walking through it without computing.
 
+use std::collections::HashMap;
+
 use super::Native;
 use super::fuse::activation_of;
+use super::joint::Joint;
 use super::ops::room;
 use super::tokens::{has_rows, in_place, scratch_bytes, to_the_end, to_the_front};
 use super::value::dims_of;
@@ -50,9 +53,11 @@ impl Walk {
         let (program, fused) = (&native.program, &native.fused);
         let shapes = program.shapes(spatial)?;
         let nodes = &program.graph().nodes;
+        let joints: HashMap<usize, &Joint> =
+            native.joints.values().map(|j| (j.concat, j)).collect();
         let mut last = vec![0; nodes.len()];
         for (n, node) in nodes.iter().enumerate() {
-            let joint = native.joints.values().find(|joint| joint.concat == n);
+            let joint = joints.get(&n);
             for from in &node.from {
                 // A skip that is convolved first goes before the rest comes.
                 let user = joint.filter(|j| *from == j.skip).map_or(n, |j| j.enlarged);
@@ -77,7 +82,7 @@ impl Walk {
                 walk.join(n, first, By::Nothing);
                 continue;
             }
-            if native.joints.values().any(|joint| joint.concat == n) {
+            if joints.contains_key(&n) {
                 // Not computed; its name stands for what is enlarged.
                 walk.join(n, nodes[n].from[0], By::Nothing);
                 continue;
@@ -347,15 +352,13 @@ pub fn secs(native: &Native, spatial: &[usize], rates: &Rates) -> Result<f64, Er
     for (n, node) in nodes.iter().enumerate().skip(1) {
         let from = || dims_of(&walk.shapes[node.from[0]]);
         let passes = || node.from.iter().map(|f| bytes(*f)).sum::<f64>() + bytes(n);
-        let joint = native.joints.get(&n).map(|joint| {
-            let parts = [&joint.of_skip, &joint.of_enlarged];
-            parts
-                .map(|part| part.expected_secs(from(), rates))
-                .iter()
-                .sum()
-        });
+        if let Some(joint) = native.joints.get(&n) {
+            for part in [&joint.of_skip, &joint.of_enlarged] {
+                all += part.expected_secs(from(), rates);
+            }
+            continue;
+        }
         all += match (native.convs.get(&n), native.transposed.get(&n)) {
-            _ if joint.is_some() => joint.unwrap_or_default(),
             (Some(conv), _) => conv.expected_secs(from(), rates),
             // A norm that waits is applied before.
             (_, Some(conv)) => {

@@ -12,6 +12,7 @@ mod pool;
 mod tokens;
 mod value;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -29,8 +30,12 @@ use crate::kernels::{
     Conv, ConvShape, Epilogue, Instructions, Matrix, Method, Moments, Rates, Transposed,
     TransposedShape, View,
 };
-use crate::model::graph::Op;
+use crate::model::VerifiedPackage;
+use crate::model::graph::{Graph, Op};
 use crate::task::{Cancelled, Task};
+
+/// Nodes for each thread whose weights are held beside their packed form.
+const NODES_AT_ONCE: usize = 4;
 
 /// A program made ready for this machine.
 #[derive(Clone, Debug)]
@@ -68,20 +73,48 @@ impl Native {
     /// # Errors
     /// [`Error::Network`].
     pub fn with(program: Program, instructions: Instructions) -> Result<Self, Error> {
-        Ok(Self::made(program, instructions, true))
+        Self::made(program, instructions, true, |_, _| Ok(()))
+    }
+
+    /// A network of a package for the best instructions of this machine. Each tensor is read when it is
+    /// packed: besides the package, only what is packed is held. `member` stands before the tensors'
+    /// names: a fold of several.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when a tensor is not there or does not fit.
+    pub fn of_package(
+        package: &VerifiedPackage,
+        graph: Arc<Graph>,
+        member: &str,
+        example: &[usize],
+    ) -> Result<Self, Error> {
+        let program = Program::shapes_alone(package, graph, member, example)?;
+        let read = |name: &str| package.tensor(&format!("{member}{name}"));
+        let fill =
+            |program: &mut Program, names: &[&str]| program.fill(names.iter().copied(), read);
+        Self::made(program, Instructions::detect(), true, fill)
     }
 
     /// What [`Native::new`] makes, for its sizes alone: of the tensors, only shapes are looked at,
     /// nothing is packed, and it cannot run.
-    pub fn outline(program: Program) -> Self {
-        Self::made(program, Instructions::detect(), false)
+    ///
+    /// # Errors
+    /// [`Error::Network`].
+    pub fn outline(program: Program) -> Result<Self, Error> {
+        Self::made(program, Instructions::detect(), false, |_, _| Ok(()))
     }
 
-    fn made(mut program: Program, instructions: Instructions, pack: bool) -> Self {
+    /// `fill` has the values of tensors ready before they are packed.
+    fn made(
+        mut program: Program,
+        instructions: Instructions,
+        pack: bool,
+        fill: impl Fn(&mut Program, &[&str]) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let fused = fuse(program.graph());
         let (mut convs, mut transposed) = (HashMap::new(), HashMap::new());
         let mut matrices = HashMap::new();
-        let joints = joints(&program, &fused, pack);
+        let mut joints = joints(&program, &fused);
         let graph = program.graph().clone();
         let nodes = &graph.nodes;
         // Nodes that still need a tensor; those that keep it as it is.
@@ -89,9 +122,37 @@ impl Native {
         for tensor in nodes.iter().flat_map(|node| node.op.tensors()) {
             *users.entry(tensor).or_default() += 1;
         }
-        let mut packed_all = |program: &mut Program, done: &[usize], by_kernel: &[bool]| {
-            for (n, by_kernel) in done.iter().zip(by_kernel) {
-                for tensor in nodes[*n].op.tensors() {
+        let mut kept_bytes = 0;
+        let all: Vec<usize> = (0..nodes.len()).collect();
+        for some in all.chunks(NODES_AT_ONCE * rayon::current_num_threads()) {
+            // With the norms that are folded into convolutions.
+            let norms = some.iter().filter_map(|n| fused[*n].batch_norm);
+            let tensors = some.iter().copied().chain(norms);
+            let tensors: Vec<&str> = tensors.flat_map(|n| nodes[n].op.tensors()).collect();
+            fill(&mut program, &tensors)?;
+            let made: Vec<_> = some
+                .par_iter()
+                .map(|&n| {
+                    let op = &nodes[n].op;
+                    if let Some(joint) = joints.get(&n) {
+                        let joint = pack.then(|| joint.packed(&program, op, &fused[n]));
+                        return (joint.flatten(), None, None, None);
+                    }
+                    let conv = packed(&program, op, &fused[n], pack);
+                    let up = packed_transposed(&program, op, pack);
+                    (None, conv, up, packed_matrix(&program, op, pack))
+                })
+                .collect();
+            for (&n, (joint, conv, up, matrix)) in some.iter().zip(made) {
+                joints.extend(joint.map(|joint| (n, joint)));
+                convs.extend(conv.map(|conv| (n, conv)));
+                transposed.extend(up.map(|up| (n, up)));
+                matrices.extend(matrix.map(|matrix| (n, matrix)));
+                let by_kernel = joints.contains_key(&n)
+                    || convs.contains_key(&n)
+                    || transposed.contains_key(&n)
+                    || matrices.contains_key(&n);
+                for tensor in nodes[n].op.tensors() {
                     *users.entry(tensor).or_default() -= 1;
                     if !by_kernel {
                         other.insert(tensor);
@@ -101,33 +162,9 @@ impl Native {
             // What kernels have packed is not needed twice, nor held twice for long.
             let done = |name: &str| users.get(name) == Some(&0) && !other.contains(name);
             program.forget(done);
-            program.bytes_of(|name| !done(name))
-        };
-        let first: Vec<usize> = joints.keys().copied().collect();
-        let mut kept_bytes = packed_all(&mut program, &first, &vec![true; first.len()]);
-        let rest: Vec<usize> = (0..nodes.len())
-            .filter(|n| !joints.contains_key(n))
-            .collect();
-        for some in rest.chunks(8 * rayon::current_num_threads()) {
-            let made: Vec<_> = some
-                .par_iter()
-                .map(|&n| {
-                    let op = &nodes[n].op;
-                    let conv = packed(&program, op, &fused[n], pack);
-                    let up = packed_transposed(&program, op, pack);
-                    (conv, up, packed_matrix(&program, op, pack))
-                })
-                .collect();
-            let mut by_kernel = Vec::new();
-            for (&n, (conv, up, matrix)) in some.iter().zip(made) {
-                by_kernel.push(conv.is_some() || up.is_some() || matrix.is_some());
-                convs.extend(conv.map(|conv| (n, conv)));
-                transposed.extend(up.map(|up| (n, up)));
-                matrices.extend(matrix.map(|matrix| (n, matrix)));
-            }
-            kept_bytes = packed_all(&mut program, some, &by_kernel);
+            kept_bytes = program.bytes_of(|name| !done(name));
         }
-        Self {
+        Ok(Self {
             program,
             fused: Arc::new(fused),
             convs: Arc::new(convs),
@@ -137,7 +174,7 @@ impl Native {
             matrices: Arc::new(matrices),
             instructions,
             kept_bytes,
-        }
+        })
     }
 
     /// The program.
@@ -581,7 +618,11 @@ fn conv_shape(program: &Program, op: &Op) -> Option<ConvShape> {
 }
 
 /// Weights and bias of a convolution with the norm behind it.
-fn conv_weights(program: &Program, op: &Op, fused: &Fused) -> Option<(Vec<f32>, Vec<f32>)> {
+fn conv_weights<'a>(
+    program: &'a Program,
+    op: &Op,
+    fused: &Fused,
+) -> Option<(Cow<'a, [f32]>, Vec<f32>)> {
     let Op::Conv { weight, bias, .. } = op else {
         return None;
     };
@@ -589,7 +630,7 @@ fn conv_weights(program: &Program, op: &Op, fused: &Fused) -> Option<(Vec<f32>, 
     let mut bias = bias
         .as_ref()
         .map_or_else(Vec::new, |name| program.weight(name).values.clone());
-    let mut folded = weights.values.clone();
+    let mut folded = Cow::from(&weights.values);
     let Some(norm) = fused.batch_norm else {
         return Some((folded, bias));
     };
@@ -597,7 +638,7 @@ fn conv_weights(program: &Program, op: &Op, fused: &Fused) -> Option<(Vec<f32>, 
     let output = weights.shape[0];
     let per = folded.len() / output;
     bias.resize(output, 0.0);
-    for (co, weights) in folded.chunks_mut(per).enumerate() {
+    for (co, weights) in folded.to_mut().chunks_mut(per).enumerate() {
         for weight in weights {
             *weight *= scale[co];
         }
