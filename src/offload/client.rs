@@ -320,9 +320,9 @@ impl Client {
     pub fn infer(&self, request: &InferRequest<'_>, task: &Task) -> Result<InferAnswer, Error> {
         let compressed = self.compresses();
         match self.infer_as(request, compressed, task) {
-            // What a server says that takes no gzip: KServe's, MLServer's proxies, Triton's for others.
+            // What a server says that takes no gzip; 500 where a handler reads it as its JSON.
             Err(Error::Status {
-                status: 400 | 415 | 501,
+                status: 400 | 415 | 500 | 501,
                 ..
             }) if compressed => {
                 let answer = self.infer_as(request, false, task)?;

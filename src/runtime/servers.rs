@@ -198,7 +198,8 @@ fn profile_of(draft: &ServerDraft) -> Result<Profile, ProfileError> {
     Ok(profile)
 }
 
-/// Looks at a server for the window, step by step; signs a person in where it asks for that.
+/// Looks at a server for the window, step by step; signs a person in where it asks for that. Once it is
+/// cancelled it says nothing more: another test of the same server may run by then.
 pub(super) fn test(home: &Home, name: &str, outbox: &Outbox, task: &Task) {
     let told = RefCell::new(ServerTest {
         name: name.to_owned(),
@@ -207,7 +208,9 @@ pub(super) fn test(home: &Home, name: &str, outbox: &Outbox, task: &Task) {
     });
     let tell = |change: &dyn Fn(&mut ServerTest)| {
         change(&mut told.borrow_mut());
-        outbox.send(Event::ServerTested(told.borrow().clone()));
+        if !task.is_cancelled() {
+            outbox.send(Event::ServerTested(told.borrow().clone()));
+        }
     };
     let profile = Endpoints::load(home.root())
         .and_then(|all| all.find(name).cloned())
