@@ -29,7 +29,7 @@ pub struct RunEstimate {
     pub traffic: Traffic,
     /// Reasons, in words.
     pub reasons: Vec<String>,
-    /// Peak memory beyond what is open now.
+    /// Peak memory beyond what is open now; 0 for a model whose weights are not here.
     pub needed_bytes: u64,
     /// Memory that the system can give.
     pub available_bytes: u64,
@@ -64,6 +64,8 @@ pub struct ModelSummary {
     pub channels: Vec<String>,
     /// Its plans ask for mirrored passes.
     pub mirrors: bool,
+    /// Its weights are not here: it runs on a server alone.
+    pub only_on_a_server: bool,
     /// Comes with the program.
     pub bundled: bool,
     /// Who vouches for it: "bundled", "signed by …", "unsigned".

@@ -192,7 +192,8 @@ pub struct RemoteState {
 }
 
 impl App {
-    fn chosen_model(&self) -> Option<&ModelSummary> {
+    /// The chosen model.
+    pub fn chosen_model(&self) -> Option<&ModelSummary> {
         let key = self.selected_model.as_ref()?;
         self.models.iter().find(|model| model.key == *key)
     }
@@ -208,6 +209,21 @@ impl App {
     pub fn place(&self) -> Option<&Place> {
         let chosen = self.remote.chosen.as_ref()?;
         self.places().into_iter().find(|p| p.name == *chosen)
+    }
+
+    /// Why the chosen model can run nowhere yet: its weights are not here, and no server is chosen.
+    pub fn runs_nowhere(&self) -> Option<&'static str> {
+        let is_far = self.chosen_model().is_some_and(|m| m.only_on_a_server);
+        match (is_far && self.place().is_none(), self.places().is_empty()) {
+            (false, _) => None,
+            (true, true) => Some(
+                "This model's weights are not on this machine. Add the server that has them under \
+                 Analysis, Model servers…",
+            ),
+            (true, false) => Some(
+                "This model's weights are not on this machine: choose the server that it runs on",
+            ),
+        }
     }
 
     /// What a run of the chosen model on the open images would take on a server.

@@ -258,8 +258,11 @@ impl App {
     }
 
     pub(super) fn start_batch(&mut self) {
-        let missing = match (&self.batch.input, &self.batch.output, &self.selected_model) {
-            (Some(input), Some(output), Some(model)) => {
+        let nowhere = self.runs_nowhere();
+        let (input, output) = (&self.batch.input, &self.batch.output);
+        let missing = match (input, output, &self.selected_model, nowhere) {
+            (Some(_), Some(_), Some(_), Some(why)) => why,
+            (Some(input), Some(output), Some(model), None) => {
                 let (input, output, model) = (input.clone(), output.clone(), model.clone());
                 self.batch.rows.clear();
                 self.batch.summary = None;
@@ -283,7 +286,7 @@ impl App {
                 return;
             }
             (None, ..) => "Choose the folder of studies.",
-            (_, None, _) => "Choose where results go.",
+            (_, None, ..) => "Choose where results go.",
             _ => "Choose a model.",
         };
         self.notices

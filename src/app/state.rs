@@ -145,6 +145,9 @@ impl App {
         if self.selected_model.is_none() {
             return Err("Choose a model".to_owned());
         }
+        if let Some(why) = self.runs_nowhere() {
+            return Err(why.to_owned());
+        }
         let there = self.place().and_then(|p| self.place_estimate(&p.name));
         if let Some(why) = there.and_then(|there| there.refused.clone()) {
             return Err(why);

@@ -17,6 +17,7 @@ use crate::audit::{self, AuditEvent, EventId, Log, ObjectKind, Outcome, Particip
 use crate::batch::{self, Engine, Failure, ItemSource, ModelIdentity, Plan, Row, Summary};
 use crate::export::MapPicture;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
+use crate::inference::Watch;
 use crate::monitoring::Through;
 use crate::offload::{Measured, Policy};
 use crate::study::{Uid, Worklist};
@@ -80,10 +81,15 @@ pub(super) struct Away {
 }
 
 impl LocalEngine {
-    /// A model's result on the images of its channels.
-    pub fn segment_of(&self, volumes: &[&Volume], task: &Task) -> Result<Segmentation, Failure> {
+    /// A model's result on the images of its channels; `watch` sees what is known before it is whole.
+    pub fn segment_of(
+        &self,
+        volumes: &[&Volume],
+        watch: Option<Watch>,
+        task: &Task,
+    ) -> Result<Segmentation, Failure> {
         let run = || {
-            let (segmentation, _) = self.model.run(volumes, self.mirroring, None, task)?;
+            let (segmentation, _) = self.model.run(volumes, self.mirroring, watch, task)?;
             Ok(segmentation)
         };
         if let Some(away) = &self.away {
@@ -238,7 +244,7 @@ impl Engine for LocalEngine {
 
     fn segment(&self, volumes: &[Volume], task: &Task) -> Result<Segmentation, Failure> {
         let volumes: Vec<&Volume> = volumes.iter().collect();
-        self.segment_of(&volumes, task)
+        self.segment_of(&volumes, None, task)
     }
 
     fn assess(&self, volume: &Volume, task: &Task) -> Result<Vec<Assessment>, Failure> {

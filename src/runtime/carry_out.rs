@@ -520,7 +520,7 @@ impl Runtime {
 }
 
 /// Sends what a run has found so far to the window.
-fn watch(job: JobId, volume: VolumeId, data: Arc<Volume>, outbox: Outbox) -> Watch {
+pub(super) fn watch(job: JobId, volume: VolumeId, data: Arc<Volume>, outbox: Outbox) -> Watch {
     Watch(Arc::new(move |preview| {
         let statistics = label_statistics(&data, &preview.segmentation.map);
         outbox.send(Event::Provisional {

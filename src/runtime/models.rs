@@ -21,7 +21,7 @@ use crate::inference::{
 };
 use crate::model::{self, Manifest, Registry};
 use crate::monitoring::{Store, Through};
-use crate::offload::{History, Measured};
+use crate::offload::{History, Measured, slowness_here};
 use crate::task::{Cancelled, Task};
 use crate::volume::{LabelStatistics, Volume, label_statistics};
 
@@ -434,6 +434,7 @@ pub fn summary_of(entry: &model::Entry) -> ModelSummary {
         segments: manifest.labels.len(),
         channels: manifest.input.channels.clone(),
         mirrors: manifest.mirrors(),
+        only_on_a_server: manifest.is_on_a_server(),
         bundled: entry.bundled,
         origin: entry.origin.words(),
     }
@@ -480,57 +481,55 @@ pub(super) fn estimate(
             places: Vec::new(),
         });
     }
-    let places = remote_view::place_estimates(home, &loaded, volume, mirroring);
-    let model = match &*loaded.ready {
-        Ready::Segments(model) => model,
-        Ready::Findings(classifier) => {
-            return Ok(RunEstimate {
-                traffic: if amber.is_empty() {
-                    Traffic::Green
-                } else {
-                    Traffic::Amber
-                },
-                reasons: amber,
-                needed_bytes: classifier.needed_bytes().map_err(|e| e.to_string())?,
-                available_bytes: available_bytes(),
-                seconds: Some(1.0),
-                device,
-                places,
-            });
-        }
-    };
-    let plan = model.plan(volume, &settings(mirroring), &Task::new());
-    // A refusal for memory is an estimate too: the window shows its numbers.
-    let plan = match plan {
-        Err(crate::inference::Error::Memory {
-            needed_bytes,
-            available_bytes,
-        }) => {
-            return Ok(RunEstimate {
-                traffic: Traffic::Amber,
-                reasons: amber,
-                needed_bytes,
-                available_bytes,
-                seconds: None,
-                device,
-                places,
-            });
-        }
-        other => other.map_err(|e| e.to_string())?,
-    };
-    Ok(RunEstimate {
+    let fits = RunEstimate {
         traffic: if amber.is_empty() {
             Traffic::Green
         } else {
             Traffic::Amber
         },
         reasons: amber,
-        needed_bytes: plan.needed_bytes,
+        needed_bytes: 0,
         available_bytes: available_bytes(),
-        seconds: Some(plan.seconds.max(1.0)),
+        seconds: None,
         device,
-        places,
-    })
+        places: remote_view::place_estimates(home, &loaded, volume, mirroring),
+    };
+    if loaded.runs_here().is_err() {
+        return Ok(fits);
+    }
+    let model = match &*loaded.ready {
+        Ready::Segments(model) => model,
+        Ready::Findings(classifier) => {
+            return Ok(RunEstimate {
+                needed_bytes: classifier.needed_bytes().map_err(|e| e.to_string())?,
+                seconds: Some(1.0),
+                ..fits
+            });
+        }
+    };
+    match model.plan(volume, &settings(mirroring), &Task::new()) {
+        // A refusal for memory is an estimate too: the window shows its numbers.
+        Err(crate::inference::Error::Memory {
+            needed_bytes,
+            available_bytes,
+        }) => Ok(RunEstimate {
+            traffic: Traffic::Amber,
+            needed_bytes,
+            available_bytes,
+            ..fits
+        }),
+        plan => {
+            let plan = plan.map_err(|e| e.to_string())?;
+            // As much longer than planned as its runs on this machine were.
+            let runs = loaded.history.read().unwrap_or_default();
+            let slowness = slowness_here(&runs, &loaded.key()).map_or(1.0, |(factor, _)| factor);
+            Ok(RunEstimate {
+                needed_bytes: plan.needed_bytes,
+                seconds: Some((plan.seconds * slowness).max(1.0)),
+                ..fits
+            })
+        }
+    }
 }
 
 /// The window's run.

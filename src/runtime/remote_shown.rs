@@ -10,7 +10,7 @@ use super::remote_jobs::{RemoteError, RemoteWork};
 use super::remote_run::RemoteRun;
 use crate::batch::Failure;
 use crate::findings::{Assessment, ExplanationMethod, Segmentation};
-use crate::inference::{Call, Elsewhere, Error};
+use crate::inference::{Call, Elsewhere, Error, Watch};
 use crate::queue::{Job, JobId, Queue, State};
 use crate::task::{Cancelled, Task};
 use crate::volume::Volume;
@@ -121,18 +121,20 @@ impl RemoteRun {
         self.job.sent_bytes > 0 || self.running.answers.count() > 0
     }
 
-    /// Runs on open images. The job waits until its mask has been shown.
+    /// Runs on open images; `watch` is shown a mask before it is whole. The job waits until its mask
+    /// has been shown.
     pub(super) fn run_shown(
         mut self,
         volumes: &[&Volume],
+        watch: Watch,
         task: &Task,
     ) -> Result<Ended, RemoteError> {
         self.within_limits()?;
         self.interrupted()?;
-        let ran = on_images(self.engine(), volumes, ANSWERED, task);
+        let ran = on_images(self.engine(), volumes, ANSWERED, watch.clone(), task);
         self.count_moved();
         if ran.is_err() && self.may_fall_back() && !task.is_cancelled() {
-            return self.here_shown(volumes, task);
+            return self.here_shown(volumes, watch, task);
         }
         let failed = |why: String| (State::Failed { why: why.clone() }, Ended::Failed(why));
         let (state, ended) = match (ran, self.server().ended(), self.server().trouble()) {
@@ -152,11 +154,12 @@ impl RemoteRun {
     pub(super) fn here_shown(
         mut self,
         volumes: &[&Volume],
+        watch: Watch,
         task: &Task,
     ) -> Result<Ended, RemoteError> {
         self.interrupted()?;
         let here = self.engine_here(Some(self.job.endpoint.clone()));
-        let (state, ended) = match on_images(&here, volumes, DONE_HERE, task) {
+        let (state, ended) = match on_images(&here, volumes, DONE_HERE, watch, task) {
             Ok(ended) => ended,
             Err(Failure::Cancelled) => (waiting("stopped"), Ended::Stopped),
             Err(Failure::Reason(reason)) => (
@@ -184,10 +187,11 @@ fn on_images(
     engine: &LocalEngine,
     volumes: &[&Volume],
     words: &str,
+    watch: Watch,
     task: &Task,
 ) -> Result<(State, Ended), Failure> {
     if !engine.model.classifies() {
-        let found = engine.segment_of(volumes, task)?;
+        let found = engine.segment_of(volumes, Some(watch), task)?;
         return Ok((waiting(words), Ended::Result(Box::new(found))));
     }
     let [image] = volumes else {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::carry_out::failed;
+use super::carry_out::{failed, watch};
 use super::compute::behind_the_window;
 use super::home::Home;
 use super::jobs::{Outbox, Stop};
@@ -240,7 +240,9 @@ impl Prepared {
         };
         let endpoint = run.job().endpoint.clone();
         let ended = match open {
-            Some((volume, volumes)) => behind_the_window(|| show(job, volume, &volumes, run, task)),
+            Some((volume, volumes)) => {
+                behind_the_window(|| show(job, volume, &volumes, run, task, outbox))
+            }
             None => behind_the_window(|| folder(job, run, task, outbox)),
         };
         told(home, &endpoint, ended, outbox).map(Some)
@@ -393,10 +395,12 @@ fn show(
     volumes: &[Arc<Volume>],
     run: RemoteRun,
     task: &Task,
+    outbox: &Outbox,
 ) -> Result<Sent, RemoteError> {
     let queued = run.job().id.to_string();
     let images: Vec<&Volume> = volumes.iter().map(Arc::as_ref).collect();
-    let ended = run.run_shown(&images, task)?;
+    let watch = watch(job, volume, Arc::clone(&volumes[0]), outbox.clone());
+    let ended = run.run_shown(&images, watch, task)?;
     Ok(returned(job, queued, volume, images[0], ended))
 }
 
@@ -448,7 +452,8 @@ fn here(
     };
     let queued = run.job().id.to_string();
     let images: Vec<&Volume> = volumes.iter().map(Arc::as_ref).collect();
-    let ended = run.here_shown(&images, task)?;
+    let watch = watch(job, volume, Arc::clone(&volumes[0]), outbox.clone());
+    let ended = run.here_shown(&images, watch, task)?;
     Ok(returned(job, queued, volume, images[0], ended))
 }
 

@@ -164,17 +164,14 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                     ui.end_row();
                 }
                 ui.label(RichText::new("Model").color(theme::TEXT_WEAK));
-                let name = app
-                    .selected_model
-                    .clone()
-                    .unwrap_or_else(|| "None".to_owned());
+                let name = app.chosen_model().map(|model| app.words_of(model));
                 egui::ComboBox::from_id_salt("batch model")
                     .width(520.0)
-                    .selected_text(name)
+                    .selected_text(name.unwrap_or_else(|| "None".to_owned()))
                     .show_ui(ui, |ui| {
                         for model in &app.models {
                             let chosen = app.selected_model.as_ref() == Some(&model.key);
-                            if ui.selectable_label(chosen, &model.name).clicked() {
+                            if ui.selectable_label(chosen, app.words_of(model)).clicked() {
                                 commands.push(Command::SelectModel(model.key.clone()));
                             }
                         }
@@ -204,8 +201,10 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                 .fill(theme::ACCENT),
         );
     } else {
-        let ready =
-            app.batch.input.is_some() && app.batch.output.is_some() && app.selected_model.is_some();
+        let (input, output) = (&app.batch.input, &app.batch.output);
+        let chosen = input.is_some() && output.is_some() && app.selected_model.is_some();
+        let nowhere = app.runs_nowhere();
+        let ready = chosen && nowhere.is_none();
         mirroring_ui(ui, app, commands);
         let label = match app.place() {
             Some(place) => format!("Start batch on {}…", place.name),
@@ -213,6 +212,9 @@ fn batch_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         };
         if primary_button_ui(ui, icons::PLAY, &label, ready).clicked() {
             commands.push(Command::StartBatch);
+        }
+        if let Some(why) = nowhere {
+            icon_line_ui(ui, icons::INFO, theme::TEXT_WEAK, why);
         }
         let text = "Studies that are finished already with this model are not run again. Every result is kept as soon as it is there.";
         ui.label(RichText::new(text).small().color(theme::TEXT_WEAK));

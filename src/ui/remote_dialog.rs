@@ -47,19 +47,7 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         icon_line_ui(ui, icons::PROHIBIT, theme::FAILURE, why);
     }
     ui.add_space(8.0);
-    // What is doubtful is asked about each time, whatever was agreed to.
-    let lasting = Id::unique("agreed for good");
-    let mut for_good = ui.data(|d| d.get_temp::<bool>(lasting)).unwrap_or(false);
-    if page.refused.is_none() && page.doubts.is_empty() {
-        let words = format!(
-            "Send to {} without asking from now on, as long as nothing is doubtful",
-            page.endpoint
-        );
-        ui.checkbox(&mut for_good, words).on_hover_text(
-            "Each sending is on record; Analysis, Model servers… has it asked again",
-        );
-    }
-    ui.data_mut(|d| d.insert_temp(lasting, for_good));
+    let for_good = for_good_ui(ui, page);
     ui.horizontal(|ui| {
         if ui
             .add(egui::Button::new("Do not send").min_size(vec2(150.0, 32.0)))
@@ -77,6 +65,24 @@ pub fn leaving_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
     });
     let text = "Sending and its end are put on record in the audit log. Cancelling stops waiting; a server may go on with what it has.";
     ui.label(RichText::new(text).small().color(theme::TEXT_WEAK));
+}
+
+/// Whether the server need not ask again. What is doubtful or refused is asked about each time, whatever
+/// was agreed to.
+fn for_good_ui(ui: &mut Ui, page: &LeavingPage) -> bool {
+    if page.refused.is_some() || !page.doubts.is_empty() {
+        return false;
+    }
+    let lasting = Id::unique("agreed for good");
+    let mut for_good = ui.data(|d| d.get_temp(lasting)).unwrap_or(false);
+    let words = format!(
+        "Send to {} without asking from now on, as long as nothing is doubtful",
+        page.endpoint
+    );
+    ui.checkbox(&mut for_good, words)
+        .on_hover_text("Each sending is on record; Analysis, Model servers… has it asked again");
+    ui.data_mut(|d| d.insert_temp(lasting, for_good));
+    for_good
 }
 
 fn picture_ui(ui: &mut Ui, page: &LeavingPage) {
@@ -149,7 +155,10 @@ pub fn place_ui(ui: &mut Ui, app: &App, width: f32, commands: &mut Vec<Command>)
     if places.is_empty() {
         return;
     }
-    const HERE: &str = "On this machine";
+    let here = match app.runs_nowhere() {
+        Some(_) => "Choose a server",
+        None => "On this machine",
+    };
     let words = |place: &crate::app::Place| match place.region.as_str() {
         "" => format!("On {}", place.name),
         region => format!("On {} ({region})", place.name),
@@ -157,10 +166,11 @@ pub fn place_ui(ui: &mut Ui, app: &App, width: f32, commands: &mut Vec<Command>)
     let chosen = app.place();
     egui::ComboBox::from_id_salt("place")
         .width(width)
-        .selected_text(chosen.map_or_else(|| HERE.to_owned(), words))
+        .selected_text(chosen.map_or_else(|| here.to_owned(), words))
         .truncate()
         .show_ui(ui, |ui| {
-            if ui.selectable_label(chosen.is_none(), HERE).clicked() {
+            let has_weights = !app.chosen_model().is_some_and(|m| m.only_on_a_server);
+            if has_weights && ui.selectable_label(chosen.is_none(), here).clicked() {
                 commands.push(Command::SetPlace(None));
             }
             for place in places {

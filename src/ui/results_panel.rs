@@ -105,7 +105,7 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
                 bytes_words(estimate.available_bytes),
                 estimate.device
             );
-            if !refused && app.place().is_none() {
+            if !refused && app.place().is_none() && !selected.only_on_a_server {
                 let needs = RichText::new(needs).small().color(theme::TEXT_WEAK);
                 ui.add(egui::Label::new(needs).wrap());
             }

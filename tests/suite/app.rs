@@ -346,6 +346,7 @@ fn summary() -> negatoscope::app::ModelSummary {
         segments: 1,
         channels: Vec::new(),
         mirrors: true,
+        only_on_a_server: false,
         bundled: true,
         origin: "bundled".to_owned(),
     }

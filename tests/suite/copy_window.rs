@@ -2,13 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::tags;
 use eframe::egui::vec2;
+use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 use negatoscope::app::{AskFor, Command, CopyWanted, Dialog, Event, PixelRegion};
+use negatoscope::ui::Window;
 
 use crate::window::{harness, has_gpu, is_loaded, study, wait};
+
+/// A study, and the window with the dialog for its copy.
+fn dialog(folder: &Path) -> (PathBuf, Harness<'static, Window>) {
+    let originals = study(folder);
+    let mut h = harness(folder, vec![originals.clone()]);
+    wait(&mut h, "loading", is_loaded);
+    let ctx = h.ctx.clone();
+    h.state_mut().command(&ctx, Command::ShowCopy);
+    h.run_steps(8);
+    (originals, h)
+}
 
 #[test]
 fn the_open_study_is_copied_without_identity() {
@@ -16,13 +30,9 @@ fn the_open_study_is_copied_without_identity() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let originals = study(folder.path());
-    let mut h = harness(folder.path(), vec![originals.clone()]);
-    wait(&mut h, "loading", is_loaded);
+    let (originals, mut h) = dialog(folder.path());
     let ctx = h.ctx.clone();
-    h.state_mut().command(&ctx, Command::ShowCopy);
     assert_eq!(h.state().app().dialog, Some(Dialog::Copy));
-    h.run_steps(8);
     h.get_by_label_contains("This series (40 files)");
     // Without a folder nothing begins.
     h.state_mut().command(&ctx, Command::StartCopy);
@@ -48,7 +58,7 @@ fn the_open_study_is_copied_without_identity() {
         .collect();
     assert_eq!(files.len(), 40);
     let name = b"Phantom^Synthetic";
-    let names = |path: &std::path::Path| {
+    let names = |path: &Path| {
         let bytes = fs::read(path).unwrap();
         bytes.windows(name.len()).any(|w| w == name)
     };
@@ -60,7 +70,7 @@ fn the_open_study_is_copied_without_identity() {
 }
 
 /// Stored values of each image by its number.
-fn pixels(folder: &std::path::Path) -> BTreeMap<i32, Vec<u16>> {
+fn pixels(folder: &Path) -> BTreeMap<i32, Vec<u16>> {
     let files = walkdir::WalkDir::new(folder)
         .into_iter()
         .map(Result::unwrap);
@@ -82,12 +92,8 @@ fn what_is_drawn_is_black_in_every_image_of_the_copy_and_nothing_else_is() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let originals = study(folder.path());
-    let mut h = harness(folder.path(), vec![originals.clone()]);
-    wait(&mut h, "loading", is_loaded);
+    let (originals, mut h) = dialog(folder.path());
     let ctx = h.ctx.clone();
-    h.state_mut().command(&ctx, Command::ShowCopy);
-    h.run_steps(8);
     let image = h.get_by_label("Image for regions to blacken").rect();
     let columns = 56;
     let at = |x: f32, y: f32| image.min + vec2(x, y) * (image.width() / columns as f32);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use negatoscope::import;
 use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{
-    Array, Call, Elsewhere, Error, Executor, Model, Network, Program, Settings, forward,
+    Array, Call, Elsewhere, Error, Executor, Model, Network, Settings, forward,
 };
 use negatoscope::model::{Layer, PackageFiles, VerifiedPackage};
 use negatoscope::task::Task;
@@ -64,18 +64,10 @@ pub fn networks(package: &VerifiedPackage) -> HashMap<String, Native> {
             continue;
         };
         for fold in network.members() {
-            let weights: HashMap<String, Array> = graph
-                .tensors()
-                .iter()
-                .map(|name| {
-                    let (shape, values) = package.array(&format!("{fold}{name}")).unwrap();
-                    ((*name).to_owned(), Array::new(&shape, values))
-                })
-                .collect();
-            let program = Program::new(Arc::new(graph.clone()), weights, &example).unwrap();
+            let native = Native::of_package(package, Arc::new(graph.clone()), fold, &example);
             let name = [stage, fold.trim_end_matches('.')];
             let name: Vec<&str> = name.into_iter().filter(|n| !n.is_empty()).collect();
-            graphs.insert(name.join("."), Native::new(program).unwrap());
+            graphs.insert(name.join("."), native.unwrap());
         }
     }
     graphs
@@ -162,9 +154,10 @@ pub fn local_layers() -> VerifiedPackage {
     .unwrap()
 }
 
-/// A package's outline, as another machine has it.
-fn without_weights(package: &VerifiedPackage) -> VerifiedPackage {
-    let outline = package.manifest().outline().unwrap();
+/// A package's outline, as another machine has it, by some name.
+pub fn without_weights(package: &VerifiedPackage, id: &str) -> VerifiedPackage {
+    let mut outline = package.manifest().outline().unwrap();
+    id.clone_into(&mut outline.id);
     VerifiedPackage::verify(PackageFiles {
         manifest: serde_json::to_vec(&outline).unwrap(),
         weights: Vec::new(),
@@ -233,7 +226,7 @@ fn both_stages_of_a_cascade_run_elsewhere() {
     let here = model
         .run(&ct(), &Settings::default(), &Task::new())
         .unwrap();
-    let outline = alone(without_weights(&package));
+    let outline = alone(without_weights(&package, "far"));
     let found = outline.run(&ct(), &there(&other), &Task::new()).unwrap();
     assert_eq!(found.segmentation.map, here.segmentation.map);
     let error = outline.run(&ct(), &Settings::default(), &Task::new());
@@ -253,7 +246,7 @@ fn a_monai_bundle_runs_elsewhere() {
         let other = Arc::new(Other::new(&package, u64::MAX));
         assert!(!compare(&model, &volume, &other).is_empty());
         let here = model.run(&volume, &Settings::default(), &Task::new());
-        let outline = alone(without_weights(&package));
+        let outline = alone(without_weights(&package, "far"));
         let found = outline.run(&volume, &there(&other), &Task::new()).unwrap();
         assert_eq!(found.segmentation.map, here.unwrap().segmentation.map);
     }

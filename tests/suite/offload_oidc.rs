@@ -211,17 +211,8 @@ fn the_program_signs_in_at_a_real_server() {
         "{told}"
     );
     // Nobody keeps the sign-in here: this program knows nobody, and says what to do.
-    let ran = place.run(&[
-        "analyze",
-        "study",
-        "--model",
-        "hippocampus-mini",
-        "--out",
-        "o",
-        "--remote",
-        "desk",
-        "--yes",
-    ]);
+    let asked = "analyze study --model hippocampus-mini --out o --remote desk --yes";
+    let ran = place.run(&asked.split(' ').collect::<Vec<_>>());
     let words = ran.ends_with(1).err;
     assert!(words.contains("has to sign in first"), "{words}");
     // Neither a secret nor a token lies anywhere.

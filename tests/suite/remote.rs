@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use negatoscope::inference::{Executor, Network, forward};
+use negatoscope::inference::native::{Native, Workspace};
+use negatoscope::inference::{Array, Executor, Network, forward};
 use negatoscope::model::{Registry, VerifiedPackage};
 use negatoscope::nifti;
 use negatoscope::offload::{Endpoints, Profile};
@@ -69,6 +70,24 @@ impl Served {
                 (shape.to_vec(), labels.unwrap())
             }),
         }
+    }
+}
+
+/// A network as a server's model: its input and its scores have as many axes as it says.
+pub fn served_network(name: &str, network: Native, input: &[i64], scores: &[i64]) -> Served {
+    Served {
+        name: name.to_owned(),
+        input: json!({"name": "image", "datatype": "FP32", "shape": input}),
+        output: json!({"name": "scores", "datatype": "FP32", "shape": scores}),
+        compute: Box::new(move |shape, values| {
+            let input = Array::new(shape, values);
+            let mut found = network
+                .run(&input, &mut Workspace::default(), &Task::new())
+                .unwrap();
+            let scores = found.remove(0);
+            let bytes = scores.values.iter().flat_map(|s| s.to_le_bytes()).collect();
+            (scores.shape, bytes)
+        }),
     }
 }
 
@@ -416,17 +435,8 @@ fn answers_that_cannot_be_right_are_not_used() {
     // No such model there, or no such endpoint here.
     let server = ModelServer::new(64 << 20);
     let place = place(&server);
-    let ran = place.run(&[
-        "analyze",
-        "study",
-        "--model",
-        "hippocampus-mini",
-        "--out",
-        "o",
-        "--remote",
-        "ward",
-        "--yes",
-    ]);
+    let asked = "analyze study --model hippocampus-mini --out o --remote ward --yes";
+    let ran = place.run(&asked.split(' ').collect::<Vec<_>>());
     assert!(ran.ends_with(1).err.contains("404"));
     let ran = place.run(&[
         "analyze", "study", "--model", "small", "--out", "o", "--remote", "cellar", "--yes",

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
-use negatoscope::inference::native::Workspace;
 use negatoscope::inference::{
-    Array, Call, Classifier, Elsewhere, Error, Settings, familiar, resize_plane,
+    Call, Classifier, Elsewhere, Error, Settings, familiar, resize_plane,
 };
 use negatoscope::model::{Registry, Template, VerifiedPackage};
 use negatoscope::offload::Endpoints;
@@ -22,12 +21,12 @@ use serde_json::{Value, json};
 use crate::cli::{Place, Ran};
 use crate::dicom_read::{bytes_of, folder, only_volume, orientations, slice};
 use crate::elsewhere::networks;
-use crate::remote::{Fault, ModelServer, Served, jobs, nobody_is_named};
+use crate::remote::{Fault, ModelServer, Served, jobs, nobody_is_named, served_network};
 
 const MODELS: [&str; 3] = ["pneumonia-28", "pneumonia-cnn", "tuberculosis-cnn"];
 const EDGE: usize = 96;
 
-fn bundled(id: &str) -> VerifiedPackage {
+pub fn bundled(id: &str) -> VerifiedPackage {
     Registry::new("none".into()).load(id).unwrap()
 }
 
@@ -38,25 +37,13 @@ pub fn template(id: &str) -> Template {
 }
 
 /// The package's network, computed as here.
-fn served(id: &str) -> Served {
+pub fn served(id: &str) -> Served {
     let package = bundled(id);
     let classification = package.manifest().classification.clone().unwrap();
     let network = networks(&package).remove("").unwrap();
-    let (size, classes) = (classification.size, classification.classes.len());
-    Served {
-        name: id.to_owned(),
-        input: json!({"name": "image", "datatype": "FP32", "shape": [-1, 1, size[0], size[1]]}),
-        output: json!({"name": "scores", "datatype": "FP32", "shape": [-1, classes]}),
-        compute: Box::new(move |shape, values| {
-            let input = Array::new(shape, values);
-            let mut found = network
-                .run(&input, &mut Workspace::default(), &Task::new())
-                .unwrap();
-            let scores = found.remove(0).values;
-            let bytes = scores.iter().flat_map(|s| s.to_le_bytes()).collect();
-            (vec![1, scores.len()], bytes)
-        }),
-    }
+    let [y, x] = [0, 1].map(|axis| classification.size[axis] as i64);
+    let classes = classification.classes.len() as i64;
+    served_network(id, network, &[-1, 1, y, x], &[-1, classes])
 }
 
 /// Radiographs of one series: what a model's images look like on average, each a little otherwise;

@@ -8,10 +8,14 @@ use egui_kittest::kittest::Queryable;
 use negatoscope::app::{Command, Dialog, ServerDraft};
 use negatoscope::audit;
 use negatoscope::findings::Assessment;
+use negatoscope::import;
+use negatoscope::model::Registry;
 use negatoscope::offload::{Endpoints, Profile};
 use negatoscope::ui::Window;
 
-use crate::remote::{Fault, ModelServer, with_model};
+use crate::cascade::{ct, results};
+use crate::elsewhere::{networks, without_weights};
+use crate::remote::{Fault, ModelServer, Served, served_network, with_model};
 use crate::remote_findings;
 use crate::window::{harness, has_gpu, is_loaded, study, wait};
 
@@ -336,6 +340,114 @@ fn open_images_are_run_here_where_the_server_is_away_and_the_policy_says_so() {
     });
 }
 
+fn found(w: &Window) -> Vec<Assessment> {
+    let found = w.app().findings.as_ref();
+    found.map(|f| f.assessments.clone()).unwrap_or_default()
+}
+
+fn probabilities(assessments: &[Assessment]) -> Vec<f64> {
+    let all = assessments.iter().flat_map(|a| &a.findings);
+    all.map(|finding| finding.probability).collect()
+}
+
+#[test]
+fn a_model_without_weights_runs_on_the_server_that_is_chosen() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    let chests = folder.path().join("chests");
+    let template = remote_findings::template("pneumonia-28");
+    remote_findings::write_chests(&chests, &template, 72, 1, false);
+    let far = without_weights(&remote_findings::bundled("pneumonia-28"), "far");
+    Registry::new(home.join("models"))
+        .install(&far, false)
+        .unwrap();
+    let served = Served {
+        name: "far".to_owned(),
+        ..remote_findings::served("pneumonia-28")
+    };
+    let server = ModelServer::of("ward", vec![served], 1 << 20);
+    let limited = Profile {
+        models: vec!["another".to_owned()],
+        ..server.profile.clone()
+    };
+    Endpoints::add(&home, limited).unwrap();
+    let mut h = harness(folder.path(), vec![chests]);
+    wait(&mut h, "loading", is_loaded);
+    // No server has it.
+    choose_model(&mut h, "far@", None);
+    h.run_steps(2);
+    h.get_by_label_contains("Add the server that has them");
+    assert!(h.state().app().can_run().is_err());
+    Endpoints::remove(&home, "ward").unwrap();
+    Endpoints::add(&home, server.profile.clone()).unwrap();
+    let ctx = h.ctx.clone();
+    h.state_mut().command(&ctx, Command::ShowServers);
+    wait(&mut h, "the server", |w| !w.app().places().is_empty());
+    h.state_mut().command(&ctx, Command::HideServers);
+    // One has it, and a person chooses it.
+    h.run_steps(2);
+    h.get_by_label_contains("choose the server that it runs on");
+    choose_model(&mut h, "far@", Some("ward"));
+    h.run_steps(2);
+    ask(&mut h);
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "findings from there", |w| !found(w).is_empty());
+    let there = found(h.state());
+    assert!(there.iter().all(|a| a.provenance.device.contains("ward")));
+    choose_model(&mut h, "pneumonia-28@", None);
+    h.get_by_label("Run model").click();
+    wait(&mut h, "findings from here", |w| {
+        found(w).len() > there.len()
+    });
+    let mut here = found(h.state());
+    here.retain(|a| !a.provenance.device.contains("ward"));
+    assert!(!probabilities(&here).is_empty());
+    assert_eq!(probabilities(&there), probabilities(&here));
+}
+
+#[test]
+fn a_mask_from_a_server_is_seen_before_it_is_whole() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    let trained = folder.path().join("trained");
+    let package = import::read(&results(&trained, true)).unwrap().remove(0);
+    Registry::new(home.join("models"))
+        .install(&package, false)
+        .unwrap();
+    let id = package.manifest().id.clone();
+    let any = [-1; 5];
+    let parts = networks(&package).into_iter().map(|(part, network)| {
+        let name = [id.as_str(), part.as_str()].join(".");
+        served_network(name.trim_end_matches('.'), network, &any, &any)
+    });
+    let server = ModelServer::of("ward", parts.collect(), 1 << 20);
+    server.goes_wrong(0, Fault::Slow);
+    Endpoints::add(&home, server.profile.clone()).unwrap();
+    let scan = folder.path().join("scan.nii.gz");
+    negatoscope::nifti::write_volume(&scan, &ct()).unwrap();
+    let mut h = harness(folder.path(), vec![scan]);
+    wait(&mut h, "loading", is_loaded);
+    choose_model(&mut h, &format!("{id}@"), Some("ward"));
+    h.run_steps(2);
+    ask(&mut h);
+    h.get_by_label("Send to ward").click();
+    wait(&mut h, "a mask that is not whole", |w| {
+        let results = w.app().results.as_ref();
+        results.is_some_and(|r| r.badge() == "AI – provisional")
+    });
+    wait(&mut h, "the mask", |w| {
+        let results = w.app().results.as_ref();
+        results.is_some_and(|r| r.provisional.is_none())
+    });
+    assert!(device(&h).contains("ward"));
+}
+
 #[test]
 fn findings_from_a_server_are_those_from_here() {
     if !has_gpu() {
@@ -349,14 +461,6 @@ fn findings_from_a_server_are_those_from_here() {
     Endpoints::add(&folder.path().join("home"), server.profile.clone()).unwrap();
     let mut h = harness(folder.path(), vec![chests]);
     wait(&mut h, "loading", is_loaded);
-    let found = |w: &Window| {
-        let found = w.app().findings.as_ref();
-        found.map(|f| f.assessments.clone()).unwrap_or_default()
-    };
-    let probabilities = |assessments: &[Assessment]| -> Vec<f64> {
-        let all = assessments.iter().flat_map(|a| &a.findings);
-        all.map(|finding| finding.probability).collect()
-    };
     choose_model(&mut h, "pneumonia-28@", None);
     h.get_by_label("Run model").click();
     wait(&mut h, "findings from here", |w| !found(w).is_empty());
@@ -372,12 +476,9 @@ fn findings_from_a_server_are_those_from_here() {
         let there = found(w);
         there.iter().any(|a| a.provenance.device.contains("ward"))
     });
-    let there: Vec<Assessment> = found(h.state());
-    let of_ward = there
-        .iter()
-        .filter(|a| a.provenance.device.contains("ward"));
-    let of_ward: Vec<Assessment> = of_ward.cloned().collect();
-    assert_eq!(probabilities(&of_ward), probabilities(&here));
+    let mut there = found(h.state());
+    there.retain(|a| a.provenance.device.contains("ward"));
+    assert_eq!(probabilities(&there), probabilities(&here));
     assert!(!probabilities(&here).is_empty());
     wait(&mut h, "its record", |w| {
         w.app().remote.queue.iter().all(|row| row.state == "done")
