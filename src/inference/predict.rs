@@ -337,14 +337,13 @@ impl Stage {
         Ok((stream, bytes))
     }
 
-    /// Each fold's name for another machine: the stage and the fold, as far as there are several.
+    /// Each fold's name for another machine.
     fn parts(&self) -> Vec<String> {
-        let fold = |fold: &String| match (self.name.as_str(), fold.trim_end_matches('.')) {
-            ("", fold) => fold.to_owned(),
-            (stage, "") => stage.to_owned(),
-            (stage, fold) => format!("{stage}.{fold}"),
-        };
-        self.folds.iter().map(fold).collect()
+        let several = self.folds.len() > 1;
+        let folds = self.folds.iter();
+        folds
+            .map(|prefix| part_name(&self.name, prefix, several))
+            .collect()
     }
 
     /// What this stage exchanges when its networks run elsewhere.
@@ -412,6 +411,17 @@ impl Stage {
     }
 }
 
+/// The stage and the fold, as far as there are several, of a prefix like `3d_lowres/fold_0/`.
+fn part_name(stage: &str, prefix: &str, several: bool) -> String {
+    let fold = prefix.strip_prefix(stage).unwrap_or(prefix);
+    let fold = fold.trim_matches(['/', '.']).replace('/', ".");
+    match (stage, several) {
+        (stage, false) => stage.to_owned(),
+        ("", true) => fold,
+        (stage, true) => format!("{stage}.{fold}"),
+    }
+}
+
 /// Shown what is known so far: the stage in words, and labels on the conformed grid, `[k][j][i]`.
 pub type Seen<'a> = dyn FnMut(&str, &[u8]) + 'a;
 
@@ -469,5 +479,25 @@ pub(super) fn with_rest(refused: ProcedureError, around: u64, available_bytes: u
             available_bytes,
         },
         other => error(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_name;
+
+    #[test]
+    fn parts_are_named_by_stage_and_fold_where_there_are_several() {
+        let cases = [
+            ("", "", false, ""),
+            ("", "fold_0/", false, ""),
+            ("", "fold_1/", true, "fold_1"),
+            ("", "net.", true, "net"),
+            ("3d_lowres", "3d_lowres/fold_0/", false, "3d_lowres"),
+            ("3d_lowres", "3d_lowres/fold_4/", true, "3d_lowres.fold_4"),
+        ];
+        for (stage, prefix, several, name) in cases {
+            assert_eq!(part_name(stage, prefix, several), name, "{stage} {prefix}");
+        }
     }
 }

@@ -63,9 +63,12 @@ pub fn networks(package: &VerifiedPackage) -> HashMap<String, Native> {
         let Some(graph) = &network.graph else {
             continue;
         };
-        for fold in network.members() {
+        let folds = network.members();
+        for fold in &folds {
             let native = Native::of_package(package, Arc::new(graph.clone()), fold, &example);
-            let name = [stage, fold.trim_end_matches('.')];
+            // `3d_lowres/fold_0/`; a fold that is alone needs no name.
+            let own = fold.split('/').rev().nth(1).unwrap_or_default();
+            let name = [stage, if folds.len() > 1 { own } else { "" }];
             let name: Vec<&str> = name.into_iter().filter(|n| !n.is_empty()).collect();
             graphs.insert(name.join("."), native.unwrap());
         }
@@ -222,6 +225,7 @@ fn both_stages_of_a_cascade_run_elsewhere() {
     // What is asked for before anything leaves is what is called.
     let called: BTreeSet<String> = calls.into_iter().map(|(part, _)| part).collect();
     assert_eq!(called, BTreeSet::from_iter(model.parts()));
+    assert_eq!(model.parts(), ["3d_lowres", ""]);
     // Without the weights here, the same labels come from there.
     let here = model
         .run(&ct(), &Settings::default(), &Task::new())
