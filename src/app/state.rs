@@ -600,8 +600,16 @@ impl App {
     }
 
     fn escape(&mut self) {
+        let windows = [
+            (self.audit.shown, Command::HideAudit),
+            (self.remote.queue_shown, Command::HideQueue),
+            (self.remote.servers_shown, Command::HideServers),
+            (self.training.shown, Command::HideTraining),
+        ];
         if self.dialog.is_some() {
             self.close_dialog();
+        } else if let Some((_, hide)) = windows.into_iter().find(|(shown, _)| *shown) {
+            self.apply(hide);
         } else if let Some(job) = (self.jobs.iter().rev()).find(|j| j.kind != JobKind::Training) {
             // A training of hours is stopped by its own button alone.
             job.task.cancel();

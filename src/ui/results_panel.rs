@@ -67,9 +67,10 @@ fn model_ui(ui: &mut Ui, app: &App, commands: &mut Vec<Command>) {
         ui.spacing_mut().item_spacing.y = 4.0;
         ui.add(egui::Label::new(RichText::new(&selected.intended_use).small()).wrap());
         let facts = format!(
-            "{}  ·  version {}  ·  {}  ·  {}  ·  {}",
+            "{}  ·  {}  ·  {}  ·  {}  ·  {}",
             selected.modality,
-            selected.version,
+            // As the command line names it; its name above may be cut.
+            selected.key,
             if selected.segments == 0 {
                 "findings".to_owned()
             } else {

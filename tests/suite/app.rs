@@ -565,3 +565,27 @@ fn evidence_is_made_when_asked_for_and_shown_over_its_own_image_only() {
     arrived(&mut app, job, method);
     assert_eq!(over(&app, image), Some(ExplanationMethod::Occlusion));
 }
+
+#[test]
+fn escape_closes_what_lies_on_top_before_it_stops_or_resets_anything() {
+    let mut app = App::new(Settings::default());
+    app.apply(Command::ShowServers);
+    app.apply(Command::ShowQueue);
+    app.apply(Command::ShowCopy);
+    app.workspace.maximized = Some(ViewPlane::Coronal);
+    let shown = |app: &App| {
+        let windows = (app.remote.queue_shown, app.remote.servers_shown);
+        (app.dialog.is_some(), windows, app.workspace.maximized)
+    };
+    let kept = Some(ViewPlane::Coronal);
+    for left in [
+        (true, (true, true), kept),
+        (false, (true, true), kept),
+        (false, (false, true), kept),
+        (false, (false, false), kept),
+        (false, (false, false), None),
+    ] {
+        assert_eq!(shown(&app), left);
+        app.apply(Command::Escape);
+    }
+}
