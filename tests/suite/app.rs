@@ -571,7 +571,7 @@ fn escape_closes_what_lies_on_top_before_it_stops_or_resets_anything() {
     let mut app = App::new(Settings::default());
     app.apply(Command::ShowServers);
     app.apply(Command::ShowQueue);
-    app.apply(Command::ShowCopy);
+    app.apply(Command::ShowDialog(Dialog::Batch));
     app.workspace.maximized = Some(ViewPlane::Coronal);
     let shown = |app: &App| {
         let windows = (app.remote.queue_shown, app.remote.servers_shown);
