@@ -11,13 +11,12 @@ use egui_kittest::kittest::Queryable;
 use negatoscope::app::{AskFor, Command, CopyWanted, Dialog, Event, PixelRegion};
 use negatoscope::ui::Window;
 
-use crate::window::{harness, has_gpu, is_loaded, study, wait};
+use crate::window::{has_gpu, loaded, study, wait};
 
 /// A study, and the window with the dialog for its copy.
 fn dialog(folder: &Path) -> (PathBuf, Harness<'static, Window>) {
     let originals = study(folder);
-    let mut h = harness(folder, vec![originals.clone()]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder, vec![originals.clone()]);
     let ctx = h.ctx.clone();
     h.state_mut().command(&ctx, Command::ShowCopy);
     h.run_steps(8);

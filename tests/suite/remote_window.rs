@@ -17,7 +17,7 @@ use crate::cascade::{ct, results};
 use crate::elsewhere::{networks, without_weights};
 use crate::remote::{Fault, ModelServer, Served, served_network, with_model};
 use crate::remote_findings;
-use crate::window::{harness, has_gpu, is_loaded, study, wait};
+use crate::window::{harness, has_gpu, loaded, study, wait};
 
 /// The window on a study with the model `small`, and a server that runs it.
 fn window(folder: &Path, server: &ModelServer) -> Harness<'static, Window> {
@@ -28,8 +28,7 @@ fn window_with(folder: &Path, profile: Profile) -> Harness<'static, Window> {
     let home = folder.join("home");
     with_model(&home);
     Endpoints::add(&home, profile).unwrap();
-    let mut h = harness(folder, vec![study(folder)]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder, vec![study(folder)]);
     choose(&mut h, None);
     h
 }
@@ -374,8 +373,7 @@ fn a_model_without_weights_runs_on_the_server_that_is_chosen() {
         ..server.profile.clone()
     };
     Endpoints::add(&home, limited).unwrap();
-    let mut h = harness(folder.path(), vec![chests]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder.path(), vec![chests]);
     // No server has it.
     choose_model(&mut h, "far@", None);
     h.run_steps(2);
@@ -431,8 +429,7 @@ fn a_mask_from_a_server_is_seen_before_it_is_whole() {
     Endpoints::add(&home, server.profile.clone()).unwrap();
     let scan = folder.path().join("scan.nii.gz");
     negatoscope::nifti::write_volume(&scan, &ct()).unwrap();
-    let mut h = harness(folder.path(), vec![scan]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder.path(), vec![scan]);
     choose_model(&mut h, &format!("{id}@"), Some("ward"));
     h.run_steps(2);
     ask(&mut h);
@@ -459,8 +456,7 @@ fn findings_from_a_server_are_those_from_here() {
     let chests = folder.path().join("chests");
     remote_findings::write_chests(&chests, &remote_findings::template(id), 71, 2, false);
     Endpoints::add(&folder.path().join("home"), server.profile.clone()).unwrap();
-    let mut h = harness(folder.path(), vec![chests]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder.path(), vec![chests]);
     choose_model(&mut h, "pneumonia-28@", None);
     h.get_by_label("Run model").click();
     wait(&mut h, "findings from here", |w| !found(w).is_empty());

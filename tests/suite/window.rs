@@ -85,6 +85,13 @@ pub fn wait(h: &mut Harness<'static, Window>, what: &str, holds: impl Fn(&Window
     h.run_steps(2);
 }
 
+/// The window with a study that is loaded.
+pub fn loaded(home: &Path, paths: Vec<PathBuf>) -> Harness<'static, Window> {
+    let mut h = harness(home, paths);
+    wait(&mut h, "loading", is_loaded);
+    h
+}
+
 pub fn is_loaded(window: &Window) -> bool {
     window
         .app()
@@ -113,8 +120,7 @@ fn a_study_is_opened_scrolled_windowed_segmented_and_saved() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = study(folder.path());
-    let mut h = harness(folder.path(), vec![path]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder.path(), vec![path]);
     h.get_by_label("Test head");
     for view in ["Axial view", "Coronal view", "Sagittal view"] {
         h.get_by_label(view);
@@ -210,8 +216,7 @@ fn a_running_model_is_cancelled_from_the_window() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = study(folder.path());
-    let mut h = harness(folder.path(), vec![path]);
-    wait(&mut h, "loading", is_loaded);
+    let mut h = loaded(folder.path(), vec![path]);
     wait(&mut h, "the estimate", |w| w.app().can_run().is_ok());
     h.get_by_label("Run model").click();
     h.run_steps(1);
