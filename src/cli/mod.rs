@@ -4,6 +4,7 @@
 
 mod analyze;
 mod audit;
+mod calibrate;
 mod compare;
 mod compress;
 mod convert;
@@ -97,6 +98,8 @@ enum Subcommands {
     Train(train::Arguments),
     /// Measure a model on labeled data.
     Evaluate(evaluate::Arguments),
+    /// Fit a classifier's temperatures and thresholds to labeled images of one's own.
+    Calibrate(calibrate::Arguments),
     /// Make a smaller version of a model, and measure what that costs.
     Compress(compress::Arguments),
     /// List, show, import, verify and remove models.
@@ -151,6 +154,7 @@ pub fn run() -> ExitCode {
         Some(Subcommands::Queue(a)) => queue::run(&home, &a),
         Some(Subcommands::Train(a)) => in_session(&home, || train::run(&home, &a)),
         Some(Subcommands::Evaluate(a)) => evaluate::run(&home, &a),
+        Some(Subcommands::Calibrate(a)) => calibrate::run(&home, &a),
         Some(Subcommands::Compress(a)) => compress::run(&home, &a),
         Some(Subcommands::Models(a)) => models::run(&home, &a),
         Some(Subcommands::Endpoints(a)) => endpoints::run(&home, &a),

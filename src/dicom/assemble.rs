@@ -445,6 +445,7 @@ fn source_image(image: &Instance) -> SourceImage {
         frame: (image.frame_count > 1).then_some(image.frame),
         number: image.number,
         position_lps: image.position_lps,
+        view: image.view.clone(),
     }
 }
 

@@ -322,6 +322,8 @@ pub(super) struct FileInfo {
     pub sop_class: Option<Uid>,
     pub sop_instance: Option<Uid>,
     pub instance_number: Option<i32>,
+    /// View Position; empty when nobody says.
+    pub view: String,
     pub syntax: String,
     pub lossy: Option<String>,
     pub localizer: bool,
@@ -432,6 +434,7 @@ impl FileInfo {
             sop_class,
             sop_instance: root.uid(tags::SOP_INSTANCE_UID).or(meta_instance),
             instance_number: root.integer(tags::INSTANCE_NUMBER).map(|n| n as i32),
+            view: view_position(root),
             syntax: dataset.syntax.uid().to_owned(),
             lossy,
             localizer: image_type.iter().any(|v| v == "LOCALIZER"),
@@ -440,6 +443,25 @@ impl FileInfo {
             unreadable,
         })
     }
+}
+
+/// View Position, or what View Code Sequence says in its place (PS3.3 C.8.11.5, PS3.16 CID 4010).
+fn view_position(root: super::dataset::Item<'_>) -> String {
+    let told = root.line(tags::VIEW_POSITION).to_ascii_uppercase();
+    if !told.is_empty() {
+        return told;
+    }
+    let code = root.items(tags::VIEW_CODE_SEQUENCE).next();
+    let code = code.map(|item| item.line(tags::CODE_VALUE));
+    match code.as_deref() {
+        Some("399348003") => "AP",
+        Some("272479007") => "PA",
+        Some("399173006") => "LL",
+        Some("399198007") => "RL",
+        Some("399067008") => "LATERAL",
+        _ => "",
+    }
+    .to_owned()
 }
 
 fn images(dataset: &Dataset) -> Result<(PixelFormat, Vec<ImageInfo>), Error> {

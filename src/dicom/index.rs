@@ -286,6 +286,7 @@ fn one_series(uid: Uid, files: Vec<File>) -> Series {
                     frame_count,
                     number: info.instance_number,
                     position_lps: image.position,
+                    view: info.view.clone(),
                 },
                 info: image,
                 format,

@@ -150,6 +150,7 @@ mod tests {
                             frame: None,
                             number: None,
                             position_lps: None,
+                            view: String::new(),
                         })
                     })
                     .collect(),

@@ -285,6 +285,7 @@ pub fn read(folder: &Path) -> Result<Vec<VerifiedPackage>, Error> {
             modality: "MR".to_owned(),
             envelope: Envelope {
                 body_parts: ["HEAD", "BRAIN", "SKULL"].map(str::to_owned).to_vec(),
+                views: Vec::new(),
                 // A whole head; more than 256 mm would not fit the grid.
                 extent_mm: Some([[110.0, 256.0], [130.0, 256.0], [150.0, 256.0]]),
                 values: None,

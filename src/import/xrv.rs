@@ -196,6 +196,8 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
         modality: "DX".to_owned(),
         envelope: Envelope {
             body_parts: vec!["CHEST".to_owned()],
+            // What the library's own data sets are narrowed to.
+            views: vec!["PA".to_owned(), "AP".to_owned()],
             ..Envelope::default()
         },
         input: Input {
@@ -221,6 +223,7 @@ pub fn package(path: &Path) -> Result<VerifiedPackage, Error> {
                 range: [-1024.0, 1024.0],
             },
             temperature: None,
+            kind_temperature: None,
             activation: ClassActivation::Sigmoid,
             classes: classes.collect(),
             any: None,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::envelope::modality_issue;
+use super::envelope::{modality_issue, view_issue};
+use super::heads::Heads;
 use super::native::{Native, Workspace};
 use super::plan::RunPlan;
 use super::tensor::Array;
@@ -182,11 +183,12 @@ impl Classifier {
     /// The same for what the network gives.
     fn probabilities_from(&self, results: &[f32]) -> Vec<f64> {
         let classification = self.classification();
-        let temperature = classification.temperature.unwrap_or(1.0);
-        let scaled = results.iter().map(|r| f64::from(*r) / temperature);
+        let heads = heads_of(classification);
         match classification.activation {
-            ClassActivation::Softmax => softmax(scaled.collect()),
-            ClassActivation::Sigmoid => scaled.map(|r| 1.0 / (1.0 + (-r).exp())).collect(),
+            ClassActivation::Softmax => heads.probabilities(results),
+            ClassActivation::Sigmoid => (heads.logits(results).into_iter())
+                .map(|r| 1.0 / (1.0 + (-r).exp()))
+                .collect(),
             ClassActivation::None => results.iter().copied().map(f64::from).collect(),
         }
     }
@@ -285,6 +287,11 @@ impl Classifier {
             Some((false, reason)) => doubts.push(reason),
             None => {}
         }
+        match view_issue(&manifest.envelope, volume, k) {
+            Some((true, reason)) => refused.push(reason),
+            Some((false, reason)) => doubts.push(reason),
+            None => {}
+        }
         doubts.extend(age_doubt(classification, volume));
         let mut findings = Vec::new();
         if refused.is_empty() {
@@ -311,6 +318,12 @@ impl Classifier {
                 format!("{:?}", classification.temperature),
             ),
         ];
+        if let Some(temperature) = classification.kind_temperature {
+            parameters.push((
+                "temperature of the kinds".to_owned(),
+                temperature.to_string(),
+            ));
+        }
         if settings.elsewhere.is_some() {
             parameters.push(("explanation".to_owned(), UNEXPLAINED.to_owned()));
         }
@@ -344,16 +357,12 @@ impl Classifier {
     }
 }
 
-fn softmax(mut values: Vec<f64>) -> Vec<f64> {
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    for v in &mut values {
-        *v = (*v - most).exp();
+/// A classification's temperatures.
+pub(super) fn heads_of(classification: &Classification) -> Heads {
+    Heads {
+        finding: classification.temperature.unwrap_or(1.0),
+        kinds: classification.kind_temperature,
     }
-    let sum: f64 = values.iter().sum();
-    for v in &mut values {
-        *v /= sum;
-    }
-    values
 }
 
 /// Probabilities as findings. Of classes that exclude each other the first means nothing found, and

@@ -32,6 +32,13 @@ pub fn envelope_issues(manifest: &Manifest, volume: &Volume) -> (Vec<String>, Ve
         Some((false, reason)) => amber.push(reason),
         None => {}
     }
+    let [.., images] = volume.geometry.dims();
+    let views = (0..images).find_map(|k| view_issue(&manifest.envelope, volume, k));
+    match views {
+        Some((true, reason)) => red.push(reason),
+        Some((false, reason)) => amber.push(reason),
+        None => {}
+    }
     for issue in &volume.issues {
         match issue {
             Issue::UnevenSpacing { .. }
@@ -75,6 +82,28 @@ pub(super) fn modality_issue(manifest: &Manifest, volume: &Volume) -> Option<(bo
         }
         _ => None,
     }
+}
+
+/// Views of radiographs that the standard names (PS3.3 C.8.1.1 and C.8.11.5).
+const VIEWS: [&str; 12] = [
+    "AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "RPO", "LPO", "LATERAL", "OBLIQUE",
+];
+
+/// What is wrong with the view of image `k`, and whether it refuses.
+pub(super) fn view_issue(envelope: &Envelope, volume: &Volume, k: usize) -> Option<(bool, String)> {
+    let found = volume.source.image(k)?.view.as_str();
+    let known = envelope.views.iter().any(|v| v == found);
+    if found.is_empty() || envelope.views.is_empty() || known {
+        return None;
+    }
+    let wanted = envelope.views.join(", ");
+    Some(if VIEWS.contains(&found) {
+        (true, format!("view {found}, the model is for {wanted}"))
+    } else {
+        // Some makers have words of their own.
+        let reason = "the file's word for the view is not one of the standard's";
+        (false, format!("{reason}; the model is for {wanted}"))
+    })
 }
 
 /// Why one of the images is none of those that the model has learned from.

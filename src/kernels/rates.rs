@@ -27,38 +27,118 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of this machine, measured at the first call: about a tenth of a second.
+    /// Of this machine, measured at the first call: about a quarter of a second.
     pub fn of_this_machine() -> Self {
         static RATES: OnceLock<Rates> = OnceLock::new();
         *RATES.get_or_init(|| Self::measure(Instructions::detect()))
     }
 
-    /// Measures; the best of many short runs, so that other programs disturb little.
+    /// Measures: of some rounds the middle one, part by part, so that neither another program nor a
+    /// moment of a higher clock is taken for the machine.
     pub fn measure(instructions: Instructions) -> Self {
-        let (dims, channels) = ([8, 32, 48], 32);
-        let shape = ConvShape::same(channels, channels, [3; 3]);
-        let points = dims.iter().product::<usize>() as f64;
-        let c = channels as f64;
-        let per_point = time(shape, dims, Method::Winograd, instructions) / points;
-        let winograd_secs = IN_A_NETWORK * per_point / (54.0 * c * c + TRANSFORM * 2.0 * c);
-        let shape = ConvShape {
-            stride: [2; 3],
-            ..ConvShape::same(32, 64, [3; 3])
+        let mut subjects = Subjects::new();
+        let rounds: Vec<[f64; 5]> = (0..ROUNDS).map(|_| subjects.round(instructions)).collect();
+        let middle = |part: usize| {
+            let mut found: Vec<f64> = rounds.iter().map(|round| round[part]).collect();
+            found.sort_by(f64::total_cmp);
+            found[ROUNDS / 2]
         };
-        let direct = |shape: ConvShape, dims| {
-            let flops = shape.flops(shape.output_dims(dims).unwrap_or([1; 3]));
-            IN_A_NETWORK * time(shape, dims, Method::Direct, instructions) / flops
-        };
-        let direct_secs = direct(shape, [16, 32, 32]);
-        let narrow_secs = direct(ConvShape::same(BLOCK, BLOCK, [3; 3]), [16, 32, 32]);
+        let winograd_secs = IN_A_NETWORK * middle(0);
         Self {
             winograd_secs,
             transform_secs: TRANSFORM * winograd_secs,
-            direct_secs,
-            narrow_secs,
-            byte_secs: memory(),
-            start_secs: start(),
+            direct_secs: IN_A_NETWORK * middle(1),
+            narrow_secs: IN_A_NETWORK * middle(2),
+            byte_secs: middle(3),
+            start_secs: middle(4),
         }
+    }
+}
+
+/// Rounds of all measurements.
+const ROUNDS: usize = 5;
+/// Bytes that are copied, more than caches hold.
+const BYTES: usize = 40 << 20;
+/// Runs of each measurement in a round.
+const RUNS: usize = 3;
+
+/// What is measured.
+struct Subjects {
+    winograd: Subject,
+    direct: Subject,
+    narrow: Subject,
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Subjects {
+    fn new() -> Self {
+        let wide = ConvShape {
+            stride: [2; 3],
+            ..ConvShape::same(32, 64, [3; 3])
+        };
+        let narrow = ConvShape::same(BLOCK, BLOCK, [3; 3]);
+        Self {
+            winograd: Subject::new(
+                ConvShape::same(32, 32, [3; 3]),
+                [8, 32, 48],
+                Method::Winograd,
+            ),
+            direct: Subject::new(wide, [16, 32, 32], Method::Direct),
+            narrow: Subject::new(narrow, [16, 32, 32], Method::Direct),
+            from: vec![1; BYTES],
+            to: vec![0; BYTES],
+        }
+    }
+
+    /// Seconds: of a unit of Winograd's method, of a multiplication and addition by the definition, the
+    /// same with one block of outputs, of a byte, of a start.
+    fn round(&mut self, instructions: Instructions) -> [f64; 5] {
+        let Subject { conv, input } = &self.winograd;
+        let (points, c) = (input.view().voxels() as f64, conv.shape().input as f64);
+        let units = points * (54.0 * c * c + TRANSFORM * 2.0 * c);
+        let direct = |subject: &Subject| subject.secs(instructions) / subject.flops();
+        [
+            self.winograd.secs(instructions) / units,
+            direct(&self.direct),
+            direct(&self.narrow),
+            memory(&self.from, &mut self.to),
+            start(),
+        ]
+    }
+}
+
+/// A convolution of zeros, which take as long as anything.
+struct Subject {
+    conv: Conv,
+    input: Blocked,
+}
+
+impl Subject {
+    fn new(shape: ConvShape, dims: [usize; 3], method: Method) -> Self {
+        Self {
+            conv: Conv::new(shape, &vec![0.0; shape.weights()], &[], method),
+            input: Blocked::zeros(dims, shape.input),
+        }
+    }
+
+    fn output_dims(&self) -> [usize; 3] {
+        let out = self.conv.shape().output_dims(self.input.dims());
+        out.expect("the kernel fits")
+    }
+
+    fn flops(&self) -> f64 {
+        self.conv.shape().flops(self.output_dims())
+    }
+
+    fn secs(&self, instructions: Instructions) -> f64 {
+        let mut output = Blocked::zeros(self.output_dims(), self.conv.shape().output);
+        best(|| {
+            let (from, to) = (self.input.view(), output.view_mut());
+            let end = Epilogue::default();
+            let ran = self.conv.run(from, None, to, &end, instructions, &|| true);
+            debug_assert!(ran.is_ok());
+        })
     }
 }
 
@@ -71,29 +151,13 @@ const IN_A_NETWORK: f64 = 1.4;
 /// definition, by Winograd's method: found from 16 and 64 channels on AVX2.
 const TRANSFORM: f64 = 650.0;
 
-/// Seconds of a convolution of zeros, which take as long as anything.
-fn time(shape: ConvShape, dims: [usize; 3], method: Method, instructions: Instructions) -> f64 {
-    let conv = Conv::new(shape, &vec![0.0; shape.weights()], &[], method);
-    let input = Blocked::zeros(dims, shape.input);
-    let out = shape.output_dims(dims).expect("the kernel fits");
-    let mut output = Blocked::zeros(out, shape.output);
-    best(|| {
-        let (from, to) = (input.view(), output.view_mut());
-        let ran = conv.run(from, None, to, &Epilogue::default(), instructions, &|| true);
-        debug_assert!(ran.is_ok());
-    })
-}
-
 /// Seconds per byte: a copy beyond the caches.
-fn memory() -> f64 {
-    const BYTES: usize = 48 << 20;
-    let from = vec![1_u8; BYTES];
-    let mut to = vec![0_u8; BYTES];
-    let secs = best_of(3, || {
+fn memory(from: &[u8], to: &mut [u8]) -> f64 {
+    let secs = best(|| {
         let pieces = to.par_chunks_mut(1 << 18).zip(from.par_chunks(1 << 18));
         pieces.for_each(|(to, from)| to.copy_from_slice(from));
     });
-    secs / (2 * BYTES) as f64
+    secs / (2 * from.len()) as f64
 }
 
 /// Seconds until all threads have done next to nothing.
@@ -108,17 +172,10 @@ fn start() -> f64 {
     secs / 20.0
 }
 
-/// Runs of each measurement.
-const RUNS: usize = 10;
-
 /// The shortest of some runs, after one that does not count.
-fn best(work: impl FnMut()) -> f64 {
-    best_of(RUNS, work)
-}
-
-fn best_of(runs: usize, mut work: impl FnMut()) -> f64 {
+fn best(mut work: impl FnMut()) -> f64 {
     work();
-    (0..runs)
+    (0..RUNS)
         .map(|_| {
             let start = Instant::now();
             work();

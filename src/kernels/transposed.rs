@@ -94,7 +94,19 @@ impl TransposedShape {
     fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
+
+    /// Whether each point of the output has one tap.
+    fn is_exact(&self) -> bool {
+        Self {
+            groups: self.groups,
+            ..Self::up(self.input, self.output, self.stride)
+        } == *self
+    }
 }
+
+/// Passes over the output's memory beside the products: taps along x share its lines, and the end of
+/// all reads and writes it once more.
+const PASSES: f64 = 6.0;
 
 /// A transposed convolution with its weights.
 #[derive(Clone, Debug)]
@@ -171,7 +183,7 @@ impl Transposed {
         let products: f64 = self.taps.iter().map(|t| t.expected_secs(dims, rates)).sum();
         let out = self.shape.output_dims(dims).unwrap_or([0; 3]);
         let bytes = 4 * super::blocked_floats(out, self.shape.output);
-        products + 2.0 * bytes as f64 * rates.byte_secs
+        products + PASSES * bytes as f64 * rates.byte_secs
     }
 
     /// Bytes that a run takes beside input, output and weights.
@@ -215,18 +227,15 @@ impl Transposed {
             "the grid of the output"
         );
         let voxels = output.voxels();
-        let block = voxels * BLOCK;
-        // Taps of other shapes meet in the output, so it begins with the bias.
-        for (bias, values) in self
-            .bias
-            .as_chunks::<BLOCK>()
-            .0
-            .iter()
-            .zip(output.as_mut_slice().chunks_mut(block.max(1)))
-        {
-            for point in values.as_chunks_mut::<BLOCK>().0 {
-                *point = *bias;
-            }
+        let line = (out_dims[2] * BLOCK).max(1);
+        let lines = out_dims[0] * out_dims[1];
+        // Where taps meet in the output, it begins with the bias.
+        if !shape.is_exact() {
+            let rows = output.as_mut_slice().par_chunks_mut(line).enumerate();
+            rows.for_each(|(n, row)| {
+                let bias = self.bias.as_chunks::<BLOCK>().0[n / lines];
+                row.as_chunks_mut::<BLOCK>().0.fill(bias);
+            });
         }
         let depth = self.slab(dims);
         let plane = dims[1] * dims[2];
@@ -260,8 +269,6 @@ impl Transposed {
             z += planes;
         }
         let finish = Finish::new(epilogue, shape.output, voxels);
-        let line = (out_dims[2] * BLOCK).max(1);
-        let lines = out_dims[0] * out_dims[1];
         let rows: Vec<_> = output
             .as_mut_slice()
             .par_chunks_mut(line)
@@ -290,7 +297,7 @@ impl Transposed {
         }))
     }
 
-    /// Adds the products of one tap to the output.
+    /// Adds the products of one tap to the output; where each point has one tap, to its bias.
     fn scatter(
         &self,
         products: &[f32],
@@ -311,6 +318,7 @@ impl Transposed {
                 .filter(|p| *p < out_dims[axis])
         };
         let data = Shared::new(output);
+        let exact = shape.is_exact();
         (0..blocks * planes).into_par_iter().for_each(|n| {
             let (block, pz) = (n / planes, n % planes);
             let Some(oz) = place(0, z + pz) else { return };
@@ -323,6 +331,16 @@ impl Transposed {
                 // SAFETY: a row (block, z, y) of the output is met by one (block, z) of the input.
                 let row = unsafe { data.slice(to, out_dims[2] * BLOCK) };
                 let row = row.as_chunks_mut::<BLOCK>().0;
+                if exact {
+                    let bias = self.bias.as_chunks::<BLOCK>().0[block];
+                    let to = row[tap[2]..].iter_mut().step_by(shape.stride[2]);
+                    for (to, from) in to.zip(from) {
+                        for lane in 0..BLOCK {
+                            to[lane] = bias[lane] + from[lane];
+                        }
+                    }
+                    continue;
+                }
                 for (x, from) in from.iter().enumerate() {
                     let Some(ox) = place(2, x) else { continue };
                     for lane in 0..BLOCK {
@@ -338,10 +356,12 @@ impl Transposed {
 fn copy_planes(input: &View<'_>, z: usize, planes: usize, to: &mut Vec<f32>) {
     let [nz, ny, nx] = input.dims();
     let plane = ny * nx * input.lanes();
-    to.clear();
-    for channel in input.as_slice().chunks((nz * plane).max(1)) {
-        to.extend_from_slice(&channel[z * plane..(z + planes) * plane]);
-    }
+    let channels = input.as_slice().par_chunks((nz * plane).max(1));
+    to.resize(channels.len() * planes * plane, 0.0);
+    let copies = to.par_chunks_mut((planes * plane).max(1)).zip(channels);
+    copies.for_each(|(to, channel)| {
+        to.copy_from_slice(&channel[z * plane..(z + planes) * plane]);
+    });
 }
 
 #[cfg(test)]

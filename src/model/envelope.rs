@@ -6,6 +6,9 @@ pub struct Envelope {
     /// Words of Body Part Examined (DICOM PS3.16, annex L), e.g. `HEAD`, `BRAIN`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub body_parts: Vec<String>,
+    /// View Positions of the radiographs that it has learned from, e.g. `PA`; none where nobody says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
     /// Least and greatest extent of a scan in mm, from its shortest axis to its longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extent_mm: Option<[[f64; 2]; 3]>,
@@ -86,6 +89,13 @@ impl Envelope {
             .values
             .as_ref()
             .is_none_or(|v| ordered([v.low, v.high]));
+        let code = |v: &String| {
+            let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+            (1..=16).contains(&v.len()) && v.bytes().all(plain)
+        };
+        if !self.views.iter().all(code) {
+            return Err("the envelope has a view that is no code string".to_owned());
+        }
         if extent && values {
             self.template.as_ref().map_or(Ok(()), Template::check)
         } else {

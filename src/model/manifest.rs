@@ -249,6 +249,10 @@ pub struct Classification {
     /// Values are divided by this before the activation, so that scores are probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// Of classes that exclude each other those after the first, as a head of their own, have this one
+    /// among themselves; without it [`Self::temperature`] is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind_temperature: Option<f64>,
     /// One for each value of the network.
     pub classes: Vec<Class>,
     /// How the training data wrote the classes, in the same order; none where by name or number.
@@ -271,11 +275,13 @@ impl Classification {
         if !sizes || !(1..=3).contains(&self.size.len()) || self.classes.is_empty() {
             return Err(format!("a classification at {:?}", self.size));
         }
-        if self
-            .temperature
-            .is_some_and(|t| !(t.is_finite() && t > 0.0))
-        {
+        let temperatures = [self.temperature, self.kind_temperature];
+        if (temperatures.into_iter().flatten()).any(|t| !(t.is_finite() && t > 0.0)) {
             return Err("a temperature that is not above zero".to_owned());
+        }
+        let excludes = self.activation == ClassActivation::Softmax && self.classes.len() > 2;
+        if self.kind_temperature.is_some() && !excludes {
+            return Err("a temperature of kinds without kinds".to_owned());
         }
         if !self.class_values.is_empty() && self.class_values.len() != self.classes.len() {
             return Err(format!(

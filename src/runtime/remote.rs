@@ -7,6 +7,7 @@
 //! that are close would be another one than here. Labels in place of scores would be smaller still, and
 //! cannot be weighted and added up where windows overlap; only networks over the whole image give them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -405,7 +406,7 @@ impl Server {
                     output.datatype.word(),
                     &format!("{out_shape:?}"),
                 ],
-                &values,
+                &*values,
             )
         };
         let datatype = output.datatype;
@@ -424,7 +425,7 @@ impl Server {
                 &input.name,
                 input.datatype,
                 &in_shape,
-                &values,
+                &*values,
             )],
             outputs: vec![WantedOutput::new(&output.name, output.datatype, &out_shape)],
         };
@@ -562,7 +563,7 @@ fn may_pass(error: &offload::Error) -> bool {
 }
 
 /// Values as the server's model takes them; refused where that would change one.
-fn encoded(values: &[f32], to: Datatype) -> Result<Vec<u8>, Error> {
+fn encoded(values: &[f32], to: Datatype) -> Result<Cow<'_, [u8]>, Error> {
     fn whole<T: TryFrom<i64> + bytemuck::NoUninit>(values: &[f32]) -> Option<Vec<u8>> {
         let one = |v: &f32| {
             // −0 would come back as 0.
@@ -573,7 +574,8 @@ fn encoded(values: &[f32], to: Datatype) -> Result<Vec<u8>, Error> {
         Some(bytemuck::cast_slice(&all?).to_vec())
     }
     let bytes = match to {
-        Datatype::Fp32 => Some(bytemuck::cast_slice(values).to_vec()),
+        // Read where they are: a tile is the largest thing here.
+        Datatype::Fp32 => return Ok(Cow::Borrowed(bytemuck::cast_slice(values))),
         Datatype::Fp64 => {
             let all: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
             Some(bytemuck::cast_slice(&all).to_vec())
@@ -594,6 +596,7 @@ fn encoded(values: &[f32], to: Datatype) -> Result<Vec<u8>, Error> {
         Datatype::Int64 => whole::<i64>(values),
         _ => None,
     };
+    let bytes = bytes.map(Cow::Owned);
     bytes.ok_or_else(|| {
         refused(format!(
             "its model takes {}, which cannot hold the prepared values as they are",
@@ -629,15 +632,15 @@ mod tests {
 
     #[test]
     fn values_go_out_exactly_or_not_at_all() {
-        let back = |bytes: Vec<u8>| bytemuck::pod_collect_to_vec::<u8, i16>(&bytes);
+        let back = |bytes: Cow<'_, [u8]>| bytemuck::pod_collect_to_vec::<u8, i16>(&bytes);
         assert_eq!(
             back(encoded(&[-1024.0, 0.0, 3071.0], Datatype::Int16).unwrap()),
             [-1024, 0, 3071]
         );
-        assert_eq!(encoded(&[0.0, 255.0], Datatype::Uint8).unwrap(), [0, 255]);
+        assert_eq!(*encoded(&[0.0, 255.0], Datatype::Uint8).unwrap(), [0, 255]);
         assert_eq!(encoded(&[1.5, -0.25], Datatype::Fp16).unwrap().len(), 4);
         assert_eq!(
-            encoded(&[0.1], Datatype::Fp64).unwrap(),
+            *encoded(&[0.1], Datatype::Fp64).unwrap(),
             f64::from(0.1_f32).to_le_bytes()
         );
         for (values, to) in [

@@ -179,4 +179,6 @@ pub struct Instance {
     pub number: Option<i32>,
     /// Position of the first pixel's center, LPS mm.
     pub position_lps: Option<DVec3>,
+    /// View Position of a radiograph, e.g. `PA`; empty when nobody says.
+    pub view: String,
 }

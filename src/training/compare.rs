@@ -329,6 +329,7 @@ mod tests {
             calibration: Vec::new(),
             subgroups: Vec::new(),
             kinds: None,
+            half_splits: None,
             cases,
         }))
     }

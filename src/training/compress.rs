@@ -309,19 +309,12 @@ pub fn with_card(
 ) -> Result<VerifiedPackage, Error> {
     let manifest = made.package.manifest();
     let before = original.manifest().key();
-    let old = original.files().card.as_deref().unwrap_or_default();
-    let old = String::from_utf8_lossy(old);
-    // The title names the version.
-    let body = match old.split_once('\n') {
-        Some((title, rest)) if title.starts_with("# ") => rest,
-        _ => &old,
-    };
-    let mut card = format!("# {} {}\n\n", manifest.name, manifest.version);
+    let mut card = String::new();
     let _ = writeln!(
         card,
         "## Compression\n\nMade from {before} (SHA-256 of its weights {}). All figures below this \
          section are the original's. So are the thresholds: where sensitivity and specificity have \
-         moved apart below, they are not the best ones any more.\n",
+         moved apart below, `negatoscope calibrate` fits them anew.\n",
         original.manifest().weights_sha256
     );
     for key in ["pruned", "weights_stored_as"] {
@@ -340,8 +333,7 @@ pub fn with_card(
         measured.cases,
         measured.table()
     );
-    card.push_str(body.trim_start_matches('\n'));
-    result::with_card(&made.package, &card)
+    result::with_card(&made.package, &result::card_with(original, manifest, &card))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::evaluate::{self, Evaluation, Figures};
 use super::recipe::Recipe;
 use super::result::{self, Decision};
 use super::run::{Told, Trained, train};
-use super::{Error, leaks, metrics, validate};
+use super::{Error, leaks, validate};
 use crate::inference::Settings;
 use crate::model::VerifiedPackage;
 use crate::task::Task;
@@ -211,7 +211,8 @@ fn held_out(
     let trained = trained(recipe, &split, means.out, means, tell)?;
     let decision = if recipe.network.classifies() {
         let results = validate::results(recipe, &trained, &split.validation, means.task)?;
-        Some(result::decide(&results, &split.validation))
+        let classes: Vec<u8> = (split.validation.iter().filter_map(Sample::class)).collect();
+        Some(result::decide(&results, &classes))
     } else {
         None
     };
@@ -254,10 +255,11 @@ fn cross_validated(
         )?);
         cases.extend(split.validation);
     }
-    let decision = result::decide(&results, &cases);
+    let classes: Vec<u8> = cases.iter().filter_map(Sample::class).collect();
+    let decision = result::decide(&results, &classes);
     let probabilities = results
         .iter()
-        .map(|r| metrics::softmax(r, decision.temperature))
+        .map(|r| decision.heads.probabilities(r))
         .collect();
     tell(News::Note("the model from all images".to_owned()));
     let split = Split {

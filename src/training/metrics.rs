@@ -1,6 +1,7 @@
 //! Figures of classifiers and segmentations, each by its definition, with bootstrap intervals.
 
 use super::chance::Chance;
+use crate::inference::Heads;
 
 /// Draws of a bootstrap.
 const DRAWS: usize = 2000;
@@ -81,27 +82,90 @@ pub fn rates(cases: &[(f64, bool)], threshold: f64) -> Rates {
 /// The threshold with the largest sum of sensitivity and specificity (Youden), halfway to the
 /// next lower score.
 pub fn best_threshold(cases: &[(f64, bool)]) -> f64 {
-    let mut scores: Vec<f64> = cases.iter().map(|c| c.0).collect();
-    scores.sort_by(f64::total_cmp);
-    scores.dedup();
+    let mut sorted = cases.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let positive = sorted.iter().filter(|c| c.1).count() as f64;
+    let part = |a: f64, b: f64| if b > 0.0 { a / b } else { f64::NAN };
     let mut best = (f64::NEG_INFINITY, 0.5);
-    for (n, score) in scores.iter().enumerate() {
-        let threshold = if n == 0 {
-            *score
-        } else {
-            f64::midpoint(*score, scores[n - 1])
-        };
-        let Rates {
-            sensitivity,
-            specificity,
-            ..
-        } = rates(cases, threshold);
-        let sum = sensitivity + specificity;
+    // Cases below the threshold, by truth; of equal scores none or all are.
+    let (mut missed, mut kept) = (0.0, 0.0);
+    let mut before: Option<f64> = None;
+    for group in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let score = group[0].0;
+        let threshold = before.map_or(score, |before| f64::midpoint(score, before));
+        let negative = sorted.len() as f64 - positive;
+        let sum = part(positive - missed, positive) + part(kept, negative);
         if sum > best.0 {
             best = (sum, threshold);
         }
+        missed += group.iter().filter(|c| c.1).count() as f64;
+        kept += group.iter().filter(|c| !c.1).count() as f64;
+        before = Some(score);
     }
     best.1
+}
+
+/// Figures at thresholds that were chosen on other patients: of many random halves of the patients
+/// one chooses, the other is called by it.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct HalfSplits {
+    /// How many.
+    pub splits: usize,
+    /// Mean accuracy.
+    pub accuracy: f64,
+    /// The lowest and the highest.
+    pub accuracy_range: [f64; 2],
+    /// Mean sensitivity.
+    pub sensitivity: f64,
+    /// Mean specificity.
+    pub specificity: f64,
+}
+
+/// Halves that are tried.
+const HALVES: u64 = 100;
+/// Cases below which halves tell nothing.
+const LEAST_CASES: usize = 20;
+
+/// See [`HalfSplits`]; `None` where there are few cases, or where a half lacks one of both truths.
+/// Cases are (score, truth), in the order of their patients.
+pub fn half_splits(cases: &[(f64, bool)], patients: &[&str], seed: u64) -> Option<HalfSplits> {
+    if cases.len() < LEAST_CASES {
+        return None;
+    }
+    let names: std::collections::BTreeSet<&str> = patients.iter().copied().collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let one = |n: u64| -> Option<Rates> {
+        let mut chance = Chance::at(&[seed, 0x48_414C_5645, n]);
+        let mut order = names.clone();
+        for last in (1..order.len()).rev() {
+            order.swap(last, chance.below(last + 1));
+        }
+        let first: std::collections::BTreeSet<&str> =
+            order[..order.len() / 2].iter().copied().collect();
+        let half = |of: bool| -> Vec<(f64, bool)> {
+            let all = cases.iter().zip(patients);
+            let own = all.filter(|(_, patient)| first.contains(**patient) == of);
+            own.map(|(case, _)| *case).collect()
+        };
+        let (chooses, called) = (half(true), half(false));
+        let both = |some: &[(f64, bool)]| some.iter().any(|c| c.1) && some.iter().any(|c| !c.1);
+        (both(&chooses) && both(&called)).then(|| rates(&called, best_threshold(&chooses)))
+    };
+    use rayon::prelude::*;
+    let all: Option<Vec<Rates>> = (0..HALVES).into_par_iter().map(one).collect();
+    let all = all?;
+    let mean = |of: fn(&Rates) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+    let most = |less: bool| {
+        let values = all.iter().map(|r| r.accuracy);
+        values.reduce(if less { f64::min } else { f64::max })
+    };
+    Some(HalfSplits {
+        splits: all.len(),
+        accuracy: mean(|r| r.accuracy),
+        accuracy_range: [most(true)?, most(false)?],
+        sensitivity: mean(|r| r.sensitivity),
+        specificity: mean(|r| r.specificity),
+    })
 }
 
 /// Expected calibration error: mean distance of confidence and accuracy over bins of equal width
@@ -127,13 +191,42 @@ pub fn calibration_error(cases: &[(f64, bool)]) -> f64 {
 /// The temperature that makes scores most likely: results are divided by it before the softmax.
 /// Cases are (results, class).
 pub fn best_temperature(cases: &[(Vec<f32>, u8)]) -> f64 {
-    let cost = |temperature: f64| -> f64 {
+    cheapest(|temperature| {
         let one = |(results, class): &(Vec<f32>, u8)| {
             -(softmax(results, temperature)[usize::from(*class)].max(1e-30)).ln()
         };
         cases.iter().map(one).sum()
-    };
-    // Golden section over the logarithm, 0.05 to 20.
+    })
+}
+
+/// The temperatures of both heads, each the one that makes its own answers most likely: whether there
+/// is a finding, on all cases; of which kind it is, on those with one. Cases are (results, class).
+pub fn best_heads(cases: &[(Vec<f32>, u8)]) -> Heads {
+    let of_kinds: Vec<(Vec<f32>, u8)> = (cases.iter())
+        .filter(|(results, class)| *class > 0 && results.len() > 2)
+        .map(|(results, class)| (results[1..].to_vec(), *class - 1))
+        .collect();
+    let several = of_kinds.iter().any(|(_, kind)| *kind != of_kinds[0].1);
+    let finding = cheapest(|finding| {
+        let heads = Heads {
+            finding,
+            kinds: None,
+        };
+        let one = |(results, class): &(Vec<f32>, u8)| {
+            let none = heads.probabilities(results)[0];
+            let right = if *class == 0 { none } else { 1.0 - none };
+            -right.max(1e-30).ln()
+        };
+        cases.iter().map(one).sum()
+    });
+    Heads {
+        finding,
+        kinds: several.then(|| best_temperature(&of_kinds)),
+    }
+}
+
+/// Of temperatures the one with the least cost: golden section over the logarithm, 0.05 to 20.
+fn cheapest(cost: impl Fn(f64) -> f64) -> f64 {
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (0.05_f64.ln(), 20.0_f64.ln());
     for _ in 0..60 {
@@ -149,14 +242,11 @@ pub fn best_temperature(cases: &[(Vec<f32>, u8)]) -> f64 {
 
 /// Probabilities from a network's results.
 pub fn softmax(results: &[f32], temperature: f64) -> Vec<f64> {
-    let scaled: Vec<f64> = results
-        .iter()
-        .map(|r| f64::from(*r) / temperature)
-        .collect();
-    let most = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> = scaled.iter().map(|s| (s - most).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|p| p / sum).collect()
+    let heads = Heads {
+        finding: temperature,
+        kinds: None,
+    };
+    heads.probabilities(results)
 }
 
 /// Overlap of a label in two masks, 2 |A ∩ B| / (|A| + |B|); `None` where neither has it.
@@ -321,6 +411,84 @@ mod tests {
             (rates.accuracy, rates.sensitivity, rates.specificity),
             (0.75, 0.5, 1.0)
         );
+    }
+
+    #[test]
+    fn the_best_threshold_is_that_of_trying_all() {
+        for seed in 0..40_u64 {
+            let mut chance = Chance::at(&[7, seed]);
+            let cases: Vec<(f64, bool)> = (0..3 + seed as usize)
+                .map(|_| (chance.below(12) as f64 / 12.0, chance.happens(0.4)))
+                .collect();
+            let mut scores: Vec<f64> = cases.iter().map(|c| c.0).collect();
+            scores.sort_by(f64::total_cmp);
+            scores.dedup();
+            let mut best = (f64::NEG_INFINITY, 0.5);
+            for (n, score) in scores.iter().enumerate() {
+                let before = n.checked_sub(1).map_or(*score, |n| scores[n]);
+                let threshold = f64::midpoint(*score, before);
+                let found = rates(&cases, threshold);
+                if found.sensitivity + found.specificity > best.0 {
+                    best = (found.sensitivity + found.specificity, threshold);
+                }
+            }
+            assert_eq!(best_threshold(&cases), best.1, "{cases:?}");
+        }
+    }
+
+    #[test]
+    fn halves_that_agree_are_called_rightly_and_patients_stay_together() {
+        let names: Vec<String> = (0..40).map(|n| format!("p{}", n / 2)).collect();
+        let patients: Vec<&str> = names.iter().map(String::as_str).collect();
+        // Two images of each patient; the score tells the truth.
+        let clear: Vec<(f64, bool)> = (0..40)
+            .map(|n| (if n % 4 < 2 { 0.9 } else { 0.1 }, n % 4 < 2))
+            .collect();
+        let found = half_splits(&clear, &patients, 1).unwrap();
+        assert_eq!((found.splits, found.accuracy), (100, 1.0));
+        // A score that tells each patient apart and nothing else: chosen on some, wrong on others.
+        let blind: Vec<(f64, bool)> = (0..40).map(|n| ((n / 2) as f64, n % 4 < 2)).collect();
+        let found = half_splits(&blind, &patients, 1).unwrap();
+        assert!(
+            found.accuracy < 0.7 && found.accuracy_range[0] < 0.5,
+            "{found:?}"
+        );
+        assert_eq!(half_splits(&clear[..10], &patients[..10], 1), None);
+    }
+
+    #[test]
+    fn each_head_gets_the_temperature_of_its_own_answers() {
+        let mut chance = Chance::at(&[3]);
+        let cases: Vec<(Vec<f32>, u8)> = (0..6000)
+            .map(|_| {
+                let [any, kind] = [(); 2].map(|()| chance.normal() as f32 * 1.5);
+                let p = |x: f32| 1.0 / (1.0 + f64::from(-x).exp());
+                let class = match (chance.happens(p(any)), chance.happens(p(kind))) {
+                    (false, _) => 0,
+                    (true, first) => {
+                        if first {
+                            1
+                        } else {
+                            2
+                        }
+                    }
+                };
+                // Said three times too surely of the kind, and rightly of the finding: the log of both
+                // kinds' exponentials is its log-odds.
+                let kinds = [kind * 1.5, kind * -1.5];
+                let sum = (kinds[0].exp() + kinds[1].exp()).ln();
+                (vec![sum - any, kinds[0], kinds[1]], class)
+            })
+            .collect();
+        let heads = best_heads(&cases);
+        assert!((heads.finding - 1.0).abs() < 0.12, "{heads:?}");
+        assert!((heads.kinds.unwrap() - 3.0).abs() < 0.5, "{heads:?}");
+        // Without kinds there is no second head.
+        let two: Vec<(Vec<f32>, u8)> = cases
+            .iter()
+            .map(|(r, c)| (r[..2].to_vec(), (*c).min(1)))
+            .collect();
+        assert_eq!(best_heads(&two).kinds, None);
     }
 
     #[test]

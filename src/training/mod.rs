@@ -9,8 +9,10 @@
 mod augment;
 mod batches;
 pub mod build;
+pub mod calibrate;
 mod chance;
 mod checkpoint;
+mod class_figures;
 pub mod compare;
 pub mod compress;
 pub mod course;
@@ -104,6 +106,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A classifier cannot be calibrated so.
+    #[error("the model cannot be calibrated: {0}")]
+    Calibration(String),
     /// A model that cannot be made smaller.
     #[error("the model cannot be compressed, {0}")]
     Compression(String),

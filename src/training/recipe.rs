@@ -62,6 +62,9 @@ pub struct ModelWords {
     /// Ages of the patients, in years.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ages_years: Option<[f64; 2]>,
+    /// DICOM's View Positions of the radiographs, e.g. `PA`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
 }
 
 fn first_version() -> String {

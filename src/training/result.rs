@@ -7,11 +7,11 @@ use std::path::Path;
 use super::Error;
 use super::data::{Sample, Split, common_orientation, typical_spacing};
 use super::evaluate::{Evaluation, Figures};
-use super::metrics;
+use super::metrics::{self, HalfSplits};
 use super::recipe::{ModelWords, Recipe};
 use super::run::Trained;
 use crate::findings::OperatingPoint;
-use crate::inference::familiar;
+use crate::inference::{Heads, familiar};
 use crate::model::procedure::{
     Channel, LabelRule, Preprocessing, Procedure, Resampling, Scheme, WindowRule,
 };
@@ -36,8 +36,8 @@ const COLORS: [[u8; 3]; 6] = [
 /// A classifier's decision, made on the validation samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Results are divided by it.
-    pub temperature: f64,
+    /// Results are divided by these.
+    pub heads: Heads,
     /// For all classes but the first together.
     pub any: Calling,
     /// For each class against the rest.
@@ -84,13 +84,14 @@ impl Calling {
     }
 }
 
-/// Temperature and thresholds from the network's results on the validation samples.
-pub fn decide(results: &[Vec<f32>], samples: &[Sample]) -> Decision {
-    let classes = samples.iter().filter_map(Sample::class);
+/// Temperatures and thresholds from the network's results on the validation samples, and their
+/// classes.
+pub fn decide(results: &[Vec<f32>], classes: &[u8]) -> Decision {
+    let classes = classes.iter().copied();
     let cases: Vec<(Vec<f32>, u8)> = results.iter().cloned().zip(classes).collect();
-    let temperature = metrics::best_temperature(&cases);
+    let heads = metrics::best_heads(&cases);
     let scored: Vec<(Vec<f64>, u8)> = (cases.iter())
-        .map(|(r, class)| (metrics::softmax(r, temperature), *class))
+        .map(|(r, class)| (heads.probabilities(r), *class))
         .collect();
     let any: Vec<(f64, bool)> = (scored.iter()).map(|(p, c)| (1.0 - p[0], *c > 0)).collect();
     let one = |class: usize| {
@@ -100,7 +101,7 @@ pub fn decide(results: &[Vec<f32>], samples: &[Sample]) -> Decision {
         Calling::of(&scores.collect::<Vec<_>>())
     };
     Decision {
-        temperature,
+        heads,
         any: Calling::of(&any),
         classes: (0..scored.first().map_or(0, |s| s.0.len()))
             .map(one)
@@ -215,6 +216,7 @@ fn manifest(
         training_data,
         modality,
         ages_years: _,
+        views,
     } = recipe.model.clone();
     let kind = if decision.is_some() {
         OutputKind::Classification
@@ -243,6 +245,7 @@ fn manifest(
         modality,
         envelope: Envelope {
             template: recipe.data.whole_image.then(|| template(&split.training)),
+            views,
             ..Envelope::default()
         },
         input: Input {
@@ -294,7 +297,8 @@ fn classification(recipe: &Recipe, split: &Split, decision: &Decision) -> Classi
         size: recipe.data.size.clone(),
         preparation: ImagePreparation::WholeImage { range },
         activation: ClassActivation::Softmax,
-        temperature: Some(decision.temperature),
+        temperature: Some(decision.heads.finding),
+        kind_temperature: decision.heads.kinds,
         classes: (names.iter().enumerate())
             .map(|(n, name)| class(name, (n > 0).then(|| &decision.classes[n])))
             .collect(),
@@ -387,6 +391,19 @@ pub fn write(package: &VerifiedPackage, card: &str, folder: &Path) -> Result<(),
     Ok(())
 }
 
+/// An older version's card under a new one's title, with a section before all others.
+pub(super) fn card_with(original: &VerifiedPackage, made: &Manifest, section: &str) -> String {
+    let old = original.files().card.as_deref().unwrap_or_default();
+    let old = String::from_utf8_lossy(old);
+    // The title names the version.
+    let body = match old.split_once('\n') {
+        Some((title, rest)) if title.starts_with("# ") => rest,
+        _ => &old,
+    };
+    let body = body.trim_start_matches('\n');
+    format!("# {} {}\n\n{section}\n{body}", made.name, made.version)
+}
+
 /// The same package with a card.
 ///
 /// # Errors
@@ -395,6 +412,16 @@ pub fn with_card(package: &VerifiedPackage, card: &str) -> Result<VerifiedPackag
     let mut files = package.files().clone();
     files.card = Some(card.as_bytes().to_vec());
     Ok(VerifiedPackage::verify(files)?)
+}
+
+/// What halves of the patients tell about a threshold, as a paragraph.
+pub(super) fn half_splits_words(halves: &HalfSplits) -> String {
+    let [lowest, highest] = halves.accuracy_range;
+    format!(
+        "With the threshold chosen on one half of the patients and measured on the other, {} times by \
+         chance: accuracy {:.3} ({lowest:.3} to {highest:.3}), sensitivity {:.3}, specificity {:.3}.\n",
+        halves.splits, halves.accuracy, halves.sensitivity, halves.specificity
+    )
 }
 
 /// The model card, with the figures that were measured.
@@ -480,7 +507,7 @@ pub fn card(
             "{folds} folds, split by patient: every image was measured once, by a network that had \
              learned from the other folds in the same way, at its last epoch. The model of this \
              package learned from all images; it is expected to be about as good, and was not \
-             measured itself. The temperature and the thresholds were chosen on all these \
+             measured itself. The temperatures and the thresholds were chosen on all these \
              measurements together, so accuracy, sensitivity and specificity are a little better \
              than on patients that nobody has seen. Intervals: 95 %, bootstrap over cases, 2000 \
              draws.\n"
@@ -488,7 +515,7 @@ pub fn card(
     } else {
         line("## Measured on the validation part\n");
         line(
-            "The best epoch, the temperature and the threshold were chosen on this part too, so \
+            "The best epoch, the temperatures and the thresholds were chosen on this part too, so \
              these figures are a little better than on patients that nobody has seen. Intervals: \
              95 %, bootstrap over cases, 2000 draws.\n",
         );
@@ -520,6 +547,9 @@ pub fn card(
         ));
     }
     if let Figures::Classes(figures) = &any.unwrap_or(measured).figures {
+        if let Some(halves) = &figures.half_splits {
+            line(&half_splits_words(halves));
+        }
         line(
             "### Calibration\n\n| probability | cases | mean probability | positive |\n|---|---|---|---|",
         );

@@ -284,6 +284,7 @@ fn run_name(recipe: &Recipe, split: &Split) -> String {
     let mut recipe = recipe.without_places();
     // Words about the result change nothing in the run.
     (recipe.data.any_class, recipe.model.ages_years) = (None, None);
+    recipe.model.views = Vec::new();
     recipe.inference = InferenceRules::default();
     let mut text = serde_json::to_string(&recipe).expect("a recipe is plain data");
     for (side, samples) in [("train", &split.training), ("val", &split.validation)] {

@@ -92,6 +92,8 @@ pub struct SourceImage {
     /// Image Position (Patient), LPS mm. Where slices are uneven it differs from the grid, and
     /// exports that refer to this image repeat it.
     pub position_lps: Option<DVec3>,
+    /// View Position of a radiograph, e.g. `PA`; empty when nobody says.
+    pub view: String,
 }
 
 /// The series a volume was made from, with what an export of the same study must repeat.

@@ -99,6 +99,7 @@ fn headers(n: usize, kind: Kind) -> Series {
             frame_count: 1,
             number: Some(k),
             position_lps: None,
+            view: String::new(),
         })
         .collect();
     let stack = Stack {

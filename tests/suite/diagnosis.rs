@@ -3,7 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use dicom_core::value::DataSetSequence;
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
 use serde_json::Value;
+
+use crate::remote_findings::{bundled, template, write_chests};
 
 fn negatoscope(home: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_negatoscope"))
@@ -150,6 +156,152 @@ fn chests_get_a_number_and_strangers_a_reason() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("finished earlier"));
     let verify = negatoscope(home.path(), &["audit", "verify"]);
     assert!(verify.status.success());
+}
+
+#[test]
+fn a_view_that_the_model_has_not_seen_gets_no_number() {
+    let home = tempfile::tempdir().unwrap();
+    let chests = home.path().join("chests");
+    write_chests(&chests, &template("pneumonia-28"), 5, 1, false);
+    let chest = dicom_object::open_file(chests.join("5-0.dcm")).unwrap();
+    let code = |value: &str| {
+        InMemDicomObject::from_element_iter([
+            DataElement::new(tags::CODE_VALUE, VR::SH, PrimitiveValue::from(value)),
+            DataElement::new(
+                tags::CODING_SCHEME_DESIGNATOR,
+                VR::SH,
+                PrimitiveValue::from("SCT"),
+            ),
+            DataElement::new(tags::CODE_MEANING, VR::LO, PrimitiveValue::from("a view")),
+        ])
+    };
+    let refused = |view: &str| format!("view {view}, the model is for AP, PA");
+    // View Position, the code in its place, and why there is no number.
+    let cases = [
+        ("PA", None, None),
+        ("", None, None),
+        ("", Some("399348003"), None),
+        ("LL", None, Some(refused("LL"))),
+        ("PA", Some("399198007"), None),
+        ("", Some("399198007"), Some(refused("RL"))),
+        ("SIDEWAYS", None, None),
+    ];
+    for (n, (position, coded, reason)) in cases.into_iter().enumerate() {
+        let mut object = chest.clone();
+        object.put(DataElement::new(
+            tags::VIEW_POSITION,
+            VR::CS,
+            PrimitiveValue::from(position),
+        ));
+        if let Some(value) = coded {
+            let items = DataSetSequence::from(vec![code(value)]);
+            object.put(DataElement::new(tags::VIEW_CODE_SEQUENCE, VR::SQ, items));
+        }
+        let file = home.path().join(format!("{n}.dcm"));
+        object.write_to_file(&file).unwrap();
+        let (file, out) = (
+            file.display().to_string(),
+            home.path().join(format!("out{n}")),
+        );
+        let place = out.display().to_string();
+        let words = ["analyze", &file, "--model", "pneumonia-28", "--out", &place];
+        let output = negatoscope(home.path(), &words);
+        assert!(output.status.success(), "{output:?}");
+        let batch: Value =
+            serde_json::from_slice(&std::fs::read(out.join("batch.json")).unwrap()).unwrap();
+        let folder = Path::new(batch["rows"][0]["results"].as_str().unwrap());
+        let table = rows(&folder.join("findings.csv"));
+        let (found, told) = (&table[0]["finding"], &table[0]["refused"]);
+        match reason {
+            Some(reason) => assert!(found.is_empty() && told.contains(&reason), "{n}: {told}"),
+            None => assert!(!found.is_empty() && told.is_empty(), "{n}: {told}"),
+        }
+        let record = std::fs::read_to_string(folder.join("findings.json")).unwrap();
+        let doubtful = record.contains("not one of the standard's");
+        assert_eq!(doubtful, position == "SIDEWAYS", "{record}");
+    }
+}
+
+#[test]
+fn a_model_is_calibrated_to_labeled_images() {
+    let Some(file) = data("pneumoniamnist/pneumoniamnist_trainval.npz") else {
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out").display().to_string();
+    let of_part = ["--data", &file, "--part", "val"];
+    let words = ["calibrate", "pneumonia-28", "--out", &out, "--json"];
+    let output = negatoscope(home.path(), &[&words[..], &of_part].concat());
+    assert!(output.status.success(), "{output:?}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let package = format!("{out}/package");
+    let found = evaluated(&[&["--model", &package][..], &of_part].concat());
+    let cases: Vec<(f64, bool)> = (found["cases"].as_array().unwrap().iter())
+        .map(|c| (c["score"].as_f64().unwrap(), c["label"] == 1))
+        .collect();
+    assert_eq!((cases.len(), told["cases"].as_u64()), (524, Some(524)));
+    // No other temperature makes the truth likelier.
+    let cost = |times: f64| -> f64 {
+        let one = |(p, truth): &(f64, bool)| {
+            let odds = (p / (1.0 - p)).ln() * times;
+            (1.0 + (if *truth { -odds } else { odds }).exp()).ln()
+        };
+        cases.iter().map(one).sum()
+    };
+    assert!(cost(1.0) < cost(1.02) && cost(1.0) < cost(0.98));
+    // Nor does another threshold call both truths better.
+    let youden = |t: f64| {
+        let part = |truth: bool| {
+            let own: Vec<f64> = (cases.iter().filter(|c| c.1 == truth))
+                .map(|c| c.0)
+                .collect();
+            own.iter().filter(|p| (**p >= t) == truth).count() as f64 / own.len() as f64
+        };
+        part(true) + part(false)
+    };
+    let threshold = found["threshold"].as_f64().unwrap();
+    for (p, _) in &cases {
+        assert!(youden(threshold) + 1e-12 >= youden(*p), "{threshold} {p}");
+    }
+    let halves = found["half_splits"]["accuracy"].as_f64().unwrap();
+    assert!((0.94..0.99).contains(&halves), "{halves}");
+    // The weights are the same, the version is not, and the card tells of both.
+    let manifest = std::fs::read_to_string(format!("{package}/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["version"], "1.0.0-calibrated");
+    assert_eq!(manifest["origin"]["calibrated_from"], "pneumonia-28@1.0.0");
+    let old = bundled("pneumonia-28");
+    assert_eq!(
+        manifest["weights_sha256"],
+        old.manifest().weights_sha256.as_str()
+    );
+    let card = std::fs::read_to_string(format!("{package}/MODEL_CARD.md")).unwrap();
+    assert!(
+        card.contains("## Calibration") && card.contains("524 labeled images"),
+        "{card}"
+    );
+    // What cannot be calibrated says why, and leaves nothing behind.
+    let few = home.path().join("few");
+    crate::training::class_folder(&few);
+    let lines = std::fs::read_to_string(few.join("labels.csv")).unwrap();
+    let lines: Vec<&str> = lines.lines().take(31).collect();
+    std::fs::write(few.join("labels.csv"), lines.join("\n")).unwrap();
+    let (few, none) = (few.display().to_string(), home.path().join("none"));
+    let place = none.display().to_string();
+    for (model, why) in [
+        (
+            "pneumonia-28",
+            "15 images with the finding and 15 without it",
+        ),
+        ("lungs-cxr", "only classes that exclude each other"),
+        ("pneumonia-cnn", "do not tell of which kind"),
+    ] {
+        let words = ["calibrate", model, "--data", &few, "--out", &place];
+        let output = negatoscope(home.path(), &words);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(why), "{told}");
+        assert!(!none.exists());
+    }
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn model() -> Manifest {
     "CT".clone_into(&mut manifest.modality);
     manifest.envelope = Envelope {
         body_parts: vec!["CHEST".to_owned()],
+        views: Vec::new(),
         extent_mm: Some(Envelope::around_extent_mm([160.0, 200.0, 120.0])),
         values: Some(Values {
             low: -150.0,

@@ -8,6 +8,7 @@ use std::path::Path;
 use negatoscope::model::{Registry, VerifiedPackage};
 use negatoscope::runtime::settings_for_runs;
 use negatoscope::task::Task;
+use negatoscope::training::data::Sample;
 use negatoscope::training::evaluate::{ClassFigures, Figures, evaluate, rules_for};
 use negatoscope::training::{DataRules, Error, Picture, Recipe, result, validate};
 
@@ -63,7 +64,8 @@ learning_rate = 1e-2
     let out = tempfile::tempdir().unwrap();
     let trained = run(&recipe, &split, out.path(), false, None).unwrap();
     let results = validate::results(&recipe, &trained, &split.validation, &Task::new()).unwrap();
-    let decision = result::decide(&results, &split.validation);
+    let truth: Vec<u8> = (split.validation.iter().filter_map(Sample::class)).collect();
+    let decision = result::decide(&results, &truth);
     result::package(&recipe, &split, &trained, Some(&decision)).unwrap()
 }
 

@@ -81,7 +81,7 @@ impl Server {
     pub fn plain(
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(None, Bodies::Read, Arc::new(answer))
+        Self::start(0, None, Bodies::Read, Arc::new(answer))
     }
 
     /// Answers https.
@@ -89,25 +89,40 @@ impl Server {
         config: ServerConfig,
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(Some(Arc::new(config)), Bodies::Read, Arc::new(answer))
+        Self::encrypted_at(0, config, answer)
+    }
+
+    /// Answers https at a port; 0 leaves the choice to the system.
+    pub fn encrypted_at(
+        port: u16,
+        config: ServerConfig,
+        answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        let tls = Some(Arc::new(config));
+        Self::start(port, tls, Bodies::Read, Arc::new(answer))
     }
 
     /// Answers plain http at the end of a slow line.
     pub fn slow(
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(None, Bodies::Slowly, Arc::new(answer))
+        Self::start(0, None, Bodies::Slowly, Arc::new(answer))
     }
 
     /// Reads no bodies: `answer` finds them on the wire.
     pub fn without_bodies(
         answer: impl Fn(usize, &Heard, &mut dyn Wire) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(None, Bodies::Left, Arc::new(answer))
+        Self::start(0, None, Bodies::Left, Arc::new(answer))
     }
 
-    fn start(tls: Option<Arc<ServerConfig>>, bodies: Bodies, answer: Arc<Answer>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn start(
+        port: u16,
+        tls: Option<Arc<ServerConfig>>,
+        bodies: Bodies,
+        answer: Arc<Answer>,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let stopped = Arc::new(AtomicBool::new(false));
@@ -317,6 +332,19 @@ impl Issued {
             pin,
             certificate_file,
             key_file,
+        }
+    }
+
+    /// What another process has issued.
+    pub fn read(certificate_file: &Path, key_file: &Path) -> Self {
+        let key = std::fs::read_to_string(key_file).unwrap();
+        let certificate = CertificateDer::from_pem_file(certificate_file).unwrap();
+        Self {
+            chain: vec![certificate],
+            key: PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            pin: Pin::of(&KeyPair::from_pem(&key).unwrap().subject_public_key_info()),
+            certificate_file: certificate_file.to_owned(),
+            key_file: key_file.to_owned(),
         }
     }
 

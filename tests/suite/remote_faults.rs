@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use serde_json::Value;
 
 use crate::cli::{Place, write_study};
 use crate::elsewhere::local_layers;
-use crate::offload_server::{Authority, Server, Then, Wire, reply};
+use crate::offload_server::{Authority, Issued, Server, Then, Wire, reply};
 use crate::remote::{Fault, Served, about, infer, nobody_is_named_in};
 
 /// What happens at a request, in turn.
@@ -38,17 +40,213 @@ enum Trouble {
     KillAfter,
     /// No file can be written any more until the program is begun anew.
     FullDisk,
+    /// The server's process is killed while it computes, and started again a moment later.
+    ServerKilled,
+    /// The same in the middle of its answer.
+    ServerKilledAnswering,
 }
 
-const TROUBLES: [Trouble; 7] = [
+const TROUBLES: [Trouble; 9] = [
     Trouble::Closed,
     Trouble::Status503,
+    Trouble::ServerKilled,
     Trouble::Cut,
     Trouble::Kill,
     Trouble::Status500,
+    Trouble::ServerKilledAnswering,
     Trouble::KillAfter,
     Trouble::FullDisk,
 ];
+
+/// Where the server's process asks what is to happen; then its port, certificate and key.
+const ASKS: &str = "NEGATOSCOPE_FAULTS_ASKS";
+const AT: &str = "NEGATOSCOPE_FAULTS_AT";
+
+/// Not a test by itself: the server's process, which the test below starts, and kills.
+#[test]
+fn a_server_until_it_is_killed() {
+    let (Ok(asks), Ok(at)) = (std::env::var(ASKS), std::env::var(AT)) else {
+        return;
+    };
+    let at: Vec<&str> = at.split('\n').collect();
+    let issued = Issued::read(Path::new(at[1]), Path::new(at[2]));
+    let model = Served::small();
+    let port = at[0].parse().unwrap();
+    let config = issued.config(&[&TLS13], None);
+    let _server = Server::encrypted_at(port, config, move |_, heard, wire: &mut dyn Wire| {
+        if !heard.path.ends_with("/infer") {
+            return about(std::slice::from_ref(&model), &heard.path, wire);
+        }
+        let mut test = BufReader::new(TcpStream::connect(&asks)?);
+        let mut line = String::new();
+        test.read_line(&mut line)?;
+        let trouble = line.trim().parse().ok().map(|n: usize| TROUBLES[n]);
+        // Says that it is time, and goes on when the test has done its part.
+        let mut now = || {
+            test.get_mut().write_all(b"now\n")?;
+            test.read_line(&mut String::new())
+        };
+        match trouble {
+            None => infer(&model, heard, wire, Fault::None),
+            Some(Trouble::Closed) => Ok(Then::Close),
+            Some(Trouble::Cut) => {
+                wire.write_all(PART)?;
+                Ok(Then::Close)
+            }
+            Some(Trouble::Status503) => {
+                let headers = [("Retry-After", "0")];
+                let body = b"{\"error\":\"busy\"}";
+                reply(wire, "503 Service Unavailable", &headers, body)
+            }
+            Some(Trouble::Status500) => {
+                let body = b"{\"error\":\"no\"}";
+                reply(wire, "500 Internal Server Error", &[], body)
+            }
+            Some(Trouble::Kill | Trouble::FullDisk | Trouble::ServerKilled) => {
+                now()?;
+                Ok(Then::Close)
+            }
+            Some(Trouble::KillAfter) => {
+                let answered = infer(&model, heard, wire, Fault::None);
+                wire.flush()?;
+                now()?;
+                answered
+            }
+            Some(Trouble::ServerKilledAnswering) => {
+                wire.write_all(PART)?;
+                wire.flush()?;
+                now()?;
+                Ok(Then::Close)
+            }
+        }
+    });
+    // Ends with the test, however that ends.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// An answer that does not go on.
+const PART: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{\"model";
+
+/// The server in a process of its own, always at the same port.
+struct Process {
+    asks: String,
+    at: String,
+    child: Child,
+}
+
+impl Process {
+    fn start(asks: String, port: u16, issued: &Issued) -> Self {
+        let (certificate, key) = (&issued.certificate_file, &issued.key_file);
+        let at = format!("{port}\n{}\n{}", certificate.display(), key.display());
+        let child = Self::spawn(&asks, &at);
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < Duration::from_mins(1), "it never began");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { asks, at, child }
+    }
+
+    fn spawn(asks: &str, at: &str) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "remote_faults::a_server_until_it_is_killed"])
+            .env(ASKS, asks)
+            .env(AT, at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Kills it, and starts it again after a while.
+    fn killed(&mut self, down: Duration) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::thread::sleep(down);
+        self.child = Self::spawn(&self.asks, &self.at);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that the system gives to nobody by itself: it must be free again after each kill.
+fn quiet_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let mut ports = first..first + 1000;
+    ports
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
+}
+
+/// What the test and those who answer the server's process tell each other.
+struct Course {
+    faults: usize,
+    asked: AtomicUsize,
+    done: Mutex<BTreeMap<Trouble, usize>>,
+    /// The program is to be killed; it was.
+    kill: AtomicBool,
+    killed: AtomicBool,
+    server: Mutex<Option<Process>>,
+}
+
+impl Course {
+    fn count(&self, trouble: Trouble) -> usize {
+        self.done
+            .lock()
+            .unwrap()
+            .get(&trouble)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Tells the server what happens at a request, and does this side's part of it.
+    fn answer(&self, server: TcpStream) -> std::io::Result<()> {
+        let n = self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut done = self.done.lock().unwrap();
+        let so_far: usize = done.values().sum();
+        let mut server = BufReader::new(server);
+        // Every request but each sixth goes wrong, as long as there are faults left.
+        if so_far >= self.faults || n % 6 == 5 {
+            return server.get_mut().write_all(b"none\n");
+        }
+        let turn = so_far % TROUBLES.len();
+        let trouble = TROUBLES[turn];
+        *done.entry(trouble).or_default() += 1;
+        drop(done);
+        server.get_mut().write_all(format!("{turn}\n").as_bytes())?;
+        // It says when it is time, where there is something to do, and waits while this is kept.
+        if server.read_line(&mut String::new())? == 0 {
+            return Ok(());
+        }
+        match trouble {
+            Trouble::Kill | Trouble::FullDisk => {
+                // A full disk is one from the next start on: the test reads the count.
+                self.killed.store(false, Ordering::SeqCst);
+                self.kill.store(true, Ordering::SeqCst);
+                let start = Instant::now();
+                while !self.killed.load(Ordering::SeqCst)
+                    && start.elapsed() < Duration::from_secs(30)
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            Trouble::KillAfter => self.kill.store(true, Ordering::SeqCst),
+            Trouble::ServerKilled | Trouble::ServerKilledAnswering => {
+                let down = Duration::from_millis((n * 37 % 400) as u64);
+                let mut process = self.server.lock().unwrap();
+                process.as_mut().unwrap().killed(down);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
 
 pub fn studies(folder: &Path, count: usize) {
     for n in 0..count {
@@ -85,66 +283,24 @@ fn every_study_has_its_result_once_whatever_happens() {
     let count = if faults >= 200 { 40 } else { 6 };
     let authority_folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(authority_folder.path(), "ward");
-    let config = authority.issue(|_| {}).config(&[&TLS13], None);
-    let model = Served::small();
-    // What the test and the server tell each other.
-    let done = Arc::new(Mutex::new(BTreeMap::<Trouble, usize>::new()));
-    let (kill, killed) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let number = Arc::new(AtomicUsize::new(0));
-    let (counts, wants, gone, numbers) =
-        (done.clone(), kill.clone(), killed.clone(), number.clone());
-    let server = Server::encrypted(config, move |_, heard, wire: &mut dyn Wire| {
-        if !heard.path.ends_with("/infer") {
-            return about(std::slice::from_ref(&model), &heard.path, wire);
-        }
-        let n = numbers.fetch_add(1, Ordering::SeqCst);
-        let so_far: usize = counts.lock().unwrap().values().sum();
-        // Every request but each sixth goes wrong, as long as there are faults left.
-        if so_far >= faults || n % 6 == 5 {
-            return infer(&model, heard, wire, Fault::None);
-        }
-        let trouble = TROUBLES[so_far % TROUBLES.len()];
-        *counts.lock().unwrap().entry(trouble).or_default() += 1;
-        match trouble {
-            Trouble::Closed => Ok(Then::Close),
-            Trouble::Cut => {
-                wire.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{\"model")?;
-                Ok(Then::Close)
-            }
-            Trouble::Status503 => {
-                let headers = [("Retry-After", "0")];
-                reply(
-                    wire,
-                    "503 Service Unavailable",
-                    &headers,
-                    b"{\"error\":\"busy\"}",
-                )
-            }
-            Trouble::Status500 => reply(
-                wire,
-                "500 Internal Server Error",
-                &[],
-                b"{\"error\":\"no\"}",
-            ),
-            Trouble::Kill | Trouble::FullDisk => {
-                // A full disk is one from the next start on: the test reads the count.
-                gone.store(false, Ordering::SeqCst);
-                wants.store(true, Ordering::SeqCst);
-                let start = Instant::now();
-                while !gone.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(30) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Ok(Then::Close)
-            }
-            Trouble::KillAfter => {
-                let answered = infer(&model, heard, wire, Fault::None);
-                wire.flush()?;
-                wants.store(true, Ordering::SeqCst);
-                answered
-            }
+    let issued = authority.issue(|_| {});
+    let asks = TcpListener::bind("127.0.0.1:0").unwrap();
+    let asks_at = asks.local_addr().unwrap().to_string();
+    let port = quiet_port();
+    let course = Arc::new(Course {
+        faults,
+        asked: AtomicUsize::new(0),
+        done: Mutex::default(),
+        kill: AtomicBool::new(false),
+        killed: AtomicBool::new(false),
+        server: Mutex::new(Some(Process::start(asks_at, port, &issued))),
+    });
+    let answering = Arc::clone(&course);
+    std::thread::spawn(move || {
+        for server in asks.incoming().flatten() {
+            let course = Arc::clone(&answering);
+            // A server that is killed goes without a word.
+            std::thread::spawn(move || drop(course.answer(server)));
         }
     });
     let place = Place::new();
@@ -154,11 +310,10 @@ fn every_study_has_its_result_once_whatever_happens() {
         .install(&local_layers(), false)
         .unwrap();
     let profile = Profile {
-        name: "ward".to_owned(),
         ca: Some(authority.file.clone()),
         // 9 slices of 40 × 48 at once: four slabs for a study.
         max_request_bytes: 9 * 4 * 40 * 48 + (64 << 10),
-        ..server.profile()
+        ..Profile::new("ward", &format!("https://127.0.0.1:{port}"))
     };
     Endpoints::add(&home, profile).unwrap();
     let begin = [
@@ -172,12 +327,7 @@ fn every_study_has_its_result_once_whatever_happens() {
         assert!(start.elapsed() < Duration::from_mins(20), "it never ended");
         let arguments: &[&str] = if runs == 0 { &begin } else { &resume };
         runs += 1;
-        let wanted = done
-            .lock()
-            .unwrap()
-            .get(&Trouble::FullDisk)
-            .copied()
-            .unwrap_or(0);
+        let wanted = course.count(Trouble::FullDisk);
         let mut command = if wanted > full_disks {
             // No file may grow beyond a block: what a full disk says, without one.
             full_disks = wanted;
@@ -197,12 +347,12 @@ fn every_study_has_its_result_once_whatever_happens() {
         let out = fs::File::create(place.path("words")).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(out).spawn().unwrap();
         loop {
-            if kill.swap(false, Ordering::SeqCst) {
+            if course.kill.swap(false, Ordering::SeqCst) {
                 // Now, or a moment later: while an answer is read, kept or written.
                 std::thread::sleep(Duration::from_millis((runs * 7 % 40) as u64));
                 child.kill().unwrap();
                 child.wait().unwrap();
-                killed.store(true, Ordering::SeqCst);
+                course.killed.store(true, Ordering::SeqCst);
                 break;
             }
             if child.try_wait().unwrap().is_some() {
@@ -231,7 +381,7 @@ fn every_study_has_its_result_once_whatever_happens() {
             state => panic!("{state}: {}", jobs[0]),
         }
     }
-    let counts = done.lock().unwrap().clone();
+    let counts = course.done.lock().unwrap().clone();
     let sum: usize = counts.values().sum();
     println!(
         "{sum} faults over {count} studies in {runs} runs, {:?}: {counts:?}",
@@ -257,4 +407,6 @@ fn every_study_has_its_result_once_whatever_happens() {
         "{table}"
     );
     place.run(&["audit", "verify"]).ends_with(0);
+    // The thread that answers the server holds the course too.
+    drop(course.server.lock().unwrap().take());
 }

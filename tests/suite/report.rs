@@ -41,6 +41,7 @@ pub fn assessment() -> Assessment {
             frame: None,
             number: None,
             position_lps: None,
+            view: String::new(),
         })
     };
     Assessment {

@@ -116,6 +116,7 @@ pub fn volume(stack: &Stack) -> Volume {
                     geometry.lps_at(DVec3::new(0.0, 0.0, k as f64))
                         + stack.axes[2] * (stack.shift_mm)(k),
                 ),
+                view: String::new(),
             })
         })
         .collect();

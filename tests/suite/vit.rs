@@ -13,6 +13,7 @@ use negatoscope::inference::native::{Native, Workspace};
 use negatoscope::inference::{Array, Program, attention_rollout, reference};
 use negatoscope::task::Task;
 use negatoscope::training::build::Vit;
+use negatoscope::training::data::Sample;
 use negatoscope::training::network::{Mode, Network};
 use negatoscope::training::{Architecture, Chance, Parameters, Recipe};
 use negatoscope::training::{result, validate};
@@ -388,7 +389,8 @@ fn it_learns_stops_goes_on_and_is_begun_with() {
     assert_eq!(bits(&want), bits(&got));
     // Its package is where another training begins: the body stays, the head is another.
     let results = validate::results(&first, &want, &split.validation, &Task::new()).unwrap();
-    let decision = result::decide(&results, &split.validation);
+    let truth: Vec<u8> = (split.validation.iter().filter_map(Sample::class)).collect();
+    let decision = result::decide(&results, &truth);
     let package = result::package(&first, &split, &want, Some(&decision)).unwrap();
     let place = folder.path().join("package");
     result::write(&package, "", &place).unwrap();

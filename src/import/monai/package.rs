@@ -388,6 +388,7 @@ impl Bundle {
             classification: self.classifier.map(|(size, activation)| Classification {
                 size,
                 temperature: None,
+                kind_temperature: None,
                 preparation: ImagePreparation::Monai {
                     transforms: self.preparation.transforms,
                 },

@@ -251,6 +251,7 @@ fn envelope(trained: &Trained) -> Envelope {
     };
     Envelope {
         body_parts: Vec::new(),
+        views: Vec::new(),
         extent_mm: plans.median_extent_mm().map(Envelope::around_extent_mm),
         values,
         template: None,

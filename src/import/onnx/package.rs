@@ -449,6 +449,7 @@ fn classifier(
     Ok(Classification {
         size: shape[2..].to_vec(),
         temperature: None,
+        kind_temperature: None,
         preparation: ImagePreparation::Monai {
             transforms: transforms.into_iter().chain([resize]).collect(),
         },

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::inference::Error;
-use crate::inference::classify::Classifier;
+use crate::inference::classify::{Classifier, heads_of};
 use crate::inference::native::Workspace;
 use crate::inference::tensor::Array;
 use crate::model::ClassActivation;
@@ -71,11 +71,8 @@ impl<'a> Scorer<'a> {
     /// The log-odds, and their derivatives by the network's results.
     pub fn log_odds(&self, results: &[f32]) -> (f64, Vec<f64>) {
         let classification = self.classifier.classification();
-        let temperature = classification.temperature.unwrap_or(1.0);
-        let z: Vec<f64> = results
-            .iter()
-            .map(|r| f64::from(*r) / temperature)
-            .collect();
+        let heads = heads_of(classification);
+        let z = heads.logits(results);
         let mut gradient = vec![0.0; z.len()];
         let value = match (classification.activation, self.finding) {
             (ClassActivation::Softmax, Target::Any) => {
@@ -98,10 +95,7 @@ impl<'a> Scorer<'a> {
                 z[class]
             }
         };
-        for g in &mut gradient {
-            *g /= temperature;
-        }
-        (value, gradient)
+        (value, heads.gradient(results, &gradient))
     }
 }
 

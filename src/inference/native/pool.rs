@@ -36,15 +36,15 @@ impl Pool {
             .filter(|(_, b)| b.capacity() >= floats && b.capacity() <= most(floats))
             .min_by_key(|(_, b)| b.capacity())
             .map(|(n, _)| n);
-        let mut buffer = if let Some(n) = fitting {
-            self.free.swap_remove(n)
-        } else {
-            let largest = (0..self.free.len()).max_by_key(|n| self.free[*n].capacity());
-            largest.map(|n| self.free.swap_remove(n));
-            Vec::with_capacity(floats)
-        };
-        buffer.resize(floats, 0.0);
-        buffer
+        if let Some(n) = fitting {
+            let mut buffer = self.free.swap_remove(n);
+            buffer.resize(floats, 0.0);
+            return buffer;
+        }
+        let largest = (0..self.free.len()).max_by_key(|n| self.free[*n].capacity());
+        largest.map(|n| self.free.swap_remove(n));
+        // Pages come when they are written first: by all threads, in the kernels.
+        vec![0.0; floats]
     }
 
     /// Takes a buffer back.
