@@ -42,6 +42,9 @@ struct ToPack {
     freed_bytes: u64,
 }
 
+/// Memory of threads and of the allocator beside what is counted.
+const BESIDE_BYTES: u64 = 768 << 10;
+
 /// Passes over a window's logits: out of blocks, weighted, added up.
 pub(super) const WINDOW: f64 = 6.0;
 /// Passes over the image before it is resampled: conforming, cropping, normalizing.
@@ -334,7 +337,7 @@ impl Stage {
             (packed_bytes + grids.prepare_bytes(rule) + 2 * labels).saturating_sub(freed_bytes);
         // The package goes when all is packed.
         let bytes = packed_bytes.max(preparing).max(around + stream.bytes);
-        Ok((stream, bytes))
+        Ok((stream, bytes + BESIDE_BYTES))
     }
 
     /// Each fold's name for another machine.

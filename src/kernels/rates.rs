@@ -27,7 +27,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of this machine, measured at the first call: about a quarter of a second.
+    /// Of this machine, measured at the first call: about a third of a second.
     pub fn of_this_machine() -> Self {
         static RATES: OnceLock<Rates> = OnceLock::new();
         *RATES.get_or_init(|| Self::measure(Instructions::detect()))
@@ -56,7 +56,7 @@ impl Rates {
 }
 
 /// Rounds of all measurements.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 /// Bytes that are copied, more than caches hold.
 const BYTES: usize = 40 << 20;
 /// Runs of each measurement in a round.

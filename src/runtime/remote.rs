@@ -406,7 +406,7 @@ impl Server {
                     output.datatype.word(),
                     &format!("{out_shape:?}"),
                 ],
-                &*values,
+                &values,
             )
         };
         let datatype = output.datatype;
@@ -425,7 +425,7 @@ impl Server {
                 &input.name,
                 input.datatype,
                 &in_shape,
-                &*values,
+                &values,
             )],
             outputs: vec![WantedOutput::new(&output.name, output.datatype, &out_shape)],
         };

@@ -46,6 +46,10 @@ pub struct Evaluation {
 /// Figures of a kind of model.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an evaluation has one, and few are held"
+)]
 pub enum Figures {
     /// Of a classifier.
     Classes(ClassFigures),
