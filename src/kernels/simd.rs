@@ -42,10 +42,13 @@ impl Instructions {
         let mut list = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            // What is compiled for AVX-512 has AVX2 and FMA in it too; a virtual machine may hide
+            // one and show the other.
+            let eight = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if eight && is_x86_feature_detected!("avx512f") {
                 list.push(Self::Avx512);
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if eight {
                 list.push(Self::Avx2Fma);
             }
         }
