@@ -43,7 +43,7 @@ struct ToPack {
 }
 
 /// Memory of threads and of the allocator beside what is counted.
-const BESIDE_BYTES: u64 = 768 << 10;
+const BESIDE_BYTES: u64 = 1 << 20;
 
 /// Passes over a window's logits: out of blocks, weighted, added up.
 pub(super) const WINDOW: f64 = 6.0;
