@@ -181,7 +181,11 @@ pub fn table(made: &Calibrated, measured: [&Evaluation; 2]) -> String {
     row("accuracy", &|f| called(f).map(|r| r.accuracy));
     row("sensitivity", &|f| called(f).map(|r| r.sensitivity));
     row("specificity", &|f| called(f).map(|r| r.specificity));
+    row("log loss", &|f| Some(log_loss(f)));
     row("calibration error", &|f| Some(finding_error(f)));
+    row("log loss of the kind", &|f| {
+        f.kinds.as_ref().map(|k| k.log_loss)
+    });
     row("calibration error of the kind", &|f| {
         f.kinds.as_ref().map(|k| k.ece)
     });
@@ -203,6 +207,13 @@ fn pairs(figures: &ClassFigures) -> Vec<(f64, bool)> {
     (figures.cases.iter())
         .map(|case| (case.score, case.label > 0))
         .collect()
+}
+
+/// Mean of −ln of the truth's probability, finding or none: what its temperature makes least.
+fn log_loss(figures: &ClassFigures) -> f64 {
+    let pairs = pairs(figures);
+    let one = |(p, truth): &(f64, bool)| -(if *truth { *p } else { 1.0 - p }).max(1e-30).ln();
+    pairs.iter().map(one).sum::<f64>() / pairs.len().max(1) as f64
 }
 
 fn finding_error(figures: &ClassFigures) -> f64 {

@@ -63,8 +63,10 @@ pub struct KindFigures {
     pub accuracy: f64,
     /// Its interval.
     pub accuracy_ci95: Option<[f64; 2]>,
-    /// Expected calibration error of the likeliest kind, 15 bins.
+    /// Expected calibration error of the likeliest kind, 15 bins: of few cases mostly chance.
     pub ece: f64,
+    /// Mean of −ln p(kind | finding) of the true kind: what a temperature makes least.
+    pub log_loss: f64,
 }
 
 /// A tenth of the calibration curve.
@@ -293,6 +295,10 @@ fn kinds(results: &[Vec<f64>], truth: &[u8]) -> KindFigures {
         accuracy: accuracy(&every).unwrap_or(f64::NAN),
         accuracy_ci95: metrics::interval(cases.len(), SEED, &accuracy),
         ece: metrics::calibration_error(&confidences),
+        log_loss: {
+            let of_truth = cases.iter().map(|(p, truth)| -p[*truth].max(1e-30).ln());
+            of_truth.sum::<f64>() / cases.len().max(1) as f64
+        },
     }
 }
 

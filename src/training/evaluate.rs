@@ -121,6 +121,7 @@ impl Evaluation {
                         row("AUC of the kind", auc, kinds.auc_ci95),
                         row("accuracy of the kind", kinds.accuracy, kinds.accuracy_ci95),
                         row("calibration of the kind", kinds.ece, None),
+                        row("log loss of the kind", kinds.log_loss, None),
                     ]);
                 }
                 rows

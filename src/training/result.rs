@@ -391,7 +391,8 @@ pub fn write(package: &VerifiedPackage, card: &str, folder: &Path) -> Result<(),
     Ok(())
 }
 
-/// An older version's card under a new one's title, with a section before all others.
+/// An older version's card under a new one's title, with a section before all others; what stands
+/// before the sections (for research use, what for) stays there.
 pub(super) fn card_with(original: &VerifiedPackage, made: &Manifest, section: &str) -> String {
     let old = original.files().card.as_deref().unwrap_or_default();
     let old = String::from_utf8_lossy(old);
@@ -401,7 +402,8 @@ pub(super) fn card_with(original: &VerifiedPackage, made: &Manifest, section: &s
         _ => &old,
     };
     let body = body.trim_start_matches('\n');
-    format!("# {} {}\n\n{section}\n{body}", made.name, made.version)
+    let (before, rest) = body.split_at(body.find("## ").unwrap_or(0));
+    format!("# {} {}\n\n{before}{section}\n{rest}", made.name, made.version)
 }
 
 /// The same package with a card.
