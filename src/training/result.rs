@@ -403,7 +403,10 @@ pub(super) fn card_with(original: &VerifiedPackage, made: &Manifest, section: &s
     };
     let body = body.trim_start_matches('\n');
     let (before, rest) = body.split_at(body.find("## ").unwrap_or(0));
-    format!("# {} {}\n\n{before}{section}\n{rest}", made.name, made.version)
+    format!(
+        "# {} {}\n\n{before}{section}\n{rest}",
+        made.name, made.version
+    )
 }
 
 /// The same package with a card.
