@@ -324,6 +324,7 @@ impl Stage {
             freed_bytes,
         } = to_pack;
         let images = grids.image_bytes(rule.channels.len());
+        let packed_bytes = packed_bytes + BESIDE_BYTES;
         let around = (packed_bytes + activations + images + labels).saturating_sub(freed_bytes);
         let limit = available_bytes.saturating_sub(around);
         let with = |accumulator| plan_stream(grids, &rules, self.folds.len(), accumulator, limit);
@@ -337,7 +338,7 @@ impl Stage {
             (packed_bytes + grids.prepare_bytes(rule) + 2 * labels).saturating_sub(freed_bytes);
         // The package goes when all is packed.
         let bytes = packed_bytes.max(preparing).max(around + stream.bytes);
-        Ok((stream, bytes + BESIDE_BYTES))
+        Ok((stream, bytes))
     }
 
     /// Each fold's name for another machine.
