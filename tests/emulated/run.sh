@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the kernels' own tests on instructions that this machine may lack:
 #   run.sh neon [FILTER…]      qemu's user mode; a minute or two after the build
-#   run.sh avx512 [FILTER…]    a small Linux in Bochs, which has AVX-512 where qemu has none; about half an hour
+#   run.sh avx512 [FILTER…]    a small Linux in Bochs, which has AVX-512 where qemu has none; half an hour or more
 # A FILTER is a part of a test's name. It needs these packages of Debian 12:
 #   neon      gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 #             (and `rustup target add aarch64-unknown-linux-gnu`)
@@ -97,9 +97,19 @@ END
     # It draws its screen on a terminal: one of its own, which nobody looks at.
     TERM=xterm script -qec "bochs -q -f '$work/bochsrc' -rc '$work/debugger'" /dev/null \
         </dev/null >"$work/screen.txt" 2>&1 &
+    local bochs=$!
     # Bochs ends when its terminal is gone, not when it is asked to.
-    trap "kill -KILL $! 2>/dev/null || true" EXIT
-    tail -n +1 -f --pid=$! "$serial"
+    trap "kill -KILL $bochs 2>/dev/null || true" EXIT
+    # The guest's screen is a terminal too, whose name Bochs tells; it waits where nobody reads that.
+    local screen=
+    while [[ -z $screen ]] && kill -0 "$bochs" 2>/dev/null; do
+        sleep 1
+        screen=$(sed -n 's/.*connected to screen "\(.*\)".*/\1/p' "$work/screen.txt")
+    done
+    if [[ -n $screen ]]; then
+        stty raw -F "$screen" && cat "$screen" >/dev/null &
+    fi
+    tail -n +1 -f --pid="$bochs" "$serial"
     # Bochs calls being switched off an error; what the tests said counts.
     grep -q "^== the tests ended with 0" "$serial"
 }
