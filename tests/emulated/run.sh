@@ -107,7 +107,7 @@ END
         screen=$(sed -n 's/.*connected to screen "\(.*\)".*/\1/p' "$work/screen.txt")
     done
     if [[ -n $screen ]]; then
-        stty raw -F "$screen" && cat "$screen" >/dev/null &
+        stty raw -F "$screen" && cat "$screen" >/dev/null 2>&1 &
     fi
     tail -n +1 -f --pid="$bochs" "$serial"
     # Bochs calls being switched off an error; what the tests said counts.
